@@ -1,0 +1,33 @@
+# Flags that every target shares. They are the same everywhere so that one precompiled header serves all.
+
+add_compile_options(-Wall -Wextra -Wpedantic -Wconversion -Wno-psabi)
+if(OLLAMA_WERROR)
+  add_compile_options(-Werror)
+endif()
+add_compile_options($<$<NOT:$<CONFIG:Debug>>:-fno-plt> -fstack-protector-strong)
+
+if(OLLAMA_SANITIZE)
+  add_compile_options(-fsanitize=${OLLAMA_SANITIZE} -fno-omit-frame-pointer -g1)
+  add_link_options(-fsanitize=${OLLAMA_SANITIZE})
+  if(OLLAMA_SANITIZE MATCHES "undefined")
+    add_compile_options(-fno-sanitize-recover=undefined)
+  endif()
+  # GCC's false positives multiply under the sanitizers' instrumentation.
+  add_compile_options(-Wno-maybe-uninitialized)
+  if(OLLAMA_SANITIZE MATCHES "thread")
+    add_compile_options(-Wno-tsan)
+  endif()
+endif()
+if(OLLAMA_FUZZERS)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
+find_program(OLLAMA_CCACHE ccache)
+if(OLLAMA_CCACHE)
+  # The settings let ccache serve compilations that use a precompiled header.
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND}" -E env
+    CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime "${OLLAMA_CCACHE}")
+  add_compile_options($<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+endif()
+
+find_program(OLLAMA_LLD NAMES ld.lld-19 ld.lld)

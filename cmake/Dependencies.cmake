@@ -1,0 +1,53 @@
+# The libraries the project stands on (docs/architecture.md lists what each is for).
+
+find_package(Threads REQUIRED)
+find_package(Boost 1.81 REQUIRED COMPONENTS json url CONFIG)
+find_package(OpenSSL 3 REQUIRED)
+find_package(CURL REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+pkg_check_modules(EDIT REQUIRED IMPORTED_TARGET libedit)
+
+# GGML: the system's package where it is new enough, else its release built from source. Either way
+# OLLAMA_GGML_BACKEND_DIR is the folder that its backends are loaded from, by absolute path.
+set(OLLAMA_GGML_TAG v0.27.0)
+option(OLLAMA_FETCH_GGML "Build GGML from its repository even where a package is installed" OFF)
+if(NOT OLLAMA_FETCH_GGML)
+  # Its package configuration looks for every backend's libraries when it is asked the usual way;
+  # none of them is linked here.
+  find_package(ggml 0.27 QUIET CONFIG)
+endif()
+if(ggml_FOUND)
+  set(OLLAMA_GGML_BACKEND_DIR "${GGML_BACKEND_DIR}")
+  message(STATUS "GGML ${GGML_VERSION} (package), backends in ${OLLAMA_GGML_BACKEND_DIR}")
+else()
+  message(STATUS "GGML ${OLLAMA_GGML_TAG} will be fetched and built")
+  include(FetchContent)
+  set(GGML_BACKEND_DL ON CACHE BOOL "" FORCE)
+  set(GGML_CPU_ALL_VARIANTS ON CACHE BOOL "" FORCE)
+  set(GGML_NATIVE OFF CACHE BOOL "" FORCE)
+  set(GGML_BUILD_TESTS OFF CACHE BOOL "" FORCE)
+  set(GGML_BUILD_EXAMPLES OFF CACHE BOOL "" FORCE)
+  set(BUILD_SHARED_LIBS ON CACHE BOOL "" FORCE)
+  set(OLLAMA_GGML_BACKEND_DIR "${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+  FetchContent_Declare(ggml GIT_REPOSITORY https://github.com/ggml-org/ggml.git
+    GIT_TAG ${OLLAMA_GGML_TAG} GIT_SHALLOW ON)
+  FetchContent_MakeAvailable(ggml)
+  if(NOT TARGET ggml::ggml)
+    add_library(ggml::ggml ALIAS ggml)
+    add_library(ggml::ggml-base ALIAS ggml-base)
+  endif()
+endif()
+
+if(OLLAMA_TESTS)
+  find_package(GTest REQUIRED)
+  include(GoogleTest)
+  find_path(RAPIDCHECK_INCLUDE_DIR rapidcheck.h REQUIRED)
+  find_library(RAPIDCHECK_LIBRARY rapidcheck REQUIRED)
+endif()
+if(OLLAMA_BENCHMARKS)
+  find_package(benchmark REQUIRED)
+endif()

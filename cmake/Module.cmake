@@ -1,0 +1,88 @@
+# ollama_module(NAME
+#   SOURCES ...        the module's library, ollama_NAME ('/' in NAME becomes '_')
+#   DEPS ...           other modules, by name, and imported targets, by their full name (Foo::bar)
+#   TESTS ...          *_test.cpp, one executable NAME_test, run by ctest
+#   TEST_DEPS ...      what only the tests need
+#   BENCHES ...        *_bench.cpp, one executable each, run by the target `bench`
+#   FUZZERS ...        *_fuzz.cpp, one executable each, with OLLAMA_FUZZERS
+# )
+# Arrows go down only: a module may depend on the modules below it in docs/architecture.md.
+
+set_property(GLOBAL PROPERTY OLLAMA_BENCHES "")
+
+function(ollama_link target visibility)
+  foreach(dep IN LISTS ARGN)
+    if(TARGET "${dep}")
+      target_link_libraries(${target} ${visibility} "${dep}")
+    else()
+      string(REPLACE "/" "_" dep "${dep}")
+      target_link_libraries(${target} ${visibility} "ollama_${dep}")
+    endif()
+  endforeach()
+endfunction()
+
+function(ollama_module name)
+  cmake_parse_arguments(PARSE_ARGV 1 M "" "" "SOURCES;DEPS;TESTS;TEST_DEPS;BENCHES;FUZZERS")
+  string(REPLACE "/" "_" target "${name}")
+  set(library "ollama_${target}")
+  if(NOT M_SOURCES)
+    add_library(${library} INTERFACE)
+    target_include_directories(${library} INTERFACE "${CMAKE_SOURCE_DIR}/src")
+    ollama_link(${library} INTERFACE ${M_DEPS})
+  else()
+    add_library(${library} STATIC ${M_SOURCES})
+    target_include_directories(${library} PUBLIC "${CMAKE_SOURCE_DIR}/src")
+    ollama_link(${library} PUBLIC ${M_DEPS})
+    ollama_use_pch(${library})
+  endif()
+
+  if(OLLAMA_TESTS AND M_TESTS)
+    add_executable(${target}_test ${M_TESTS})
+    target_link_libraries(${target}_test PRIVATE ${library} GTest::gtest GTest::gmock
+      GTest::gtest_main "${RAPIDCHECK_LIBRARY}")
+    ollama_link(${target}_test PRIVATE ${M_TEST_DEPS})
+    set_source_files_properties(${M_TESTS} PROPERTIES COMPILE_DEFINITIONS
+      "OLLAMA_TEST_DATA=\"${CMAKE_SOURCE_DIR}/tests/data\";OLLAMA_SOURCE_DIR=\"${CMAKE_SOURCE_DIR}\"")
+    gtest_discover_tests(${target}_test DISCOVERY_TIMEOUT 120 DISCOVERY_MODE PRE_TEST
+      TEST_PREFIX "${name}." PROPERTIES TIMEOUT 600
+      ENVIRONMENT "${OLLAMA_TEST_ENVIRONMENT}")
+  endif()
+
+  if(OLLAMA_BENCHMARKS)
+    foreach(source IN LISTS M_BENCHES)
+      get_filename_component(bench "${source}" NAME_WE)
+      add_executable(${bench} ${source})
+      target_link_libraries(${bench} PRIVATE ${library} benchmark::benchmark)
+      ollama_link(${bench} PRIVATE ${M_TEST_DEPS})
+      set_source_files_properties(${source} PROPERTIES COMPILE_DEFINITIONS
+        "OLLAMA_TEST_DATA=\"${CMAKE_SOURCE_DIR}/tests/data\"")
+      set_property(GLOBAL APPEND PROPERTY OLLAMA_BENCHES ${bench})
+    endforeach()
+  endif()
+
+  if(OLLAMA_FUZZERS)
+    foreach(source IN LISTS M_FUZZERS)
+      get_filename_component(fuzzer "${source}" NAME_WE)
+      add_executable(${fuzzer} ${source})
+      target_link_libraries(${fuzzer} PRIVATE ${library})
+      target_link_options(${fuzzer} PRIVATE -fsanitize=fuzzer)
+    endforeach()
+  endif()
+endfunction()
+
+# One precompiled header of the standard library for every module.
+function(ollama_use_pch target)
+  if(NOT TARGET ollama_pch)
+    file(GENERATE OUTPUT "${CMAKE_BINARY_DIR}/pch/pch.cpp" CONTENT "// The carrier of src/pch.h.\n")
+    add_library(ollama_pch OBJECT "${CMAKE_BINARY_DIR}/pch/pch.cpp")
+    target_precompile_headers(ollama_pch PRIVATE "${CMAKE_SOURCE_DIR}/src/pch.h")
+  endif()
+  target_precompile_headers(${target} REUSE_FROM ollama_pch)
+endfunction()
+
+# GGML and libgomp are not instrumented: what the sanitizers say of them is suppressed, by name.
+set(OLLAMA_TEST_ENVIRONMENT
+  "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/tsan.supp:halt_on_error=1"
+  "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/lsan.supp:print_suppressions=0"
+  "UBSAN_OPTIONS=print_stacktrace=1"
+  "ASAN_OPTIONS=detect_odr_violation=0")
