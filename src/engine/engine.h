@@ -1,0 +1,116 @@
+// The engine: one loaded model, its cache, and the loop that evaluates many sequences at once. It knows
+// tokens and text, not messages, templates or HTTP.
+//
+// One thread of the engine's own evaluates steps and owns all device state; every public call may come
+// from any thread and talks to it through a queue. Listeners are called on the engine's thread and must
+// not block.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "ml/backend.h"
+#include "sample/sampler.h"
+#include "tokenizer/tokenizer.h"
+
+namespace ollama::engine {
+
+using tokenizer::Token;
+
+struct LoadOptions {
+  std::uint32_t context = 0;   // tokens per sequence; 0: the model's own, at most 16,384
+  std::uint32_t batch = 512;   // tokens evaluated in one step, at most
+  std::uint32_t parallel = 1;  // sequences served at once, 1 to 64
+  std::int32_t gpu_layers = -1;
+  std::int32_t main_gpu = 0;
+  std::uint32_t threads = 0;  // 0: ml::optimal_thread_count decides
+  ml::DType kv_type = ml::DType::kF16;
+  ml::FlashAttention flash_attention = ml::FlashAttention::kAuto;
+  ml::BackendKind backend = ml::BackendKind::kGgml;
+  bool use_mmap = true;
+  bool embedding = false;  // pooled embeddings are wanted instead of logits
+};
+
+enum class DoneReason : std::uint8_t { kStop, kLength, kCancelled };
+
+struct Stats {
+  std::uint32_t prompt_tokens = 0;     // of the request, cached ones included
+  std::uint32_t cached_tokens = 0;     // taken from the cache instead of evaluated
+  std::uint32_t generated_tokens = 0;
+  std::int64_t prompt_ns = 0;
+  std::int64_t generate_ns = 0;
+};
+
+using RequestId = std::uint64_t;
+
+// What becomes of one request. Exactly one of done and failed is called, last.
+class Listener {
+ public:
+  virtual ~Listener() = default;
+  // The next piece of the answer: complete UTF-8 characters, stop strings and end tokens removed.
+  // `tokens` are those generated since the last call (their text may still be held back).
+  virtual void text(std::string_view piece, std::span<const Token> tokens) = 0;
+  virtual void done(DoneReason reason, const Stats& stats) = 0;
+  virtual void failed(const Error& error) = 0;
+};
+
+struct Request {
+  std::vector<Token> prompt;  // at least one token; longer than the context: see `truncate`
+  sample::Options sampling;
+  std::int32_t num_predict = -1;  // -1: until an end token, at most ten contexts; -2: until the context is full
+  std::int32_t num_keep = 4;      // tokens kept at the front on a context shift; -1: the whole prompt
+  bool shift = true;      // go on past the context by dropping old tokens; else end with kLength
+  bool truncate = true;   // cut the middle out of a prompt that is too long; else kInvalidArgument
+  bool ignore_end = false;        // end tokens do not end the answer (benchmarks)
+  bool reuse_prefix = true;       // false: evaluate the whole prompt (benchmarks)
+  std::vector<std::string> stop;  // the answer ends before any of these
+};
+
+struct ModelInfo {
+  std::string architecture;
+  std::uint32_t context = 0;        // per sequence, as loaded
+  std::uint32_t train_context = 0;  // the model's own limit
+  std::uint32_t embedding_length = 0;
+  std::uint32_t layers = 0;
+  std::size_t vocab_size = 0;
+  bool is_embedding = false;      // has no logits (bert)
+  std::uint64_t weight_bytes = 0;
+  std::uint64_t cache_bytes = 0;
+  std::uint64_t graph_bytes = 0;
+  std::uint64_t device_bytes = 0;  // of all of these, on GPUs
+};
+
+// Reports loading, 0 to 1; returning false cancels it.
+using Progress = std::function<bool(float)>;
+
+class Engine {
+ public:
+  // Loads the model file. Errors: those of gguf::File::open, kUnsupported (architecture), kCorrupt
+  // (missing tensors), kOutOfMemory, kCancelled.
+  static Result<std::unique_ptr<Engine>> load(const std::filesystem::path& path,
+                                              const LoadOptions& options,
+                                              const Progress& progress = {});
+  virtual ~Engine() = default;  // cancels what is running and waits for the step in flight
+
+  virtual const ModelInfo& info() const = 0;
+  virtual const tokenizer::Tokenizer& tokenizer() const = 0;
+
+  // Queues a request. Errors: kInvalidArgument (options, prompt), kUnsupported (embedding model).
+  virtual Result<RequestId> submit(Request request, std::unique_ptr<Listener> listener) = 0;
+  // Ends a request within one step; its listener hears done(kCancelled). Unknown ids are ignored.
+  virtual void cancel(RequestId id) = 0;
+
+  // The pooled, unnormalised embedding of one input, [embedding_length]; `done` is called once, on the
+  // engine's thread. Inputs queued together are evaluated together.
+  using EmbedCallback = std::function<void(Result<std::vector<float>>)>;
+  virtual Result<> embed(std::vector<Token> tokens, EmbedCallback done) = 0;
+};
+
+}  // namespace ollama::engine

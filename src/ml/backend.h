@@ -1,0 +1,112 @@
+// What runs graphs: devices, the weights on them, memory for caches, and contexts to build graphs in.
+// Two implementations: ml/ggml (the product) and ml/reference (slow, obvious, f32: the oracle in tests).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "gguf/file.h"
+#include "ml/context.h"
+#include "ml/tensor.h"
+
+namespace ollama::ml {
+
+enum class BackendKind : std::uint8_t { kGgml, kReference };
+enum class FlashAttention : std::uint8_t { kAuto, kOn, kOff };
+
+// What a backend wants of a cache.
+struct CacheConfig {
+  std::uint32_t cache_padding = 256;     // the length attention sees is a multiple of this
+  std::uint32_t mask_batch_padding = 1;  // the mask's token dimension is a multiple of this
+  bool permuted_v = false;               // V is kept as [cells, head_dim, kv_heads]
+  DType mask_dtype = DType::kF32;
+};
+
+struct Device {
+  std::string name;         // "CPU", "Vulkan0"
+  std::string description;  // "AMD EPYC ..."
+  std::string library;      // "cpu", "vulkan", "cuda", ...
+  std::string id;
+  std::uint64_t total_bytes = 0;
+  std::uint64_t free_bytes = 0;
+  bool is_gpu = false;
+};
+
+// Where each layer of a model lives: an index into Backend::devices(). Layer `layers.size()` means the
+// output. Empty: everything on the CPU.
+struct Placement {
+  std::vector<int> layers;
+  int output = 0;
+};
+
+struct BackendOptions {
+  std::uint32_t threads = 0;  // 0: optimal_thread_count decides for each kind of work
+  FlashAttention flash_attention = FlashAttention::kAuto;
+  bool use_mmap = true;
+};
+
+// The tensors of a model file on their devices. Lives as long as its Backend.
+class Weights {
+ public:
+  virtual ~Weights() = default;
+  // An empty Tensor when the file has no such tensor.
+  virtual Tensor find(std::string_view name) const = 0;
+  virtual std::uint64_t bytes() const = 0;
+};
+
+// Zeroed memory that outlives graphs: the tensors of a cache.
+class Storage {
+ public:
+  struct Request {
+    DType dtype;
+    Shape shape;
+    std::string name;
+    int layer;
+  };
+  virtual ~Storage() = default;
+  virtual std::span<const Tensor> tensors() const = 0;  // in the order of the requests
+  virtual std::uint64_t bytes() const = 0;
+};
+
+// What a step is, for the number of threads that it gets.
+enum class Phase : std::uint8_t { kPrefill, kDecode };
+
+struct BackendCounters {
+  std::uint64_t uploads = 0;     // calls that moved inputs to a device
+  std::uint64_t downloads = 0;
+  std::uint64_t computes = 0;    // graphs submitted
+  std::uint64_t prepares = 0;    // graphs allocated
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual BackendKind kind() const = 0;
+  virtual std::span<const Device> devices() const = 0;
+  // What a cache should look like here; flash_attention as resolved for this backend.
+  virtual CacheConfig cache_config() const = 0;
+  virtual bool flash_attention() const = 0;
+
+  // Places every tensor of `file` (which must outlive the result); progress 0 to 1, false cancels.
+  virtual Result<std::unique_ptr<Weights>> load_weights(
+      const gguf::File& file, const Placement& placement,
+      const std::function<bool(float)>& progress) = 0;
+  virtual Result<std::unique_ptr<Storage>> allocate(std::span<const Storage::Request> requests,
+                                                    const Placement& placement) = 0;
+  // A place to build graphs of one kind of work in: contexts do not disturb each other's graphs.
+  // `max_nodes`: tensors that a graph may have.
+  virtual Result<std::unique_ptr<Context>> new_context(Phase phase, std::size_t max_nodes) = 0;
+  virtual BackendCounters counters() const = 0;
+};
+
+// Errors: kUnsupported (the backend's library cannot be loaded).
+Result<std::unique_ptr<Backend>> new_backend(BackendKind kind, const BackendOptions& options);
+
+}  // namespace ollama::ml
