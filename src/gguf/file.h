@@ -1,7 +1,7 @@
 // Model files in GGUF, read safely: everything a file says is untrusted. The header is parsed here
-// (parse.h), every count, length and offset bounded by the file's size before anything is allocated,
-// because GGML's own reader logs its errors and its typed accessors abort on a wrong type. Files that
-// name things as Ollama did are translated to llama.cpp's names (dialect.h).
+// (parse.h), every count, length and offset bounded by the file's size before anything is
+// allocated, because GGML's own reader logs its errors and its typed accessors abort on a wrong
+// type. Files that name things as Ollama did are translated to llama.cpp's names (dialect.h).
 #pragma once
 
 #include <ggml.h>
@@ -37,8 +37,8 @@ struct TensorInfo {
   int n_dims = 0;                                 // as the file says, 1 to 4
   std::uint64_t offset = 0;                       // bytes from the start of the file
   std::uint64_t size = 0;                         // bytes
-  // MXFP4 blocks with Ollama's nibble order (byte i holds elements 2i and 2i+1, not i and i+16): to be
-  // reordered when loaded. The type is GGML_TYPE_MXFP4, the size the same.
+  // MXFP4 blocks with Ollama's nibble order (byte i holds elements 2i and 2i+1, not i and i+16): to
+  // be reordered when loaded. The type is GGML_TYPE_MXFP4, the size the same.
   bool ollama_mxfp4 = false;
 
   std::uint64_t elements() const {
@@ -61,9 +61,9 @@ struct ValueType {
 // Immutable once open; safe to share between threads.
 class File {
  public:
-  // Reads header, metadata and tensor table. Errors: kNotFound, kIo; kCorrupt with what is wrong and
-  // where ("blk.0.attn_q.weight: data ends at 512 beyond the file's 256 bytes"); kUnsupported for a
-  // GGUF version or tensor type that GGML does not know.
+  // Reads header, metadata and tensor table. Errors: kNotFound, kIo; kCorrupt with what is wrong
+  // and where ("blk.0.attn_q.weight: data ends at 512 beyond the file's 256 bytes"); kUnsupported
+  // for a GGUF version or tensor type that GGML does not know.
   static Result<File> open(const std::filesystem::path& path);
 
   File(File&&) noexcept;
@@ -105,8 +105,8 @@ class File {
   const TensorInfo* find_tensor(std::string_view name) const;
   std::uint64_t parameter_count() const;  // elements over all tensors
 
-  // Maps the file (once; shared by later calls) and returns the tensor's bytes, valid for the life of
-  // this File. Errors: kIo. Bounds were checked by open().
+  // Maps the file (once; shared by later calls) and returns the tensor's bytes, valid for the life
+  // of this File. Errors: kIo. Bounds were checked by open().
   Result<std::span<const std::byte>> data(const TensorInfo& tensor) const;
   // The whole file, mapped read-only and shared with other processes; thread-safe like data().
   Result<std::span<const std::byte>> mapping() const;
@@ -117,8 +117,8 @@ class File {
   std::unique_ptr<State> state_;
 };
 
-// The name of a file's quantisation as Ollama shows it ("F16", "Q4_K_M"), from general.file_type, or
-// from the commonest tensor type where that is missing.
+// The name of a file's quantisation as Ollama shows it ("F16", "Q4_K_M"), from general.file_type,
+// or from the commonest tensor type where that is missing.
 std::string file_type_name(const File& file);
 
 }  // namespace ollama::gguf
