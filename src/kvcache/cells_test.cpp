@@ -1,0 +1,3 @@
+#include "kvcache/cells.h"
+
+#include <gtest/gtest.h>

@@ -1,0 +1,3 @@
+#include "kvcache/free_list.h"
+
+#include <gtest/gtest.h>
