@@ -1,5 +1,5 @@
-// Choosing the next token from a row of logits. One Sampler belongs to one sequence; its buffers are
-// reserved when it is made, so that sampling allocates nothing.
+// Choosing the next token from a row of logits. One Sampler belongs to one sequence; its buffers
+// are reserved when it is made, so that sampling allocates nothing.
 #pragma once
 
 #include <cstdint>
@@ -21,14 +21,15 @@ struct Options {
   float top_p = 0.9F;
   float min_p = 0.0F;
   float typical_p = 1.0F;
-  std::int32_t repeat_last_n = 64;  // 0: off, -1: the whole context
+  std::int32_t repeat_last_n = 64;  // 0: off, -1: the whole text
   float repeat_penalty = 1.1F;
   float presence_penalty = 0.0F;
   float frequency_penalty = 0.0F;
-  std::int64_t seed = -1;  // negative: a random one
+  std::int64_t seed = -1;  // negative: a random one, drawn anew by reset()
 };
 
-// kInvalidArgument names the option that is out of range.
+// kInvalidArgument names the option that is out of range. Probabilities beyond 0 or 1 are not: they
+// mean the strictest filter or none.
 Result<> validate(const Options& options);
 
 class Sampler {
@@ -38,8 +39,8 @@ class Sampler {
   Sampler& operator=(Sampler&&) noexcept;
   ~Sampler();
 
-  // Chooses from `logits` ([vocab_size]; may be changed in place). NaNs count as minus infinity; when
-  // nothing is left, the lowest id is taken. Greedy picks the first of equal maxima.
+  // Chooses from `logits` ([vocab_size]; may be changed in place). NaNs count as minus infinity;
+  // when nothing is left, the lowest id is taken. Greedy picks the first of equal maxima.
   Token sample(std::span<float> logits);
   // Tells the penalties of a token that is now part of the text (the prompt's included).
   void accept(Token token);

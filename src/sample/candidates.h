@@ -1,0 +1,69 @@
+// The tokens that are still in play while one is chosen: collected from a row of logits, cut down
+// by the filters, drawn from. Internal to the sampler; a header so that the filters can be tested
+// alone.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "tokenizer/tokenizer.h"
+
+namespace ollama::sample {
+
+using tokenizer::Token;
+
+struct Candidate {
+  float logit;
+  Token id;
+};
+
+// The total order of candidates: higher logits first, lower ids first among equals. Every choice
+// goes by it, so that results do not depend on the algorithm that finds them.
+inline bool better(const Candidate& a, const Candidate& b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+}
+
+// The first of the greatest logits; NaNs are passed over. 0 where there is nothing above -inf.
+Token first_maximum(std::span<const float> logits);
+
+// No call after the constructor allocates. The filters keep at least one candidate of a set that is
+// not empty; each looks at the softmax (at temperature 1) of the set that it is given.
+class Candidates {
+ public:
+  // `top_k` and what collect() is called with are bounds: 0 < top_k <= vocab_size.
+  Candidates(std::size_t vocab_size, std::size_t top_k);
+
+  // Starts over with the `top_k` best of `logits` (at most vocab_size of them). NaN and -inf never
+  // get in; +inf counts as the greatest float.
+  void collect(std::span<const float> logits);
+
+  // Locally typical sampling (Meister et al., 2022): the tokens whose information is closest to the
+  // entropy, until their mass exceeds `p`. Off from 1 up.
+  void keep_typical(float p);
+  // Nucleus sampling (Holtzman et al., 2020): the fewest best tokens with a mass of at least `p`.
+  // Off from 1 up.
+  void keep_top_p(float p);
+  // Tokens at least `p` times as likely as the best. Off from 0 down.
+  void keep_min_p(float p);
+
+  // The token at `uniform`, in [0, 1), of the distribution at `temperature` > 0. 0 of an empty set.
+  Token draw(float temperature, double uniform);
+
+  std::span<const Candidate> items() const { return items_; }
+
+ private:
+  float best_logit() const;
+  // Puts the best `count` candidates, at least, in order at the front.
+  void sort_to(std::size_t count);
+  void keep_first(std::size_t count);
+
+  std::size_t top_k_;
+  std::size_t limit_;  // what items_ may grow to before it is cut back to top_k_
+  std::vector<Candidate> items_;
+  std::size_t sorted_ = 0;      // items_[0, sorted_) are the best ones, in order
+  std::vector<float> weights_;  // draw()'s
+};
+
+}  // namespace ollama::sample
