@@ -308,37 +308,16 @@ Result<> read_tensor(Reader& reader, const Header& header, TensorInfo& tensor) {
     return fail(ErrorCode::kCorrupt, "{} dimensions, where 1 to {} are allowed", n_dims,
                 GGML_MAX_DIMS);
   tensor.n_dims = static_cast<int>(n_dims);
-  std::int64_t rows = 1, elements = 1;
   for (std::uint32_t i = 0; i < n_dims; ++i) {
-    OLLAMA_ASSIGN(const auto length, reader.number<std::int64_t>());
-    if (length < 1) return fail(ErrorCode::kCorrupt, "dimension {} is {}", i, length);
-    tensor.shape[i] = length;
-    if (__builtin_mul_overflow(elements, length, &elements))
-      return fail(ErrorCode::kCorrupt, "the product of its dimensions overflows");
-    if (i > 0) rows *= length;
+    OLLAMA_ASSIGN(tensor.shape[i], reader.number<std::int64_t>());
   }
-
   OLLAMA_ASSIGN(auto type, reader.number<std::uint32_t>());
   if (type == kOllamaMxfp4 && is_gpt_oss(header)) {
     type = GGML_TYPE_MXFP4;
     tensor.ollama_mxfp4 = true;
   }
-  // Types that GGML removed keep their number and have no size.
-  if (type >= GGML_TYPE_COUNT || ggml_type_size(static_cast<ggml_type>(type)) == 0 ||
-      ggml_blck_size(static_cast<ggml_type>(type)) < 1)
-    return fail(ErrorCode::kUnsupported, "tensor type {} is not one that GGML {} knows", type,
-                ggml_version());
+  OLLAMA_ASSIGN(tensor.size, tensor_size(type, std::span(tensor.shape).first(n_dims)));
   tensor.type = static_cast<ggml_type>(type);
-  const std::int64_t block = ggml_blck_size(tensor.type);
-  if (tensor.shape[0] % block != 0)
-    return fail(ErrorCode::kCorrupt,
-                "a row of {} elements is not a whole number of {}'s blocks of {}", tensor.shape[0],
-                ggml_type_name(tensor.type), block);
-  std::uint64_t blocks = static_cast<std::uint64_t>(tensor.shape[0] / block);
-  if (__builtin_mul_overflow(blocks, static_cast<std::uint64_t>(rows), &blocks) ||
-      __builtin_mul_overflow(blocks, std::uint64_t{ggml_type_size(tensor.type)}, &tensor.size))
-    return fail(ErrorCode::kCorrupt, "its size in bytes overflows");
-
   OLLAMA_ASSIGN(tensor.offset, reader.number<std::uint64_t>());
   if (tensor.offset % header.alignment != 0)
     return fail(ErrorCode::kCorrupt, "its offset {} is not a multiple of the file's alignment {}",
@@ -421,6 +400,30 @@ Result<std::uint32_t> read_version(Reader& reader) {
 }
 
 }  // namespace
+
+Result<std::uint64_t> tensor_size(std::uint32_t type, std::span<const std::int64_t> shape) {
+  std::int64_t elements = 1;
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    if (shape[i] < 1) return fail(ErrorCode::kCorrupt, "dimension {} is {}", i, shape[i]);
+    if (__builtin_mul_overflow(elements, shape[i], &elements))
+      return fail(ErrorCode::kCorrupt, "the product of its dimensions overflows");
+  }
+  // Types that GGML removed keep their number and have no size.
+  const auto known = static_cast<ggml_type>(std::min<std::uint32_t>(type, GGML_TYPE_COUNT));
+  if (known == GGML_TYPE_COUNT || ggml_type_size(known) == 0 || ggml_blck_size(known) < 1)
+    return fail(ErrorCode::kUnsupported, "tensor type {} is not one that GGML {} knows", type,
+                ggml_version());
+  const std::int64_t block = ggml_blck_size(known);
+  if (shape[0] % block != 0)
+    return fail(ErrorCode::kCorrupt,
+                "a row of {} elements is not a whole number of {}'s blocks of {}", shape[0],
+                ggml_type_name(known), block);
+  std::uint64_t size = 0;
+  if (__builtin_mul_overflow(static_cast<std::uint64_t>(elements / block),
+                             std::uint64_t{ggml_type_size(known)}, &size))
+    return fail(ErrorCode::kCorrupt, "its size in bytes overflows");
+  return size;
+}
 
 std::string printable(std::string_view text) {
   constexpr std::size_t kLimit = 96;

@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
@@ -35,6 +37,11 @@ struct Header {
 // Reads the header of the file behind `fd`, which has `file_size` bytes. The file position is
 // neither used nor changed. Errors: kCorrupt, kUnsupported, kIo.
 Result<Header> parse_header(int fd, std::uint64_t file_size);
+
+// The bytes that a tensor of a type (a ggml_type as a file has it) and of 1 to 4 dimensions,
+// fastest first, takes. Errors: kUnsupported for a type without a size, kCorrupt for a shape it
+// cannot have.
+Result<std::uint64_t> tensor_size(std::uint32_t type, std::span<const std::int64_t> shape);
 
 // Text from a file made safe to show: control characters and bytes beyond ASCII escaped, long text
 // cut.
