@@ -84,7 +84,7 @@ struct PoolCounters {
   std::array<Tier, 4> tiers;
   std::uint64_t pass_throughs = 0;  // requests above the largest tier
   std::uint64_t pass_through_bytes_in_use = 0;
-  std::uint64_t bytes_trimmed = 0;  // given back to the system so far
+  std::uint64_t bytes_trimmed = 0;  // given back to the system, by trim() or for the limit
 };
 
 class BufferPool {
