@@ -479,6 +479,30 @@ TEST(File, AcceptsAdjacentTensorsInAnyOrder) {
   EXPECT_EQ(file_type_name(*file), "F32");
 }
 
+// Fails when Ollama's MXFP4 tensors are refused, or lose the mark that their blocks need
+// reordering.
+TEST(File, MarksOllamasMxfp4) {
+  const auto make = [](std::string_view architecture) {
+    return Bytes()
+        .header(1, 1)
+        .key("general.architecture", GGUF_TYPE_STRING)
+        .string(architecture)
+        .tensor("blk.0.ffn_gate_exps.weight", {64, 2, 3}, 4, 0)
+        .pad()
+        .zeros(2 * 3 * 2 * 17);
+  };
+  const MemoryFile memory(make("gptoss"));
+  const auto file = File::open(memory.path());
+  ASSERT_TRUE(file) << file.error().message();
+  EXPECT_EQ(file->architecture(), "gpt-oss");
+  EXPECT_EQ(file->tensors()[0].type, GGML_TYPE_MXFP4);
+  EXPECT_TRUE(file->tensors()[0].ollama_mxfp4);
+  EXPECT_EQ(file->tensors()[0].size, 204U);
+  EXPECT_EQ(file->u32(".expert_feed_forward_length"), 2U);
+  const MemoryFile other(make("llama"));
+  EXPECT_EQ(File::open(other.path()).error().code(), ErrorCode::kUnsupported);
+}
+
 // Fails when a file cut anywhere is accepted, or crashes the reader.
 TEST(File, RefusesAFileCutAnywhereInItsHeader) {
   const std::string content = read_file(kData + "/models/stories260K-f16.gguf");
