@@ -1,6 +1,7 @@
 // A client of Ollama's HTTP API, over libcurl. Used by the command line.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <stop_token>
@@ -22,7 +23,7 @@ struct HttpResponse {
 // One client serves one thread; it keeps its connection open between calls.
 //
 // Errors of every call: kUnavailable when no server answers (the message says how to start it);
-// kCancelled when `stop` was requested; an error status as its code (404 is kNotFound, 400
+// kCancelled when a stop was requested; an error status as its code (404 is kNotFound, 400
 // kInvalidArgument, 503 kUnavailable, 401 and 403 kPermission, others kInternal) with the message
 // of the server's {"error": ...}.
 class Client {
@@ -37,6 +38,8 @@ class Client {
 
   // Every call that follows ends soon after a stop is requested.
   void set_stop_token(std::stop_token stop);
+  // The same for a flag that a signal handler can set. Not owned; null for none.
+  void set_stop_flag(const std::atomic<bool>* flag);
 
   // Returns false to end the stream early, which is not an error.
   template <typename T>
