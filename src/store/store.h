@@ -1,0 +1,134 @@
+// The models on this machine: names, manifests and blobs in Ollama's directory layout, so that an
+// existing ~/.ollama/models works as it is.
+//
+//   manifests/HOST/NAMESPACE/MODEL/TAG   JSON: the configuration's and layers' digests
+//   blobs/sha256-HEX                     weights, templates, parameters, ...
+//
+// A file appears under its name complete and synced, or not at all. What the files say is
+// untrusted. Where no model of that name exists, "stories260k" is the model that comes with the
+// program.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <istream>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/types.h"
+#include "base/error.h"
+#include "store/digest.h"
+#include "store/manifest.h"
+#include "store/name.h"
+
+namespace ollama::store {
+
+inline constexpr std::string_view kBundledName = "stories260k";
+inline constexpr std::string_view kBundledFile = "stories260K-f16.gguf";
+
+// A model, ready to be loaded: where its weights are, and how it wants to be used.
+struct Model {
+  Name name;
+  std::filesystem::path weights;
+  std::vector<std::filesystem::path> projectors;
+  std::vector<std::filesystem::path> adapters;
+  std::string template_text;  // empty when the model has none
+  std::string system;
+  api::JsonObject params;  // as stored
+  api::Options options;    // the same, checked; unreadable ones are left out with a warning
+  std::vector<api::Message> messages;
+  std::vector<std::string> license;
+  ModelConfig config;
+  std::string digest;        // of the manifest, hex; of the weights' file for the bundled model
+  std::string parent_model;  // what it was made from, where that is known
+  std::uint64_t size = 0;    // bytes on disk
+  api::Time modified_at{};
+  bool bundled = false;
+};
+
+// Progress of long calls; returning false cancels them (kCancelled).
+using Progress = std::function<bool(const api::ProgressResponse&)>;
+
+// Bytes on their way to become a blob: hidden until commit() has seen that they are the right ones.
+class BlobWriter {
+ public:
+  BlobWriter(BlobWriter&&) noexcept;
+  BlobWriter& operator=(BlobWriter&&) noexcept;
+  ~BlobWriter();  // without commit() nothing is left behind
+
+  Result<> append(std::span<const std::byte> bytes);
+  Result<> append(std::string_view bytes);
+  // Makes the blob visible. kInvalidArgument when the bytes have another digest than expected.
+  Result<Digest> commit();
+  std::uint64_t size() const;
+
+ private:
+  friend class Store;
+  struct State;
+  explicit BlobWriter(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// Safe to use from several threads. Another process may use the same folder.
+class Store {
+ public:
+  struct Options {
+    std::filesystem::path models;   // OLLAMA_MODELS; made when it is first written to
+    std::filesystem::path bundled;  // folder of the bundled model; empty: there is none
+    bool prune = true;              // remove blobs that creating a model leaves unused
+  };
+  explicit Store(Options options);
+  ~Store();
+
+  // <folder of the executable>/../share/ollama.cpp/models.
+  static std::filesystem::path default_bundled_directory();
+
+  // ---- models ----
+  // The model of a name as a user writes it. A name that differs in the case of letters is found.
+  // Errors: kInvalidArgument "invalid model name", kNotFound "model 'x' not found", kCorrupt,
+  // kUnsupported (no GGUF weights).
+  Result<Model> resolve(std::string_view name) const;
+  // All models, the latest first; unreadable manifests are left out with a warning.
+  Result<api::ListResponse> list() const;
+  Result<api::ShowResponse> show(const api::ShowRequest& request) const;
+  // Makes a model from `request.files` (blobs) or `request.from` (a model), with the parameters and
+  // texts of the request. Replaces a model of that name. Errors: those of resolve; kInvalidArgument
+  // and kUnsupported say what the request asks wrongly; kNotFound for blobs that are missing.
+  Result<> create(const api::CreateRequest& request, const Progress& progress = {});
+  Result<> copy(std::string_view source, std::string_view destination);
+  // Removes the manifest and the blobs that no other model uses. kInvalidArgument for the bundled
+  // one.
+  Result<> remove(std::string_view name);
+
+  // ---- blobs ----
+  Result<bool> has_blob(std::string_view digest) const;
+  // kNotFound when it does not exist; kPermission for a link that leads out of the models' folder.
+  Result<std::filesystem::path> blob_path(const Digest& digest) const;
+  // A blob to be written; without `expected`, whatever digest comes out.
+  Result<BlobWriter> begin_blob(const std::optional<Digest>& expected = std::nullopt);
+  // The whole stream as the blob `digest`. False when it existed already (the stream is not read).
+  Result<bool> write_blob(std::string_view digest, std::istream& stream);
+  // A local file as a blob, without copying its bytes where the file system can share them.
+  Result<Digest> import_file(const std::filesystem::path& path, const Progress& progress = {});
+
+  // Removes blobs that no manifest names, and what interrupted writes left; for the server's start.
+  // Returns the bytes freed.
+  Result<std::uint64_t> prune();
+
+  // ---- manifests, for pulling and pushing ----
+  Result<Manifest> read_manifest(const Name& name) const;
+  Result<> write_manifest(const Name& name, const Manifest& manifest);
+  const std::filesystem::path& directory() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace ollama::store
