@@ -42,7 +42,7 @@ class FreeList {
   // Replaces `runs` by `count` cells, in this order of preference: the cells right after `hint`
   // (the last cell of the sequence that grows); the start of the smallest run that holds them all,
   // the lowest address among equals; as few runs as possible, the largest first. Never more than
-  // `count` runs, nor than half the cells: with that reserved in `runs` nothing is allocated.
+  // `count` runs, nor than (cells + 1) / 2: with that reserved in `runs` nothing is allocated.
   // Errors: kCacheFull; then nothing has changed and `runs` is empty.
   Result<> allocate(std::uint32_t count, std::vector<Run>& runs, std::uint32_t hint = kNoCell);
 
