@@ -1,5 +1,7 @@
-// Text to tokens and back. Three kinds of vocabulary: SentencePiece-style with scores and byte fallback
-// (`tokenizer.ggml.model` = llama), byte-level BPE with a pre-tokenizer (gpt2), WordPiece (bert).
+// Text to tokens and back. Three kinds of vocabulary: SentencePiece-style with scores and byte
+// fallback
+// (`tokenizer.ggml.model` = llama), byte-level BPE with a pre-tokenizer (gpt2; gemma4 is the same
+// with characters for bytes), WordPiece (bert). Results are llama.cpp's, token for token.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +20,11 @@ using Token = std::int32_t;
 inline constexpr Token kNoToken = -1;
 
 struct EncodeOptions {
-  bool add_special = false;    // BOS/EOS (CLS/SEP) where the model says so
-  bool parse_special = false;  // control tokens' texts in the input become those tokens
+  // BOS/EOS (CLS/SEP) where the model says so. One that is there already (parse_special) stays
+  // alone.
+  bool add_special = false;
+  // Control tokens' texts in the input become those tokens. User-defined tokens' always do.
+  bool parse_special = false;
 };
 
 // Tokens with a role; kNoToken where the model has none.
@@ -43,7 +48,9 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // Any bytes are accepted; invalid UTF-8 is treated as llama.cpp treats it.
+  // Any bytes are accepted. Invalid UTF-8 is treated as llama.cpp treats it: byte tokens where the
+  // vocabulary falls back to bytes, U+FFFD for each bad byte elsewhere. Time grows no faster than
+  // n log n with the text, whatever it is.
   virtual std::vector<Token> encode(std::string_view text, EncodeOptions options = {}) const = 0;
 
   // The bytes that `token` stands for in a text: " Once" for "▁Once", one byte for a byte token.
@@ -56,8 +63,11 @@ class Tokenizer {
   // end-of-turn tokens.
   virtual bool is_end(Token token) const = 0;
   virtual bool is_control(Token token) const = 0;
+  // Whether encode() puts a blank before a text, so that the first piece of it begins with one.
+  virtual bool adds_leading_blank() const = 0;
 
-  // The text of a whole sequence. A leading blank that the vocabulary adds to every text is removed.
+  // The bytes of a whole sequence (StreamDecoder makes valid UTF-8 of them). A leading blank that
+  // the vocabulary adds to every text is removed.
   std::string decode(std::span<const Token> tokens, bool special = false) const;
 };
 
@@ -66,11 +76,12 @@ struct LoadOptions {
 };
 
 // Builds the tokenizer that a model file describes. Errors: kCorrupt (missing or inconsistent
-// vocabulary), kUnsupported (a tokenizer.ggml.model or .pre that is not known; the message names it).
+// vocabulary), kUnsupported (a tokenizer.ggml.model or .pre that is not known; the message names
+// it).
 Result<std::unique_ptr<Tokenizer>> load(const gguf::File& file, const LoadOptions& options = {});
 
-// Joins pieces into text while they are generated, never giving out half a UTF-8 character: bytes of
-// an unfinished one are held back until it is complete or proves invalid (then U+FFFD).
+// Joins pieces into text while they are generated, never giving out half a UTF-8 character: bytes
+// of an unfinished one are held back until it is complete or proves invalid (then U+FFFD).
 class StreamDecoder {
  public:
   // Appends to `out` what can be shown now.
