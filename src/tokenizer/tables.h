@@ -1,8 +1,11 @@
 // Lookup tables of the tokenizers. Private to this module's sources.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <boost/unordered/unordered_flat_map.hpp>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -12,40 +15,99 @@ namespace ollama::tokenizer {
 
 inline constexpr std::uint32_t kNone = std::numeric_limits<std::uint32_t>::max();
 
-// Strings to numbers. Keys are copied into one block that must be sized first.
+// Strings to numbers. Keys of up to 15 bytes, nearly all, are held in the table itself; longer ones
+// are copied into one block that must be sized first.
 class StringTable {
  public:
   // Room for keys of `bytes` in all. Views of keys would dangle beyond it: more is not accepted.
   void reserve(std::size_t count, std::size_t bytes) {
     keys_.reserve(bytes);
-    map_.reserve(count);
+    short_.reserve(count);
   }
   // Later values replace earlier ones.
   void set(std::string_view key, std::uint32_t value) {
-    if (const auto found = map_.find(key); found != map_.end()) {
+    longest_ = std::max(longest_, key.size());
+    if (key.size() <= kShort) {
+      short_.insert_or_assign(pack(key), value);
+      return;
+    }
+    if (const auto found = long_.find(key); found != long_.end()) {
       found->second = value;
       return;
     }
     if (keys_.capacity() - keys_.size() < key.size()) return;
     const std::size_t at = keys_.size();
     keys_.append(key);
-    map_.emplace(std::string_view(keys_).substr(at), value);
-    longest_ = std::max(longest_, key.size());
+    long_.emplace(std::string_view(keys_).substr(at), value);
   }
   std::uint32_t find(std::string_view key) const {
+    if (key.size() <= kShort) {
+      const auto found = short_.find(pack(key));
+      return found == short_.end() ? kNone : found->second;
+    }
     if (key.size() > longest_) return kNone;
-    const auto found = map_.find(key);
-    return found == map_.end() ? kNone : found->second;
+    const auto found = long_.find(key);
+    return found == long_.end() ? kNone : found->second;
   }
-  std::size_t longest() const { return longest_; }
 
   StringTable() = default;
   StringTable(const StringTable&) = delete;
   StringTable& operator=(const StringTable&) = delete;
 
  private:
+  static constexpr std::size_t kShort = 15;
+
+  // The bytes of a key, zeros, and its length.
+  struct Packed {
+    std::uint64_t low = 0;
+    std::uint64_t high = 0;
+    bool operator==(const Packed&) const = default;
+  };
+  struct Hash {
+    using is_avalanching = void;
+    std::size_t operator()(const Packed& key) const {
+      std::uint64_t mixed = (key.low ^ (key.high * 0x9E3779B97F4A7C15U)) * 0xD6E8FEB86659FD93U;
+      mixed ^= mixed >> 32;
+      return mixed * 0xD6E8FEB86659FD93U;
+    }
+  };
+
+  template <typename T>
+  static std::uint64_t load(const char* from) {
+    T value;
+    std::memcpy(&value, from, sizeof(value));
+    return value;
+  }
+  static Packed pack(std::string_view key) {
+    const char* const data = key.data();
+    const std::size_t size = key.size();
+    Packed packed;
+    if constexpr (std::endian::native != std::endian::little) {
+      std::memcpy(&packed, data, size);
+    } else if (size > 8) {  // two loads that overlap
+      packed.low = load<std::uint64_t>(data);
+      packed.high = load<std::uint64_t>(data + size - 8) >> (8 * (16 - size));
+    } else if (size == 8) {
+      packed.low = load<std::uint64_t>(data);
+    } else if (size >= 4) {
+      packed.low =
+          load<std::uint32_t>(data) | (load<std::uint32_t>(data + size - 4) << (8 * (size - 4)));
+    } else if (size > 0) {
+      packed.low = load<unsigned char>(data) |
+                   (load<unsigned char>(data + size / 2) << (8 * (size / 2))) |
+                   (load<unsigned char>(data + size - 1) << (8 * (size - 1)));
+    }
+    if constexpr (std::endian::native == std::endian::little) {
+      packed.high |= std::uint64_t{size} << 56;
+    } else {
+      packed.high |= size;
+    }
+    return packed;
+  }
+
+  boost::unordered_flat_map<Packed, std::uint32_t, Hash> short_;
   std::string keys_;
-  boost::unordered_flat_map<std::string_view, std::uint32_t> map_;
+  boost::unordered_flat_map<std::string_view, std::uint32_t> long_;
   std::size_t longest_ = 0;
 };
 
