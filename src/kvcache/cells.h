@@ -53,6 +53,7 @@ class Cells {
     assert(is_free(cell) && position >= 0);
     positions_[cell] = position;
     used_[cell / 64] |= bit(cell);
+    blocks_[cell / 64].widen(position);
     ++used_count_;
     first_used_ = std::min(first_used_, cell);
     last_used_ = std::max(last_used_, cell);
@@ -112,6 +113,17 @@ class Cells {
     bool stale = false;  // min and max are bounds only: a cell at one of them has gone
   };
 
+  // Positions of the used cells of one word: bounds that may be too wide, never too narrow. Walks
+  // skip the words that cannot have what they look for.
+  struct Block {
+    std::int32_t min = INT32_MAX;
+    std::int32_t max = -1;
+    void widen(std::int32_t position) {
+      min = std::min(min, position);
+      max = std::max(max, position);
+    }
+  };
+
   Cells(std::uint32_t cells, std::uint32_t sequences);
 
   static std::uint64_t bit(std::uint32_t index) { return std::uint64_t{1} << (index % 64); }
@@ -135,12 +147,18 @@ class Cells {
   // free.
   bool leave(std::uint32_t cell, std::uint32_t sequence);
   void settle_used_range();
+  void settle_block(std::uint32_t word);
+  // Calls visit(word, bits) for each word of the sequence's row that has cells and whose block
+  // reaches into first <= position < end.
+  template <typename Visitor>
+  void for_each_word(std::uint32_t sequence, std::int64_t first, std::int64_t end, Visitor&& visit);
   const Sequence& settled(std::uint32_t sequence) const;
 
   std::vector<std::int32_t> positions_;
   std::vector<std::uint64_t> members_;       // by cell: bit s
   std::vector<std::uint64_t> rows_;          // by sequence: words() of bits by cell
   std::vector<std::uint64_t> used_;          // bits by cell: the union of the rows
+  std::vector<Block> blocks_;                // by word of used_
   mutable std::vector<Sequence> sequences_;  // bounds are settled when they are asked for
   std::uint32_t used_count_ = 0;
   std::uint32_t first_used_ = UINT32_MAX;
