@@ -1,6 +1,8 @@
 # Flags that every target shares. They are the same everywhere so that one precompiled header serves all.
 
 add_compile_options(-Wall -Wextra -Wpedantic -Wconversion -Wno-psabi)
+# Designated initialisers leave the other members at their defaults on purpose.
+add_compile_options(-Wno-missing-field-initializers)
 if(OLLAMA_WERROR)
   add_compile_options(-Werror)
 endif()

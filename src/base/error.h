@@ -1,5 +1,6 @@
-// Errors and results. Every call that can fail across a module boundary returns Result<T>; exceptions
-// do not cross modules. Errors on hot paths are constants: returning one neither formats nor allocates.
+// Errors and results. Every call that can fail across a module boundary returns Result<T>;
+// exceptions do not cross modules. Errors on hot paths are constants: returning one neither formats
+// nor allocates.
 #pragma once
 
 #include <cstdint>
@@ -15,15 +16,15 @@ enum class ErrorCode : std::uint8_t {
   kInvalidArgument,  // the caller's input is wrong; the message says what to do
   kNotFound,         // a name, file, tensor or key does not exist
   kAlreadyExists,
-  kCorrupt,        // a file or message breaks its format
-  kUnsupported,    // understood, but this program or device cannot do it
-  kOutOfMemory,    // host or device memory, or cells of a cache
-  kUnavailable,    // busy, shutting down, or a peer that is gone
+  kCorrupt,      // a file or message breaks its format
+  kUnsupported,  // understood, but this program or device cannot do it
+  kOutOfMemory,  // host or device memory, or cells of a cache
+  kUnavailable,  // busy, shutting down, or a peer that is gone
   kTimeout,
   kCancelled,
   kPermission,
-  kIo,             // the system refused: errno's text is in the message
-  kInternal,       // a bug of ours
+  kIo,        // the system refused: errno's text is in the message
+  kInternal,  // a bug of ours
 };
 
 std::string_view error_code_name(ErrorCode code);
@@ -81,17 +82,17 @@ std::unexpected<Error> fail_errno(std::string_view what, int error_number);
 }  // namespace ollama
 
 // Evaluates a Result<T> expression; returns its error from the enclosing function or goes on.
-#define OLLAMA_TRY(expression)                                    \
-  do {                                                            \
+#define OLLAMA_TRY(expression)                                     \
+  do {                                                             \
     if (auto ollama_try_result = (expression); !ollama_try_result) \
-      return ::ollama::fail(std::move(ollama_try_result));        \
+      return ::ollama::fail(std::move(ollama_try_result));         \
   } while (false)
 
 #define OLLAMA_CONCAT_INNER(a, b) a##b
 #define OLLAMA_CONCAT(a, b) OLLAMA_CONCAT_INNER(a, b)
 // OLLAMA_ASSIGN(auto file, File::open(path)); declares or assigns the value, or returns the error.
-#define OLLAMA_ASSIGN(target, ...)                                                         \
-  auto OLLAMA_CONCAT(ollama_result_, __LINE__) = (__VA_ARGS__);                            \
-  if (!OLLAMA_CONCAT(ollama_result_, __LINE__))                                            \
-    return ::ollama::fail(std::move(OLLAMA_CONCAT(ollama_result_, __LINE__)));             \
+#define OLLAMA_ASSIGN(target, ...)                                             \
+  auto OLLAMA_CONCAT(ollama_result_, __LINE__) = (__VA_ARGS__);                \
+  if (!OLLAMA_CONCAT(ollama_result_, __LINE__))                                \
+    return ::ollama::fail(std::move(OLLAMA_CONCAT(ollama_result_, __LINE__))); \
   target = std::move(*OLLAMA_CONCAT(ollama_result_, __LINE__))

@@ -18,19 +18,23 @@ void write(Level level, std::string_view message);
 
 template <typename... Args>
 void debug(std::format_string<Args...> format, Args&&... args) {
-  if (level() <= Level::kDebug) write(Level::kDebug, std::format(format, std::forward<Args>(args)...));
+  if (level() <= Level::kDebug)
+    write(Level::kDebug, std::format(format, std::forward<Args>(args)...));
 }
 template <typename... Args>
 void info(std::format_string<Args...> format, Args&&... args) {
-  if (level() <= Level::kInfo) write(Level::kInfo, std::format(format, std::forward<Args>(args)...));
+  if (level() <= Level::kInfo)
+    write(Level::kInfo, std::format(format, std::forward<Args>(args)...));
 }
 template <typename... Args>
 void warn(std::format_string<Args...> format, Args&&... args) {
-  if (level() <= Level::kWarn) write(Level::kWarn, std::format(format, std::forward<Args>(args)...));
+  if (level() <= Level::kWarn)
+    write(Level::kWarn, std::format(format, std::forward<Args>(args)...));
 }
 template <typename... Args>
 void error(std::format_string<Args...> format, Args&&... args) {
-  if (level() <= Level::kError) write(Level::kError, std::format(format, std::forward<Args>(args)...));
+  if (level() <= Level::kError)
+    write(Level::kError, std::format(format, std::forward<Args>(args)...));
 }
 
 }  // namespace ollama::log
