@@ -1,5 +1,6 @@
-// What runs graphs: devices, the weights on them, memory for caches, and contexts to build graphs in.
-// Two implementations: ml/ggml (the product) and ml/reference (slow, obvious, f32: the oracle in tests).
+// What runs graphs: devices, the weights on them, memory for caches, and contexts to build graphs
+// in. Two implementations: ml/ggml (the product) and ml/reference (slow, obvious, f32: the oracle
+// in tests).
 #pragma once
 
 #include <cstdint>
@@ -38,8 +39,8 @@ struct Device {
   bool is_gpu = false;
 };
 
-// Where each layer of a model lives: an index into Backend::devices(). Layer `layers.size()` means the
-// output. Empty: everything on the CPU.
+// Where each layer of a model lives: an index into Backend::devices(). Layer `layers.size()` means
+// the output. Empty: everything on the CPU.
 struct Placement {
   std::vector<int> layers;
   int output = 0;
@@ -78,10 +79,10 @@ class Storage {
 enum class Phase : std::uint8_t { kPrefill, kDecode };
 
 struct BackendCounters {
-  std::uint64_t uploads = 0;     // calls that moved inputs to a device
+  std::uint64_t uploads = 0;  // calls that moved inputs to a device
   std::uint64_t downloads = 0;
-  std::uint64_t computes = 0;    // graphs submitted
-  std::uint64_t prepares = 0;    // graphs allocated
+  std::uint64_t computes = 0;  // graphs submitted
+  std::uint64_t prepares = 0;  // graphs allocated
 };
 
 class Backend {

@@ -10,7 +10,8 @@
 //
 // Operations follow GGML's shape rules: [a, b] has a as its fastest dimension. Where a comment says
 // "broadcast", the second operand's dimensions may be 1 or divide the first's.
-// Shapes are the caller's duty (nn checks them by validation mode); a Context is used by one thread.
+// Shapes are the caller's duty (nn checks them by validation mode); a Context is used by one
+// thread.
 #pragma once
 
 #include <cstddef>
@@ -25,18 +26,27 @@ namespace ollama::ml {
 
 // Rotary position embedding. Source: Su et al. 2021 (RoFormer); YaRN: Peng et al. 2023.
 struct RopeOptions {
-  std::int32_t dimensions = 0;   // of each head that are rotated
-  bool neox = false;             // pairs (i, i + dimensions / 2) instead of (2i, 2i + 1)
+  std::int32_t dimensions = 0;  // of each head that are rotated
+  bool neox = false;            // pairs (i, i + dimensions / 2) instead of (2i, 2i + 1)
   float base = 10000.0F;
-  float scale = 1.0F;            // frequency scale: 1 / the linear scaling factor
+  float scale = 1.0F;  // frequency scale: 1 / the linear scaling factor
   std::int32_t original_context = 0;
-  float extrapolation = 0.0F;    // YaRN's mix, 0: off
+  float extrapolation = 0.0F;  // YaRN's mix, 0: off
   float attention_factor = 1.0F;
   float beta_fast = 32.0F;
   float beta_slow = 1.0F;
 };
 
-enum class Activation : std::uint8_t { kSilu, kGelu, kGeluQuick, kGeluErf, kRelu, kTanh, kSigmoid, kSoftplus };
+enum class Activation : std::uint8_t {
+  kSilu,
+  kGelu,
+  kGeluQuick,
+  kGeluErf,
+  kRelu,
+  kTanh,
+  kSigmoid,
+  kSoftplus
+};
 
 // What fused attention is asked to serve.
 struct AttentionConfig {
@@ -56,10 +66,10 @@ class ScaledDotProductAttention {
  public:
   virtual ~ScaledDotProductAttention() = default;
   virtual bool supports(const AttentionConfig& config) const = 0;
-  // softmax(soft_cap(scale * q k^T) + mask) v, softmax over the keys and, where given, one sink logit a
-  // head. q [head_dim_k, tokens, heads], k [head_dim_k, cells, kv_heads], v [head_dim_v, cells,
-  // kv_heads], mask f16 [cells, tokens], sinks f32 [heads] or none, soft_cap 0: off.
-  // Gives [head_dim_v, heads, tokens].
+  // softmax(soft_cap(scale * q k^T) + mask) v, softmax over the keys and, where given, one sink
+  // logit a head. q [head_dim_k, tokens, heads], k [head_dim_k, cells, kv_heads], v [head_dim_v,
+  // cells, kv_heads], mask f16 [cells, tokens], sinks f32 [heads] or none, soft_cap 0: off. Gives
+  // [head_dim_v, heads, tokens].
   virtual Tensor scaled_dot_product_attention(Context& context, Tensor q, Tensor k, Tensor v,
                                               Tensor mask, Tensor sinks, float scale,
                                               float soft_cap) const = 0;

@@ -6,8 +6,10 @@ namespace ollama::ml {
 
 Result<std::unique_ptr<Backend>> new_backend(BackendKind kind, const BackendOptions& options) {
   switch (kind) {
-    case BackendKind::kGgml: return ggml::new_backend(options);
-    case BackendKind::kReference: return reference::new_backend(options);
+    case BackendKind::kGgml:
+      return ggml::new_backend(options);
+    case BackendKind::kReference:
+      return reference::new_backend(options);
   }
   return fail(ErrorCode::kInvalidArgument, "no such backend");
 }

@@ -1,5 +1,5 @@
-// Handles to tensors of a graph. A Tensor is a small value that knows its type and shape; what it points
-// to belongs to the Context, Weights or Storage it came from.
+// Handles to tensors of a graph. A Tensor is a small value that knows its type and shape; what it
+// points to belongs to the Context, Weights or Storage it came from.
 #pragma once
 
 #include <array>

@@ -1,0 +1,279 @@
+#include "ml/ggml/context.h"
+
+#include <string>
+
+namespace ollama::ml::ggml {
+namespace {
+
+constexpr ErrorConstant kNoGraphMemory{
+    ErrorCode::kOutOfMemory, "no memory for the graph: use a smaller num_batch or num_ctx"};
+constexpr ErrorConstant kComputeFailed{ErrorCode::kInternal, "the graph could not be computed"};
+constexpr ErrorConstant kComputeNoMemory{ErrorCode::kOutOfMemory,
+                                         "no device memory while computing the graph"};
+constexpr ErrorConstant kComputeAborted{ErrorCode::kCancelled, "computing was cancelled"};
+constexpr ErrorConstant kUploadSize{ErrorCode::kInternal,
+                                    "an input's size does not fit its tensor"};
+
+}  // namespace
+
+Tensor wrap(ggml_tensor* tensor) {
+  return {tensor,
+          static_cast<DType>(tensor->type),
+          {tensor->ne[0], tensor->ne[1], tensor->ne[2], tensor->ne[3]}};
+}
+
+bool FusedAttention::supports(const AttentionConfig& config) const {
+  // A yes of the device is not proof for every combination: the product's tests try each that is
+  // used.
+  const ggml_context_ptr scratch(
+      ggml_init({.mem_size = ggml_tensor_overhead() * 8, .mem_buffer = nullptr, .no_alloc = true}));
+  ggml_context* context = scratch.get();
+  const auto type = [](DType dtype) { return static_cast<ggml_type>(dtype); };
+  if (config.head_dim_k % block_size(config.k_type) != 0 ||
+      config.head_dim_v % block_size(config.v_type) != 0) {
+    return false;
+  }
+  ggml_tensor* q = ggml_new_tensor_3d(context, GGML_TYPE_F32, config.head_dim_k, 1, 1);
+  ggml_tensor* k = ggml_new_tensor_3d(context, type(config.k_type), config.head_dim_k, 256, 1);
+  ggml_tensor* v = ggml_new_tensor_3d(context, type(config.v_type), config.head_dim_v, 256, 1);
+  ggml_tensor* mask = ggml_new_tensor_2d(context, GGML_TYPE_F16, 256, 1);
+  ggml_tensor* result =
+      ggml_flash_attn_ext(context, q, k, v, mask, 1.0F, 0.0F, config.soft_cap ? 1.0F : 0.0F);
+  if (config.sinks) {
+    ggml_flash_attn_ext_add_sinks(result, ggml_new_tensor_1d(context, GGML_TYPE_F32, 1));
+  }
+  return ggml_backend_dev_supports_op(device_, result);
+}
+
+Tensor FusedAttention::scaled_dot_product_attention(Context& context, Tensor q, Tensor k, Tensor v,
+                                                    Tensor mask, Tensor sinks, float scale,
+                                                    float soft_cap) const {
+  ggml_context* ctx = static_cast<GgmlContext&>(context).raw_context();
+  ggml_tensor* result = ggml_flash_attn_ext(ctx, raw(q), raw(k), raw(v), raw(mask), scale,
+                                            /*max_bias=*/0.0F, soft_cap);
+  if (sinks) ggml_flash_attn_ext_add_sinks(result, raw(sinks));
+  ggml_prec_set_acc(result, GGML_PREC_F32);
+  return wrap(result);
+}
+
+GgmlContext::GgmlContext(Shared& shared, PooledBuffer arena, std::size_t max_nodes,
+                         std::uint32_t threads)
+    : shared_(shared), arena_(std::move(arena)), max_nodes_(max_nodes), threads_(threads) {
+  context_.reset(ggml_init(
+      {.mem_size = arena_.bytes().size(), .mem_buffer = arena_.bytes().data(), .no_alloc = true}));
+  scheduler_.reset(ggml_backend_sched_new(shared_.backends.data(), nullptr,
+                                          static_cast<int>(shared_.backends.size()), max_nodes,
+                                          /*parallel=*/false, /*op_offload=*/true));
+  reset();
+}
+
+void GgmlContext::reset() {
+  ggml_backend_sched_reset(scheduler_.get());
+  ggml_reset(context_.get());
+  graph_ = ggml_new_graph_custom(context_.get(), max_nodes_, /*grads=*/false);
+}
+
+Result<> GgmlContext::prepare() {
+  ++shared_.counters.prepares;
+  if (!ggml_backend_sched_alloc_graph(scheduler_.get(), graph_)) return fail(kNoGraphMemory);
+  return {};
+}
+
+Result<> GgmlContext::upload(std::span<const Upload> uploads) {
+  for (const Upload& upload : uploads) {
+    ggml_tensor* tensor = raw(upload.tensor);
+    if (upload.bytes.size() != ggml_nbytes(tensor)) return fail(kUploadSize);
+    // An input that nothing reads has no memory.
+    if (tensor->data == nullptr && tensor->buffer == nullptr) continue;
+    ++shared_.counters.uploads;
+    ggml_backend_tensor_set(tensor, upload.bytes.data(), 0, upload.bytes.size());
+  }
+  return {};
+}
+
+Result<> GgmlContext::compute() {
+  ++shared_.counters.computes;
+  if (shared_.set_threads != nullptr) {
+    shared_.set_threads(shared_.backends.back(), static_cast<int>(threads_));
+  }
+  switch (ggml_backend_sched_graph_compute(scheduler_.get(), graph_)) {
+    case GGML_STATUS_SUCCESS:
+      return {};
+    case GGML_STATUS_ABORTED:
+      return fail(kComputeAborted);
+    case GGML_STATUS_ALLOC_FAILED:
+      return fail(kComputeNoMemory);
+    default:
+      return fail(kComputeFailed);
+  }
+}
+
+Result<> GgmlContext::download(Tensor tensor, std::span<std::byte> bytes) {
+  if (bytes.size() != ggml_nbytes(raw(tensor))) return fail(kUploadSize);
+  ++shared_.counters.downloads;
+  ggml_backend_tensor_get(raw(tensor), bytes.data(), 0, bytes.size());
+  return {};
+}
+
+Tensor GgmlContext::input(DType dtype, const Shape& shape, std::string_view name) {
+  ggml_tensor* tensor = ggml_new_tensor_4d(context_.get(), static_cast<ggml_type>(dtype), shape[0],
+                                           shape[1], shape[2], shape[3]);
+  ggml_set_name(tensor, std::string(name).c_str());
+  ggml_set_input(tensor);
+  return wrap(tensor);
+}
+
+Tensor GgmlContext::output(Tensor tensor, std::string_view name) {
+  ggml_set_name(raw(tensor), std::string(name).c_str());
+  ggml_set_output(raw(tensor));
+  keep(tensor);
+  return tensor;
+}
+
+void GgmlContext::keep(Tensor tensor) { ggml_build_forward_expand(graph_, raw(tensor)); }
+
+Tensor GgmlContext::named(Tensor tensor, std::string_view name, int layer) {
+  if (layer >= 0) {
+    ggml_format_name(raw(tensor), "%.*s-%d", static_cast<int>(name.size()), name.data(), layer);
+  } else {
+    ggml_format_name(raw(tensor), "%.*s", static_cast<int>(name.size()), name.data());
+  }
+  return tensor;
+}
+
+void GgmlContext::set_layer(int /*layer*/) {}
+
+Tensor GgmlContext::add(Tensor a, Tensor b) {
+  return wrap(ggml_add(context_.get(), raw(a), raw(b)));
+}
+Tensor GgmlContext::sub(Tensor a, Tensor b) {
+  return wrap(ggml_sub(context_.get(), raw(a), raw(b)));
+}
+Tensor GgmlContext::mul(Tensor a, Tensor b) {
+  return wrap(ggml_mul(context_.get(), raw(a), raw(b)));
+}
+Tensor GgmlContext::div(Tensor a, Tensor b) {
+  return wrap(ggml_div(context_.get(), raw(a), raw(b)));
+}
+Tensor GgmlContext::scale(Tensor a, float factor) {
+  return wrap(ggml_scale(context_.get(), raw(a), factor));
+}
+Tensor GgmlContext::clamp(Tensor a, float low, float high) {
+  // GGML clamps in place: a copy keeps the operand as it was.
+  return wrap(ggml_clamp(context_.get(), ggml_cont(context_.get(), raw(a)), low, high));
+}
+Tensor GgmlContext::sum_rows(Tensor a) { return wrap(ggml_sum_rows(context_.get(), raw(a))); }
+
+Tensor GgmlContext::activate(Tensor a, Activation activation) {
+  ggml_context* ctx = context_.get();
+  switch (activation) {
+    case Activation::kSilu:
+      return wrap(ggml_silu(ctx, raw(a)));
+    case Activation::kGelu:
+      return wrap(ggml_gelu(ctx, raw(a)));
+    case Activation::kGeluQuick:
+      return wrap(ggml_gelu_quick(ctx, raw(a)));
+    case Activation::kGeluErf:
+      return wrap(ggml_gelu_erf(ctx, raw(a)));
+    case Activation::kRelu:
+      return wrap(ggml_relu(ctx, raw(a)));
+    case Activation::kTanh:
+      return wrap(ggml_tanh(ctx, raw(a)));
+    case Activation::kSigmoid:
+      return wrap(ggml_sigmoid(ctx, raw(a)));
+    case Activation::kSoftplus:
+      return wrap(ggml_softplus(ctx, raw(a)));
+  }
+  return a;
+}
+
+Tensor GgmlContext::gated(Tensor gate, Tensor up, Activation activation) {
+  ggml_context* ctx = context_.get();
+  switch (activation) {
+    case Activation::kSilu:
+      return wrap(ggml_swiglu_split(ctx, raw(gate), raw(up)));
+    case Activation::kGelu:
+      return wrap(ggml_geglu_split(ctx, raw(gate), raw(up)));
+    case Activation::kRelu:
+      return wrap(ggml_reglu_split(ctx, raw(gate), raw(up)));
+    default:
+      return mul(activate(gate, activation), up);
+  }
+}
+
+Tensor GgmlContext::swiglu_oai(Tensor gate, Tensor up, float alpha, float limit) {
+  return wrap(ggml_swiglu_oai(context_.get(), raw(gate), raw(up), alpha, limit));
+}
+Tensor GgmlContext::rms_norm(Tensor a, float epsilon) {
+  return wrap(ggml_rms_norm(context_.get(), raw(a), epsilon));
+}
+Tensor GgmlContext::layer_norm(Tensor a, float epsilon) {
+  return wrap(ggml_norm(context_.get(), raw(a), epsilon));
+}
+
+Tensor GgmlContext::softmax(Tensor a, Tensor mask, Tensor sinks, float scale) {
+  ggml_tensor* result = ggml_soft_max_ext(context_.get(), raw(a), raw(mask), scale, 0.0F);
+  if (sinks) ggml_soft_max_add_sinks(result, raw(sinks));
+  return wrap(result);
+}
+
+Tensor GgmlContext::rope(Tensor x, Tensor positions, Tensor factors, const RopeOptions& o) {
+  return wrap(ggml_rope_ext(context_.get(), raw(x), raw(positions), raw(factors), o.dimensions,
+                            o.neox ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL,
+                            o.original_context, o.base, o.scale, o.extrapolation,
+                            o.attention_factor, o.beta_fast, o.beta_slow));
+}
+
+Tensor GgmlContext::mul_mat(Tensor w, Tensor x) {
+  return wrap(ggml_mul_mat(context_.get(), raw(w), raw(x)));
+}
+Tensor GgmlContext::mul_mat_id(Tensor w, Tensor x, Tensor ids) {
+  return wrap(ggml_mul_mat_id(context_.get(), raw(w), raw(x), raw(ids)));
+}
+Tensor GgmlContext::add_id(Tensor a, Tensor b, Tensor ids) {
+  return wrap(ggml_add_id(context_.get(), raw(a), raw(b), raw(ids)));
+}
+Tensor GgmlContext::top_k(Tensor a, std::int64_t k) {
+  return wrap(ggml_argsort_top_k(context_.get(), raw(a), static_cast<int>(k)));
+}
+Tensor GgmlContext::get_rows(Tensor a, Tensor ids) {
+  return wrap(ggml_get_rows(context_.get(), raw(a), raw(ids)));
+}
+Tensor GgmlContext::set_rows(Tensor dst, Tensor src, Tensor ids) {
+  return wrap(ggml_set_rows(context_.get(), raw(dst), raw(src), raw(ids)));
+}
+
+Tensor GgmlContext::reshape(Tensor a, const Shape& s) {
+  return wrap(ggml_reshape_4d(context_.get(), raw(a), s[0], s[1], s[2], s[3]));
+}
+Tensor GgmlContext::permute(Tensor a, const std::array<int, 4>& order) {
+  return wrap(ggml_permute(context_.get(), raw(a), order[0], order[1], order[2], order[3]));
+}
+Tensor GgmlContext::contiguous(Tensor a) { return wrap(ggml_cont(context_.get(), raw(a))); }
+
+Tensor GgmlContext::slice(Tensor a, int dim, std::int64_t start, std::int64_t length) {
+  ggml_tensor* tensor = raw(a);
+  Shape shape = a.shape();
+  const auto d = static_cast<std::size_t>(dim);
+  shape[d] = length;
+  // Along the fastest dimension a step is a block of a quantised type, elsewhere a stride.
+  const std::size_t offset =
+      dim == 0 ? row_size(a.dtype(), start) : static_cast<std::size_t>(start) * tensor->nb[d];
+  return wrap(ggml_view_4d(context_.get(), tensor, shape[0], shape[1], shape[2], shape[3],
+                           tensor->nb[1], tensor->nb[2], tensor->nb[3], offset));
+}
+
+Tensor GgmlContext::concat(Tensor a, Tensor b, int dim) {
+  return wrap(ggml_concat(context_.get(), raw(a), raw(b), dim));
+}
+Tensor GgmlContext::repeat(Tensor a, const Shape& s) {
+  return wrap(ggml_repeat_4d(context_.get(), raw(a), s[0], s[1], s[2], s[3]));
+}
+Tensor GgmlContext::cast(Tensor a, DType dtype) {
+  return wrap(ggml_cast(context_.get(), raw(a), static_cast<ggml_type>(dtype)));
+}
+Tensor GgmlContext::copy(Tensor src, Tensor dst) {
+  return wrap(ggml_cpy(context_.get(), raw(src), raw(dst)));
+}
+
+}  // namespace ollama::ml::ggml

@@ -1,0 +1,184 @@
+#include "ml/ggml/ggml_backend.h"
+
+#include <ggml-backend.h>
+#include <ggml-cpp.h>
+#include <sys/mman.h>
+
+#include "ml/ggml/context.h"
+#include "ml/ggml/library.h"
+#include "ml/ggml/weights.h"
+#include "ml/thread_count.h"
+
+namespace ollama::ml::ggml {
+namespace {
+
+// Address space whose pages are committed, zeroed, when they are first touched: a cache of a long
+// context costs what is used of it.
+class LazyPages {
+ public:
+  static Result<LazyPages> reserve(std::size_t size) {
+    void* address = mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (address == MAP_FAILED) {
+      return fail(ErrorCode::kOutOfMemory,
+                  "cannot reserve {} MiB for the cache: use a smaller num_ctx", size >> 20U);
+    }
+    return LazyPages(address, size);
+  }
+  LazyPages(LazyPages&& other) noexcept
+      : address_(std::exchange(other.address_, nullptr)), size_(other.size_) {}
+  LazyPages& operator=(LazyPages&&) = delete;
+  ~LazyPages() {
+    if (address_ != nullptr) munmap(address_, size_);
+  }
+  void* address() const { return address_; }
+
+ private:
+  LazyPages(void* address, std::size_t size) : address_(address), size_(size) {}
+  void* address_;
+  std::size_t size_;
+};
+
+class GgmlStorage final : public Storage {
+ public:
+  static Result<std::unique_ptr<Storage>> allocate(std::span<const Request> requests,
+                                                   ggml_backend_dev_t cpu) {
+    auto storage = std::make_unique<GgmlStorage>();
+    storage->context_.reset(ggml_init({.mem_size = ggml_tensor_overhead() * (requests.size() + 1),
+                                       .mem_buffer = nullptr,
+                                       .no_alloc = true}));
+    const std::size_t alignment =
+        ggml_backend_buft_get_alignment(ggml_backend_dev_buffer_type(cpu));
+    std::vector<std::size_t> offsets;
+    std::size_t size = 0;
+    for (const Request& request : requests) {
+      ggml_tensor* tensor =
+          ggml_new_tensor(storage->context_.get(), static_cast<ggml_type>(request.dtype),
+                          GGML_MAX_DIMS, request.shape.data());
+      ggml_set_name(tensor, request.name.c_str());
+      storage->tensors_.push_back(wrap(tensor));
+      offsets.push_back(size);
+      size += (ggml_nbytes(tensor) + alignment - 1) / alignment * alignment;
+    }
+    if (size == 0) return storage;
+    OLLAMA_ASSIGN(LazyPages pages, LazyPages::reserve(size));
+    storage->pages_.emplace(std::move(pages));
+    storage->bytes_ = size;
+    auto* base = static_cast<std::byte*>(storage->pages_->address());
+    storage->buffer_.reset(ggml_backend_dev_buffer_from_host_ptr(cpu, base, size, size));
+    if (!storage->buffer_) return fail(ErrorCode::kOutOfMemory, "no buffer for the cache");
+    for (std::size_t i = 0; i < offsets.size(); ++i) {
+      ggml_backend_tensor_alloc(storage->buffer_.get(), raw(storage->tensors_[i]),
+                                base + offsets[i]);
+    }
+    return storage;
+  }
+
+  std::span<const Tensor> tensors() const override { return tensors_; }
+  std::uint64_t bytes() const override { return bytes_; }
+
+ private:
+  std::optional<LazyPages> pages_;
+  ggml_context_ptr context_;
+  ggml_backend_buffer_ptr buffer_;
+  std::vector<Tensor> tensors_;
+  std::uint64_t bytes_ = 0;
+};
+
+constexpr std::uint64_t kPrefillTokens = 512;  // a usual batch
+
+class GgmlBackend final : public Backend {
+ public:
+  GgmlBackend(ggml_backend_dev_t cpu, ggml_backend_ptr backend, const BackendOptions& options)
+      : options_(options),
+        topology_(CpuTopology::read()),
+        cpu_(cpu),
+        backend_(std::move(backend)),
+        attention_(cpu) {
+    shared_.backends = {backend_.get()};
+    shared_.set_threads =
+        reinterpret_cast<ggml_backend_set_n_threads_t>(ggml_backend_reg_get_proc_address(
+            ggml_backend_dev_backend_reg(cpu), "ggml_backend_set_n_threads"));
+    if (options.flash_attention != FlashAttention::kOff) shared_.attention = &attention_;
+    std::size_t free = 0;
+    std::size_t total = 0;
+    ggml_backend_dev_memory(cpu, &free, &total);
+    devices_.push_back({.name = ggml_backend_dev_name(cpu),
+                        .description = ggml_backend_dev_description(cpu),
+                        .library = "cpu",
+                        .id = "cpu",
+                        .total_bytes = total,
+                        .free_bytes = free,
+                        .is_gpu = false});
+  }
+
+  BackendKind kind() const override { return BackendKind::kGgml; }
+  std::span<const Device> devices() const override { return devices_; }
+  CacheConfig cache_config() const override {
+    // GGML's fused attention takes f16 masks only; its softmax works best with f32 ones.
+    return {.cache_padding = 256,
+            .mask_batch_padding = 1,
+            .permuted_v = false,
+            .mask_dtype = flash_attention() ? DType::kF16 : DType::kF32};
+  }
+  bool flash_attention() const override { return shared_.attention != nullptr; }
+
+  Result<std::unique_ptr<Weights>> load_weights(
+      const gguf::File& file, const Placement& /*placement*/,
+      const std::function<bool(float)>& progress) override {
+    OLLAMA_ASSIGN(std::unique_ptr<Weights> weights,
+                  GgmlWeights::load(file, cpu_, topology_.usable(), options_.use_mmap, progress));
+    weight_bytes_ = weights->bytes();
+    weight_elements_ = file.parameter_count();
+    weight_count_ = static_cast<std::uint32_t>(file.tensors().size());
+    return weights;
+  }
+
+  Result<std::unique_ptr<Storage>> allocate(std::span<const Storage::Request> requests,
+                                            const Placement& /*placement*/) override {
+    return GgmlStorage::allocate(requests, cpu_);
+  }
+
+  Result<std::unique_ptr<Context>> new_context(Phase phase, std::size_t max_nodes) override {
+    const std::size_t size =
+        ggml_tensor_overhead() * max_nodes + ggml_graph_overhead_custom(max_nodes, /*grads=*/false);
+    OLLAMA_ASSIGN(PooledBuffer arena, pool_.allocate(size));
+    return std::make_unique<GgmlContext>(shared_, std::move(arena), max_nodes, threads(phase));
+  }
+
+  BackendCounters counters() const override { return shared_.counters; }
+
+ private:
+  std::uint32_t threads(Phase phase) const {
+    if (options_.threads != 0) return options_.threads;
+    // A step reads every weight once and multiplies each with every token; about two operations
+    // that all threads meet after belong to one weight tensor.
+    const std::uint64_t tokens = phase == Phase::kPrefill ? kPrefillTokens : 1;
+    return optimal_thread_count(phase == Phase::kPrefill ? OpKind::kPrefill : OpKind::kDecode,
+                                weight_bytes_, 2 * weight_elements_ * tokens, topology_,
+                                2 * weight_count_);
+  }
+
+  BackendOptions options_;
+  CpuTopology topology_;
+  ggml_backend_dev_t cpu_;  // GGML's own, for the life of the process
+  BufferPool pool_;
+  ggml_backend_ptr backend_;
+  FusedAttention attention_;
+  Shared shared_;
+  std::vector<Device> devices_;
+  std::uint64_t weight_bytes_ = 0;
+  std::uint64_t weight_elements_ = 0;
+  std::uint32_t weight_count_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Backend>> new_backend(const BackendOptions& options) {
+  OLLAMA_ASSIGN(ggml_backend_dev_t cpu, cpu_device());
+  ggml_backend_ptr backend(ggml_backend_dev_init(cpu, nullptr));
+  if (!backend) return fail(ErrorCode::kUnsupported, "GGML's CPU backend does not start");
+  return std::make_unique<GgmlBackend>(cpu, std::move(backend), options);
+}
+
+}  // namespace ollama::ml::ggml

@@ -1,0 +1,15 @@
+// GGML's backend libraries, loaded by absolute path from GGML's own backend folder. Never through
+// ggml_backend_load_all(), which also runs libraries that it finds in the current directory.
+#pragma once
+
+#include <ggml-backend.h>
+
+#include "base/error.h"
+
+namespace ollama::ml::ggml {
+
+// The CPU device, from the variant that scores best on this machine; loads it at the first call.
+// Thread-safe. Errors: kUnsupported (no variant can be loaded; the message says from where).
+Result<ggml_backend_dev_t> cpu_device();
+
+}  // namespace ollama::ml::ggml

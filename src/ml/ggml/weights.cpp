@@ -1,0 +1,202 @@
+#include "ml/ggml/weights.h"
+
+#include <atomic>
+#include <thread>
+
+#include "base/log.h"
+#include "ml/ggml/context.h"
+
+namespace ollama::ml::ggml {
+namespace {
+
+// GGML's CPU kernels expect tensors at this alignment.
+constexpr std::uintptr_t kTensorAlignment = 32;
+
+bool is_expert(const gguf::TensorInfo& info) { return info.name.contains("_exps.weight"); }
+
+// Whether the tensor is only ever the left side of a product, so that its layout may be GGML's own.
+bool is_product_weight(const gguf::TensorInfo& info) {
+  if (info.n_dims < 2 || !info.name.ends_with(".weight")) return false;
+  for (const std::string_view lookup : {"token_embd", "position_embd", "token_types", "norm"}) {
+    if (info.name.contains(lookup)) return false;
+  }
+  return true;
+}
+
+// Whether the device multiplies a weight of this type and shape from a buffer of type `type`.
+bool serves_product(ggml_backend_dev_t device, ggml_backend_buffer_type_t type,
+                    const gguf::TensorInfo& info) {
+  const ggml_context_ptr scratch(
+      ggml_init({.mem_size = ggml_tensor_overhead() * 8, .mem_buffer = nullptr, .no_alloc = true}));
+  ggml_tensor* weight = ggml_new_tensor(scratch.get(), info.type, info.n_dims, info.shape.data());
+  ggml_tensor* product = nullptr;
+  if (is_expert(info)) {
+    ggml_tensor* x = ggml_new_tensor_3d(scratch.get(), GGML_TYPE_F32, info.shape[0], 1, 512);
+    ggml_tensor* ids = ggml_new_tensor_2d(scratch.get(), GGML_TYPE_I32, 1, 512);
+    product = ggml_mul_mat_id(scratch.get(), weight, x, ids);
+  } else {
+    ggml_tensor* x = ggml_new_tensor_4d(scratch.get(), GGML_TYPE_F32, info.shape[0], 512,
+                                        info.shape[2], info.shape[3]);
+    product = ggml_mul_mat(scratch.get(), weight, x);
+  }
+  const ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(type, 0));
+  weight->buffer = buffer.get();
+  const bool served = ggml_backend_dev_supports_op(device, product);
+  weight->buffer = nullptr;
+  return served;
+}
+
+std::vector<ggml_backend_buffer_type_t> own_layouts(ggml_backend_dev_t device) {
+  std::vector<ggml_backend_buffer_type_t> types;
+  auto* get =
+      reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(ggml_backend_reg_get_proc_address(
+          ggml_backend_dev_backend_reg(device), "ggml_backend_dev_get_extra_bufts"));
+  if (get == nullptr) return types;
+  for (ggml_backend_buffer_type_t* type = get(device); type != nullptr && *type != nullptr;
+       ++type) {
+    types.push_back(*type);
+  }
+  return types;
+}
+
+struct Copy {
+  ggml_tensor* tensor;
+  std::span<const std::byte> bytes;
+};
+
+// Copies (and converts) in parallel: a tensor each time, the largest first.
+Result<> copy_all(std::vector<Copy> copies, std::uint32_t threads,
+                  const std::function<bool(float)>& progress) {
+  std::ranges::sort(copies, std::greater<>(), [](const Copy& copy) { return copy.bytes.size(); });
+  std::size_t total = 0;
+  for (const Copy& copy : copies) total += copy.bytes.size();
+  std::atomic<std::size_t> next = 0;
+  std::atomic<std::size_t> done = 0;
+  std::atomic<bool> cancelled = false;
+  const auto work = [&](bool reports) {
+    while (!cancelled) {
+      const std::size_t i = next++;
+      if (i >= copies.size()) return;
+      ggml_backend_tensor_set(copies[i].tensor, copies[i].bytes.data(), 0, copies[i].bytes.size());
+      done += copies[i].bytes.size();
+      if (reports && progress && !progress(static_cast<float>(done) / static_cast<float>(total))) {
+        cancelled = true;
+      }
+    }
+  };
+  {
+    std::vector<std::jthread> helpers;
+    for (std::uint32_t i = 1; i < threads; ++i) helpers.emplace_back(work, false);
+    work(true);
+  }
+  if (cancelled) return fail(ErrorCode::kCancelled, "loading was cancelled");
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
+                                                       ggml_backend_dev_t cpu,
+                                                       std::uint32_t threads, bool use_mmap,
+                                                       const std::function<bool(float)>& progress) {
+  const std::span<const gguf::TensorInfo> infos = file.tensors();
+  std::unique_ptr<GgmlWeights> weights(new GgmlWeights());
+  weights->context_.reset(ggml_init({.mem_size = ggml_tensor_overhead() * (infos.size() + 1),
+                                     .mem_buffer = nullptr,
+                                     .no_alloc = true}));
+  if (!weights->context_) return fail(ErrorCode::kOutOfMemory, "no memory for the tensor table");
+  ggml_context* context = weights->context_.get();
+
+  const std::vector<ggml_backend_buffer_type_t> layouts = own_layouts(cpu);
+  const ggml_backend_buffer_type_t plain = ggml_backend_dev_buffer_type(cpu);
+  // Tensors to be copied, by the buffer type they go to.
+  std::map<ggml_backend_buffer_type_t, std::vector<Copy>> copies;
+  std::vector<Copy> mapped;
+  std::map<std::pair<ggml_type, std::array<std::int64_t, 4>>, ggml_backend_buffer_type_t> decided;
+
+  for (const gguf::TensorInfo& info : infos) {
+    ggml_tensor* tensor = ggml_new_tensor(context, info.type, info.n_dims, info.shape.data());
+    ggml_set_name(tensor, info.name.c_str());
+    OLLAMA_ASSIGN(const std::span<const std::byte> bytes, file.data(info));
+    weights->bytes_ += bytes.size();
+    weights->tensors_.emplace(info.name, Tensor(tensor, static_cast<DType>(info.type), info.shape));
+
+    ggml_backend_buffer_type_t type = nullptr;
+    if (is_product_weight(info)) {
+      auto [entry, fresh] = decided.try_emplace({info.type, info.shape}, nullptr);
+      if (fresh) {
+        for (ggml_backend_buffer_type_t layout : layouts) {
+          if (serves_product(cpu, layout, info)) {
+            entry->second = layout;
+            break;
+          }
+        }
+      }
+      type = entry->second;
+    }
+    const bool aligned = reinterpret_cast<std::uintptr_t>(bytes.data()) % kTensorAlignment == 0;
+    if (type == nullptr && use_mmap && aligned) {
+      mapped.push_back({tensor, bytes});
+    } else {
+      copies[type == nullptr ? plain : type].push_back({tensor, bytes});
+    }
+  }
+
+  if (!mapped.empty()) {
+    // One buffer over all the mapped tensors; GGML only reads through it.
+    const auto [first, last] =
+        std::ranges::minmax_element(mapped, {}, [](const Copy& copy) { return copy.bytes.data(); });
+    std::size_t largest = 0;
+    for (const Copy& copy : mapped) largest = std::max(largest, copy.bytes.size());
+    auto* base = const_cast<std::byte*>(first->bytes.data());
+    const auto size = static_cast<std::size_t>(last->bytes.data() + last->bytes.size() - base);
+    ggml_backend_buffer_ptr buffer(ggml_backend_dev_buffer_from_host_ptr(cpu, base, size, largest));
+    if (!buffer)
+      return fail(ErrorCode::kOutOfMemory, "the mapped model cannot be used as a buffer");
+    ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    for (const Copy& copy : mapped) {
+      if (ggml_backend_tensor_alloc(buffer.get(), copy.tensor,
+                                    const_cast<std::byte*>(copy.bytes.data())) !=
+          GGML_STATUS_SUCCESS) {
+        return fail(ErrorCode::kInternal, "{}: cannot be placed", copy.tensor->name);
+      }
+    }
+    weights->buffers_.push_back(std::move(buffer));
+  }
+
+  std::vector<Copy> work;
+  for (auto& [type, list] : copies) {
+    const std::size_t alignment = ggml_backend_buft_get_alignment(type);
+    const auto padded = [&](const Copy& copy) {
+      const std::size_t size = ggml_backend_buft_get_alloc_size(type, copy.tensor);
+      return (size + alignment - 1) / alignment * alignment;
+    };
+    std::size_t size = 0;
+    for (const Copy& copy : list) size += padded(copy);
+    ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(type, size));
+    if (!buffer) {
+      return fail(ErrorCode::kOutOfMemory, "no memory for {} MiB of weights", size >> 20U);
+    }
+    ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    auto* address = static_cast<std::byte*>(ggml_backend_buffer_get_base(buffer.get()));
+    for (const Copy& copy : list) {
+      if (ggml_backend_tensor_alloc(buffer.get(), copy.tensor, address) != GGML_STATUS_SUCCESS) {
+        return fail(ErrorCode::kInternal, "{}: cannot be placed", copy.tensor->name);
+      }
+      address += padded(copy);
+      work.push_back(copy);
+    }
+    log::debug("{}: {} tensors, {} MiB", ggml_backend_buft_name(type), list.size(), size >> 20U);
+    weights->buffers_.push_back(std::move(buffer));
+  }
+  OLLAMA_TRY(copy_all(std::move(work), threads, progress));
+  if (progress && !progress(1.0F)) return fail(ErrorCode::kCancelled, "loading was cancelled");
+  return weights;
+}
+
+Tensor GgmlWeights::find(std::string_view name) const {
+  const auto found = tensors_.find(name);
+  return found == tensors_.end() ? Tensor() : found->second;
+}
+
+}  // namespace ollama::ml::ggml
