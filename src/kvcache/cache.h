@@ -1,0 +1,104 @@
+// The KV cache as the engine and the models see it: cells that hold keys and values of one
+// position, shared by all sequences. The engine moves sequences about; a model stores a layer's new
+// keys and values and gets back what its attention reads, with the mask that says which cell each
+// token may see.
+//
+// A step goes: begin(batch) finds cells; where the shape key differs from the graph's, the graph is
+// built anew (declare_inputs, then update per layer); collect_uploads gives the step's mask and
+// indices.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/error.h"
+#include "kvcache/cells.h"
+#include "kvcache/free_list.h"
+#include "ml/backend.h"
+
+namespace ollama::kvcache {
+
+using Sequence = std::uint32_t;  // 0 to kMaxSequences - 1
+using Position = std::int32_t;
+
+// The tokens of one step: token i of sequence sequences[i] at positions[i].
+struct Batch {
+  std::span<const Position> positions;
+  std::span<const Sequence> sequences;
+};
+
+// What one layer keeps in a cell.
+struct LayerSpec {
+  std::int32_t head_dim_k = 0;
+  std::int32_t head_dim_v = 0;
+  std::int32_t kv_heads = 0;    // 0: the layer keeps nothing here
+  std::int32_t window = 0;      // sees this many positions, its own included; 0: all
+  bool values_in_keys = false;  // values are the first head_dim_v of the keys (latent attention)
+};
+
+struct CacheOptions {
+  std::uint32_t cells = 0;      // positions that fit, over all sequences
+  std::uint32_t sequences = 1;  // that are told apart, 1 to kMaxSequences
+  std::uint32_t parallel = 1;   // of these, evaluated at once: a window is kept for each
+  std::uint32_t max_batch = 512;
+  ml::DType k_type = ml::DType::kF16;
+  ml::DType v_type = ml::DType::kF16;
+  ml::CacheConfig config;
+};
+
+// A graph's inputs of one group of layers (those with the same window).
+struct Inputs {
+  ml::Tensor mask;     // [padded length, padded tokens], 0 where visible, -inf elsewhere
+  ml::Tensor indices;  // i64 [tokens]: the cell each token is written to
+};
+
+// What a layer's attention reads.
+struct KeysValues {
+  ml::Tensor k;     // [head_dim_k, kv_heads, length]
+  ml::Tensor v;     // [head_dim_v, kv_heads, length]
+  ml::Tensor mask;  // of the layer's group
+};
+
+class Cache {
+ public:
+  virtual ~Cache() = default;
+
+  // --- a step ---
+  // Finds a cell for every token of the batch. Errors: kCacheFull, and nothing has changed.
+  virtual Result<> begin(const Batch& batch) = 0;
+  // Undoes the last begin(): its tokens' cells are free again (the step failed).
+  virtual void rollback() = 0;
+  // Identifies the graph that serves this step's shapes: equal keys, equal graphs.
+  virtual std::uint64_t shape_key() const = 0;
+  // Appends the inputs of the graph that is being built, one a group.
+  virtual void declare_inputs(ml::Context& context, std::vector<Inputs>& inputs) const = 0;
+  // Adds to the graph: writes k [head_dim_k, kv_heads, tokens] and v [head_dim_v, kv_heads, tokens]
+  // (none with values_in_keys), both contiguous, into the step's cells, then reads.
+  virtual KeysValues update(ml::Context& context, std::span<const Inputs> inputs, int layer,
+                            ml::Tensor k, ml::Tensor v) const = 0;
+  // Appends this step's values for those inputs; they stay valid until the next begin().
+  virtual void collect_uploads(std::span<const Inputs> inputs,
+                               std::vector<ml::Upload>& uploads) = 0;
+
+  // --- sequences ---
+  // Makes positions [0, length) of `source` part of `destination` too, sharing cells. `destination`
+  // must be empty.
+  virtual void copy_prefix(Sequence source, Sequence destination, Position length) = 0;
+  // Takes positions [begin, end) from a sequence; cells that nobody uses any more are free.
+  virtual void remove(Sequence sequence, Position begin, Position end) = 0;
+  // The largest p <= position from which evaluation can go on with [0, p) as it is cached: with
+  // sliding windows every windowed layer must still hold [p - window, p).
+  virtual Position resume_point(Sequence sequence, Position position) const = 0;
+  virtual std::uint32_t free_cells() const = 0;
+  virtual std::uint64_t bytes() const = 0;
+};
+
+// Makes the cache for a model's layers (index = layer). Errors: kInvalidArgument (more than 64
+// sequences, no cells), kOutOfMemory.
+Result<std::unique_ptr<Cache>> new_cache(ml::Backend& backend, std::span<const LayerSpec> layers,
+                                         const CacheOptions& options,
+                                         const ml::Placement& placement);
+
+}  // namespace ollama::kvcache

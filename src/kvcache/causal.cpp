@@ -1,0 +1,224 @@
+#include "kvcache/causal.h"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+
+namespace ollama::kvcache {
+namespace {
+
+constexpr ErrorConstant kBatchTooLarge{ErrorCode::kInvalidArgument,
+                                       "a batch has more tokens than the cache was made for"};
+
+constexpr std::uint16_t kHalfZero = 0;
+constexpr std::uint16_t kHalfMinusInfinity = 0xFC00;
+
+template <typename T>
+T round_up(T value, T multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
+
+Causal::Causal(Cells cells, FreeList free, const CacheOptions& options, std::int32_t window)
+    : cells_(std::move(cells)), free_(std::move(free)), options_(options), window_(window) {
+  const std::size_t batch = options.max_batch;
+  runs_.reserve(batch);
+  indices_.reserve(batch);
+  owners_.reserve(batch);
+}
+
+Result<std::unique_ptr<Causal>> Causal::create(ml::Backend& backend,
+                                               std::span<const LayerSpec> layers,
+                                               std::int32_t window, const CacheOptions& options,
+                                               const ml::Placement& placement) {
+  CacheOptions o = options;
+  o.config.cache_padding = std::max(1U, o.config.cache_padding);
+  o.config.mask_batch_padding = std::max(1U, o.config.mask_batch_padding);
+  // A whole number of paddings, so that what attention sees never ends outside.
+  o.cells = round_up(o.cells, o.config.cache_padding);
+  OLLAMA_ASSIGN(Cells cells, Cells::create(o.cells, o.sequences));
+  std::unique_ptr<Causal> cache(new Causal(std::move(cells), FreeList(o.cells), o, window));
+
+  std::vector<ml::Storage::Request> requests;
+  for (int i = 0; i < static_cast<int>(layers.size()); ++i) {
+    const LayerSpec& spec = layers[static_cast<std::size_t>(i)];
+    if (spec.kv_heads == 0 || spec.window != window) continue;
+    for (const auto& [type, dim] :
+         {std::pair(o.k_type, spec.head_dim_k), std::pair(o.v_type, spec.head_dim_v)}) {
+      if (dim % ml::block_size(type) != 0) {
+        return fail(ErrorCode::kUnsupported,
+                    "the KV cache cannot be {}: the model's head size {} is no multiple of {}",
+                    ml::dtype_name(type), dim, ml::block_size(type));
+      }
+    }
+    cache->layers_.emplace(i, Layer{.spec = spec, .k = {}, .v = {}});
+    requests.push_back({.dtype = o.k_type,
+                        .shape = {spec.head_dim_k, spec.kv_heads, o.cells, 1},
+                        .name = std::format("cache_k-{}", i),
+                        .layer = i});
+    if (spec.values_in_keys) continue;
+    requests.push_back({.dtype = o.v_type,
+                        .shape = {spec.head_dim_v, spec.kv_heads, o.cells, 1},
+                        .name = std::format("cache_v-{}", i),
+                        .layer = i});
+  }
+  OLLAMA_ASSIGN(cache->storage_, backend.allocate(requests, placement));
+  std::size_t next = 0;
+  for (auto& [index, layer] : cache->layers_) {
+    layer.k = cache->storage_->tensors()[next++];
+    if (!layer.spec.values_in_keys) layer.v = cache->storage_->tensors()[next++];
+  }
+  const std::size_t tokens = round_up(o.max_batch, o.config.mask_batch_padding);
+  const std::size_t element = ml::row_size(o.config.mask_dtype, 1);
+  cache->mask_ = std::make_unique_for_overwrite<std::byte[]>(tokens * o.cells * element);
+  return cache;
+}
+
+Result<> Causal::begin(const Batch& batch) {
+  const std::size_t count = batch.positions.size();
+  if (count > options_.max_batch) return fail(kBatchTooLarge);
+  if (window_ > 0) {
+    // What no later token of its sequence can see any more goes first.
+    for (std::size_t i = 0; i < count; ++i) {
+      const Sequence sequence = batch.sequences[i];
+      const Position end = batch.positions[i] - window_ + 1;
+      // A sequence's tokens come in order: its first one in the batch sees the farthest back.
+      const bool is_first =
+          std::ranges::find(batch.sequences.first(i), sequence) == batch.sequences.first(i).end();
+      if (!is_first || end <= 0) continue;
+      if (const Position low = cells_.min_position(sequence); low >= 0 && low < end) {
+        cells_.remove(sequence, 0, end, free_);
+      }
+    }
+  }
+  // A lone sequence grows behind its last cell where that is free.
+  const std::uint32_t hint =
+      indices_.empty() ? kNoCell : static_cast<std::uint32_t>(indices_.back());
+  OLLAMA_TRY(free_.allocate(static_cast<std::uint32_t>(count), runs_, hint));
+  indices_.clear();
+  owners_.clear();
+  std::size_t token = 0;
+  for (const Run& run : runs_) {
+    for (std::uint32_t cell = run.start; cell < run.end(); ++cell, ++token) {
+      cells_.occupy(cell, batch.sequences[token], batch.positions[token]);
+      indices_.push_back(cell);
+      owners_.push_back(batch.sequences[token]);
+    }
+  }
+  find_range(batch);
+  mask_tokens_ = round_up<std::size_t>(count, options_.config.mask_batch_padding);
+  if (options_.config.mask_dtype == ml::DType::kF16) {
+    write_mask<std::uint16_t>(batch, kHalfZero, kHalfMinusInfinity);
+  } else {
+    write_mask<float>(batch, 0.0F, -std::numeric_limits<float>::infinity());
+  }
+  return {};
+}
+
+void Causal::rollback() {
+  for (std::size_t i = 0; i < indices_.size(); ++i) {
+    const auto cell = static_cast<std::uint32_t>(indices_[i]);
+    if (cells_.clear(cell, owners_[i])) free_.release({cell, 1});
+  }
+  indices_.clear();
+  owners_.clear();
+}
+
+void Causal::find_range(const Batch& batch) {
+  std::uint32_t first = cells_.size();
+  std::uint32_t end = 0;
+  std::uint64_t seen = 0;
+  for (const Sequence sequence : batch.sequences) {
+    const std::uint64_t bit = std::uint64_t{1} << sequence;
+    if ((seen & bit) != 0) continue;
+    seen |= bit;
+    const std::span<const std::uint64_t> row = cells_.row(sequence);
+    const auto nonzero = [](std::uint64_t word) { return word != 0; };
+    const auto low = std::ranges::find_if(row, nonzero);
+    if (low == row.end()) continue;
+    const auto high = std::find_if(row.rbegin(), row.rend(), nonzero);
+    const auto low_word = static_cast<std::uint32_t>(low - row.begin());
+    const auto high_word = static_cast<std::uint32_t>(row.rend() - high - 1);
+    first = std::min(first, low_word * 64 + static_cast<std::uint32_t>(std::countr_zero(*low)));
+    end = std::max(end, high_word * 64 + 64 - static_cast<std::uint32_t>(std::countl_zero(*high)));
+  }
+  const std::uint32_t padding = options_.config.cache_padding;
+  first = std::min(first, end) / padding * padding;
+  range_ = {first, round_up(end, padding) - first};
+}
+
+template <typename T>
+void Causal::write_mask(const Batch& batch, T visible, T hidden) {
+  const std::size_t length = range_.length;
+  mask_bytes_ = length * mask_tokens_ * sizeof(T);
+  // The buffer comes from operator new[], which is aligned for every T here.
+  T* const mask = reinterpret_cast<T*>(mask_.get());
+  std::fill_n(mask, length * mask_tokens_, hidden);
+  for (std::size_t token = 0; token < batch.positions.size(); ++token) {
+    T* const row = mask + token * length;
+    const Position position = batch.positions[token];
+    const Position oldest = window_ > 0 ? position - window_ + 1 : 0;
+    cells_.for_each_cell(batch.sequences[token], [&](std::uint32_t cell) {
+      const Position held = cells_.position(cell);
+      if (held <= position && held >= oldest) row[cell - range_.start] = visible;
+    });
+  }
+}
+
+std::uint64_t Causal::shape_key() const {
+  return std::uint64_t{range_.start} << 32U | range_.length;
+}
+
+void Causal::declare_inputs(ml::Context& context, std::vector<Inputs>& inputs) const {
+  const auto tokens = static_cast<std::int64_t>(indices_.size());
+  inputs.push_back({.mask = context.input(
+                        options_.config.mask_dtype,
+                        {range_.length, static_cast<std::int64_t>(mask_tokens_), 1, 1}, "mask"),
+                    .indices = context.input(ml::DType::kI64, {tokens, 1, 1, 1}, "cells")});
+}
+
+KeysValues Causal::update(ml::Context& context, std::span<const Inputs> inputs, int layer,
+                          ml::Tensor k, ml::Tensor v) const {
+  const Layer& entry = layers_.at(layer);
+  const Inputs& input = inputs.front();
+  const auto write = [&](ml::Tensor storage, ml::Tensor values) {
+    const std::int64_t width = storage.dim(0) * storage.dim(1);
+    context.keep(context.set_rows(context.reshape(storage, {width, storage.dim(2), 1, 1}),
+                                  context.reshape(values, {width, values.dim(2), 1, 1}),
+                                  input.indices));
+  };
+  const auto read = [&](ml::Tensor storage) {
+    return context.slice(storage, 2, range_.start, range_.length);
+  };
+  write(entry.k, k);
+  if (!entry.spec.values_in_keys) write(entry.v, v);
+  const ml::Tensor keys = read(entry.k);
+  return {.k = keys,
+          .v = entry.spec.values_in_keys ? context.slice(keys, 0, 0, entry.spec.head_dim_v)
+                                         : read(entry.v),
+          .mask = input.mask};
+}
+
+void Causal::collect_uploads(std::span<const Inputs> inputs, std::vector<ml::Upload>& uploads) {
+  uploads.push_back({inputs.front().mask, mask()});
+  uploads.push_back({inputs.front().indices, std::as_bytes(std::span(indices_))});
+}
+
+void Causal::copy_prefix(Sequence source, Sequence destination, Position length) {
+  cells_.copy_prefix(source, destination, length);
+}
+
+void Causal::remove(Sequence sequence, Position begin, Position end) {
+  cells_.remove(sequence, begin, end, free_);
+}
+
+Position Causal::resume_point(Sequence sequence, Position position) const {
+  if (cells_.count(sequence) == 0) return 0;
+  const Position resumed = std::min(position, cells_.max_position(sequence) + 1);
+  if (window_ == 0) return resumed;
+  // Going on at p needs all that p sees; older cells than the oldest one kept are gone for good.
+  return cells_.min_position(sequence) <= std::max(0, resumed - window_ + 1) ? resumed : 0;
+}
+
+}  // namespace ollama::kvcache

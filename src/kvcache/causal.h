@@ -1,0 +1,70 @@
+// The cache of layers that share one rule of sight: all positions up to a token's own, or the last
+// `window` of them.
+#pragma once
+
+#include <map>
+
+#include "kvcache/cache.h"
+
+namespace ollama::kvcache {
+
+class Causal final : public Cache {
+ public:
+  // The layers of `layers` whose window is `window`, by index. `options.cells` is as many as this
+  // group keeps.
+  static Result<std::unique_ptr<Causal>> create(ml::Backend& backend,
+                                                std::span<const LayerSpec> layers,
+                                                std::int32_t window, const CacheOptions& options,
+                                                const ml::Placement& placement);
+
+  Result<> begin(const Batch& batch) override;
+  void rollback() override;
+  std::uint64_t shape_key() const override;
+  void declare_inputs(ml::Context& context, std::vector<Inputs>& inputs) const override;
+  KeysValues update(ml::Context& context, std::span<const Inputs> inputs, int layer, ml::Tensor k,
+                    ml::Tensor v) const override;
+  void collect_uploads(std::span<const Inputs> inputs, std::vector<ml::Upload>& uploads) override;
+
+  void copy_prefix(Sequence source, Sequence destination, Position length) override;
+  void remove(Sequence sequence, Position begin, Position end) override;
+  Position resume_point(Sequence sequence, Position position) const override;
+  std::uint32_t free_cells() const override { return free_.free_cells(); }
+  std::uint64_t bytes() const override { return storage_->bytes(); }
+
+  bool has_layer(int layer) const { return layers_.contains(layer); }
+  const Cells& cells() const { return cells_; }
+  // The cells that this step's attention reads: [start, end), multiples of the padding.
+  Run range() const { return range_; }
+  // This step's mask as it is uploaded, [range().length, padded tokens] of the configured type.
+  std::span<const std::byte> mask() const { return {mask_.get(), mask_bytes_}; }
+
+ private:
+  struct Layer {
+    LayerSpec spec;
+    ml::Tensor k;  // [head_dim_k, kv_heads, cells]
+    ml::Tensor v;  // [head_dim_v, kv_heads, cells]; none with values_in_keys
+  };
+
+  Causal(Cells cells, FreeList free, const CacheOptions& options, std::int32_t window);
+  void find_range(const Batch& batch);
+  template <typename T>
+  void write_mask(const Batch& batch, T visible, T hidden);
+
+  Cells cells_;
+  FreeList free_;
+  CacheOptions options_;
+  std::int32_t window_;
+  std::map<int, Layer> layers_;
+  std::unique_ptr<ml::Storage> storage_;
+
+  // This step's.
+  Run range_;
+  std::vector<Run> runs_;              // scratch of the allocation
+  std::vector<std::int64_t> indices_;  // the cell of each token
+  std::vector<Sequence> owners_;       // the sequence of each token
+  std::unique_ptr<std::byte[]> mask_;  // room for the largest; pages are committed by use
+  std::size_t mask_bytes_ = 0;
+  std::size_t mask_tokens_ = 0;  // padded
+};
+
+}  // namespace ollama::kvcache

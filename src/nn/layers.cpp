@@ -1,0 +1,35 @@
+#include "nn/layers.h"
+
+namespace ollama::nn {
+
+Tensor Linear::forward(Context& ctx, Tensor x) const {
+  Tensor y = ctx.mul_mat(weight, x);
+  return bias ? ctx.add(y, bias) : y;
+}
+
+Tensor Embedding::forward(Context& ctx, Tensor ids) const { return ctx.get_rows(weight, ids); }
+
+Tensor RmsNorm::forward(Context& ctx, Tensor x) const {
+  return weight ? ctx.mul(ctx.rms_norm(x, epsilon), weight) : x;
+}
+
+Tensor LayerNorm::forward(Context& ctx, Tensor x) const {
+  if (!weight) return x;
+  Tensor y = ctx.mul(ctx.layer_norm(x, epsilon), weight);
+  return bias ? ctx.add(y, bias) : y;
+}
+
+Tensor Mlp::forward(Context& ctx, Tensor x) const {
+  if (!gate.weight) return down.forward(ctx, ctx.activate(up.forward(ctx, x), activation));
+  return down.forward(ctx, ctx.gated(gate.forward(ctx, x), up.forward(ctx, x), activation));
+}
+
+Tensor Rope::forward(Context& ctx, Tensor x, Tensor positions) const {
+  return ctx.rope(x, positions, factors, options);
+}
+
+Tensor split_heads(Context& ctx, Tensor x, std::int64_t head_dim, std::int64_t heads) {
+  return ctx.reshape(x, {head_dim, heads, x.elements() / (head_dim * heads), 1});
+}
+
+}  // namespace ollama::nn
