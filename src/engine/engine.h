@@ -1,9 +1,9 @@
-// The engine: one loaded model, its cache, and the loop that evaluates many sequences at once. It knows
-// tokens and text, not messages, templates or HTTP.
+// The engine: one loaded model, its cache, and the loop that evaluates many sequences at once. It
+// knows tokens and text, not messages, templates or HTTP.
 //
-// One thread of the engine's own evaluates steps and owns all device state; every public call may come
-// from any thread and talks to it through a queue. Listeners are called on the engine's thread and must
-// not block.
+// One thread of the engine's own evaluates steps and owns all device state; every public call may
+// come from any thread and talks to it through a queue. Listeners are called on the engine's thread
+// and must not block.
 #pragma once
 
 #include <cstdint>
@@ -41,8 +41,8 @@ struct LoadOptions {
 enum class DoneReason : std::uint8_t { kStop, kLength, kCancelled };
 
 struct Stats {
-  std::uint32_t prompt_tokens = 0;     // of the request, cached ones included
-  std::uint32_t cached_tokens = 0;     // taken from the cache instead of evaluated
+  std::uint32_t prompt_tokens = 0;  // of the request, cached ones included
+  std::uint32_t cached_tokens = 0;  // taken from the cache instead of evaluated
   std::uint32_t generated_tokens = 0;
   std::int64_t prompt_ns = 0;
   std::int64_t generate_ns = 0;
@@ -64,10 +64,11 @@ class Listener {
 struct Request {
   std::vector<Token> prompt;  // at least one token; longer than the context: see `truncate`
   sample::Options sampling;
-  std::int32_t num_predict = -1;  // -1: until an end token, at most ten contexts; -2: until the context is full
-  std::int32_t num_keep = 4;      // tokens kept at the front on a context shift; -1: the whole prompt
-  bool shift = true;      // go on past the context by dropping old tokens; else end with kLength
-  bool truncate = true;   // cut the middle out of a prompt that is too long; else kInvalidArgument
+  std::int32_t num_predict =
+      -1;  // -1: until an end token, at most ten contexts; -2: until the context is full
+  std::int32_t num_keep = 4;  // tokens kept at the front on a context shift; -1: the whole prompt
+  bool shift = true;     // go on past the context by dropping old tokens; else end with kLength
+  bool truncate = true;  // cut the middle out of a prompt that is too long; else kInvalidArgument
   bool ignore_end = false;        // end tokens do not end the answer (benchmarks)
   bool reuse_prefix = true;       // false: evaluate the whole prompt (benchmarks)
   std::vector<std::string> stop;  // the answer ends before any of these
@@ -80,7 +81,7 @@ struct ModelInfo {
   std::uint32_t embedding_length = 0;
   std::uint32_t layers = 0;
   std::size_t vocab_size = 0;
-  bool is_embedding = false;      // has no logits (bert)
+  bool is_embedding = false;  // has no logits (bert)
   std::uint64_t weight_bytes = 0;
   std::uint64_t cache_bytes = 0;
   std::uint64_t graph_bytes = 0;
@@ -107,8 +108,8 @@ class Engine {
   // Ends a request within one step; its listener hears done(kCancelled). Unknown ids are ignored.
   virtual void cancel(RequestId id) = 0;
 
-  // The pooled, unnormalised embedding of one input, [embedding_length]; `done` is called once, on the
-  // engine's thread. Inputs queued together are evaluated together.
+  // The pooled, unnormalised embedding of one input, [embedding_length]; `done` is called once, on
+  // the engine's thread. Inputs queued together are evaluated together.
   using EmbedCallback = std::function<void(Result<std::vector<float>>)>;
   virtual Result<> embed(std::vector<Token> tokens, EmbedCallback done) = 0;
 };

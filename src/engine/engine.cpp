@@ -1,0 +1,364 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <list>
+#include <mutex>
+#include <thread>
+
+#include "base/log.h"
+#include "engine/executor.h"
+#include "engine/prefixes.h"
+#include "engine/stop_matcher.h"
+
+namespace ollama::engine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr ErrorConstant kStopped{ErrorCode::kCancelled, "the engine is shutting down"};
+constexpr ErrorConstant kPromptTooLong{ErrorCode::kInvalidArgument,
+                                       "the input length exceeds the context length"};
+constexpr ErrorConstant kNoRoom{ErrorCode::kOutOfMemory,
+                                "the KV cache has no room left for this request"};
+
+std::int64_t nanoseconds(Clock::duration duration) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count();
+}
+
+// A request in the engine's hands.
+struct Active {
+  Active(RequestId request_id, Request r, std::unique_ptr<Listener> l, std::size_t vocab)
+      : id(request_id),
+        request(std::move(r)),
+        listener(std::move(l)),
+        sampler(request.sampling, vocab),
+        stops(std::move(request.stop)) {}
+
+  // Prompt and answer so far; what is not yet in the sequence's cached tokens waits to be
+  // evaluated.
+  std::vector<Token>& text() { return request.prompt; }
+
+  RequestId id;
+  Request request;
+  std::unique_ptr<Listener> listener;
+  sample::Sampler sampler;
+  StopMatcher stops;
+  tokenizer::StreamDecoder decoder;
+  kvcache::Sequence sequence = 0;
+  bool admitted = false;
+  bool generating = false;        // the first token has been sampled
+  bool text_ended = false;        // a stop string was found: no text may follow
+  std::uint32_t keep = 0;         // tokens that a context shift leaves at the front
+  std::uint64_t budget = 0;       // tokens that may still be generated
+  std::size_t in_step = 0;        // tokens in the step being evaluated
+  std::ptrdiff_t logits = -1;     // index of its row in the step's logits
+  std::vector<Token> unreported;  // generated since the listener last heard
+  std::string piece;              // scratch
+  Stats stats;
+  Clock::time_point started;
+  Clock::time_point first_token;
+};
+
+class EngineImpl final : public Engine {
+ public:
+  explicit EngineImpl(std::unique_ptr<Executor> executor, std::uint32_t parallel)
+      : executor_(std::move(executor)),
+        prefixes_(executor_->cache(), executor_->max_sequences()),
+        parallel_(parallel),
+        thread_([this](const std::stop_token& stop) { run(stop); }) {}
+
+  ~EngineImpl() override {
+    thread_.request_stop();
+    wake_.notify_all();
+    thread_.join();
+  }
+
+  const ModelInfo& info() const override { return executor_->info(); }
+  const tokenizer::Tokenizer& tokenizer() const override { return executor_->tokenizer(); }
+
+  Result<RequestId> submit(Request request, std::unique_ptr<Listener> listener) override {
+    OLLAMA_TRY(sample::validate(request.sampling));
+    OLLAMA_TRY(fit(request));
+    const std::scoped_lock lock(mutex_);
+    const RequestId id = ++last_id_;
+    inbox_.push_back(
+        std::make_unique<Active>(id, std::move(request), std::move(listener), info().vocab_size));
+    wake_.notify_all();
+    return id;
+  }
+
+  void cancel(RequestId id) override {
+    const std::scoped_lock lock(mutex_);
+    cancelled_.push_back(id);
+    wake_.notify_all();
+  }
+
+  Result<> embed(std::vector<Token> /*tokens*/, EmbedCallback /*done*/) override {
+    return fail(ErrorCode::kUnsupported, "this model does not support embeddings");
+  }
+
+ private:
+  using ActiveList = std::list<std::unique_ptr<Active>>;
+
+  // Checks the prompt and cuts it to the context. The caller's thread.
+  Result<> fit(Request& request) const {
+    std::vector<Token>& prompt = request.prompt;
+    if (prompt.empty()) return fail(ErrorCode::kInvalidArgument, "the prompt has no tokens");
+    for (const Token token : prompt) {
+      if (token < 0 || static_cast<std::size_t>(token) >= info().vocab_size) {
+        return fail(ErrorCode::kInvalidArgument, "token {} is outside the vocabulary of {}", token,
+                    info().vocab_size);
+      }
+    }
+    const std::size_t context = info().context;
+    if (prompt.size() > context) {
+      if (!request.truncate) return fail(kPromptTooLong);
+      const std::size_t keep = kept_tokens(request);
+      log::warn("truncating a prompt of {} tokens to the context of {}, keeping the first {}",
+                prompt.size(), context, keep);
+      prompt.erase(prompt.begin() + static_cast<std::ptrdiff_t>(keep),
+                   prompt.end() - static_cast<std::ptrdiff_t>(context - keep));
+    }
+    return {};
+  }
+
+  // At least half of the context stays for what moves.
+  std::size_t kept_tokens(const Request& request) const {
+    const std::size_t wanted =
+        request.num_keep < 0 ? request.prompt.size() : static_cast<std::size_t>(request.num_keep);
+    return std::min({wanted, request.prompt.size(), std::size_t{info().context} / 2});
+  }
+
+  void run(const std::stop_token& stop) {
+    while (receive(stop)) {
+      admit();
+      if (active_.empty()) continue;
+      gather();
+      step();
+    }
+    for (ActiveList* list : {&active_, &waiting_}) {
+      for (const auto& active : *list) active->listener->failed(Error(kStopped));
+      list->clear();
+    }
+    const std::scoped_lock lock(mutex_);
+    for (const auto& active : inbox_) active->listener->failed(Error(kStopped));
+    inbox_.clear();
+  }
+
+  // Takes what other threads left; sleeps while there is nothing to do. False: time to stop.
+  bool receive(const std::stop_token& stop) {
+    {
+      std::unique_lock lock(mutex_);
+      const auto has_news = [&] { return !inbox_.empty() || !cancelled_.empty(); };
+      if (active_.empty() && waiting_.empty()) wake_.wait(lock, stop, has_news);
+      if (stop.stop_requested()) return false;
+      waiting_.splice(waiting_.end(), inbox_);
+      std::swap(cancelled_, cancelled_now_);
+    }
+    for (const RequestId id : cancelled_now_) {
+      for (ActiveList* list : {&active_, &waiting_}) {
+        const auto found = std::ranges::find(*list, id, [](const auto& a) { return a->id; });
+        if (found != list->end()) finish(*list, found, DoneReason::kCancelled);
+      }
+    }
+    cancelled_now_.clear();
+    return true;
+  }
+
+  // Gives waiting requests a sequence while there is one for them.
+  void admit() {
+    while (active_.size() < parallel_ && !waiting_.empty()) {
+      Active& a = *waiting_.front();
+      a.started = Clock::now();
+      a.stats.prompt_tokens = static_cast<std::uint32_t>(a.text().size());
+      a.keep = static_cast<std::uint32_t>(kept_tokens(a.request));
+      a.budget = budget(a.request);
+      if (a.request.num_predict == 0) {
+        finish(waiting_, waiting_.begin(), DoneReason::kLength);
+        continue;
+      }
+      const Prefixes::Claim claim = prefixes_.claim(a.text(), a.request.reuse_prefix);
+      a.sequence = claim.sequence;
+      a.admitted = true;
+      a.stats.cached_tokens = claim.cached;
+      for (const Token token : a.text()) a.sampler.accept(token);
+      active_.splice(active_.end(), waiting_, waiting_.begin());
+    }
+  }
+
+  std::uint64_t budget(const Request& request) const {
+    const std::uint64_t context = info().context;
+    if (request.num_predict >= 0) return static_cast<std::uint64_t>(request.num_predict);
+    if (request.num_predict == -2) {
+      return context > request.prompt.size() ? context - request.prompt.size() : 1;
+    }
+    return 10 * context;  // a guard against endless answers
+  }
+
+  // Fills the step's batch: first a token of every sequence that generates, then prompts, taking
+  // turns.
+  void gather() {
+    batch_.clear();
+    std::size_t room = executor_->max_batch();
+    for (const bool generating : {true, false}) {
+      for (const auto& entry : active_) {
+        Active& a = *entry;
+        const std::vector<Token>& cached = prefixes_.tokens(a.sequence);
+        const std::size_t pending = a.text().size() - cached.size();
+        if ((a.generating && pending == 1) != generating) continue;
+        a.in_step = std::min(pending, room);
+        a.logits = -1;
+        room -= a.in_step;
+        for (std::size_t i = 0; i < a.in_step; ++i) {
+          const std::size_t position = cached.size() + i;
+          const bool wanted = position + 1 == a.text().size();
+          if (wanted) a.logits = static_cast<std::ptrdiff_t>(batch_.outputs.size());
+          batch_.add(a.text()[position], static_cast<kvcache::Position>(position), a.sequence,
+                     wanted);
+        }
+      }
+    }
+    // Whoever got the prompts' share last goes to the end of the line.
+    const auto turn = std::ranges::find_if(
+        active_, [](const auto& a) { return a->in_step > 0 && !a->generating; });
+    if (turn != active_.end() && active_.size() > 1) active_.splice(active_.end(), active_, turn);
+  }
+
+  void step() {
+    Result<std::span<float>> logits = executor_->run(batch_);
+    while (!logits && logits.error().code() == ErrorCode::kOutOfMemory && prefixes_.drop_oldest()) {
+      logits = executor_->run(batch_);
+    }
+    if (!logits) {
+      const Error error =
+          logits.error().message() == kvcache::kCacheFull.message ? Error(kNoRoom) : logits.error();
+      log::error("a step failed: {}", error.message());
+      for (const auto& a : active_) {
+        prefixes_.release(a->sequence, false);
+        a->listener->failed(error);
+      }
+      active_.clear();
+      return;
+    }
+    const std::size_t vocab = info().vocab_size;
+    for (auto it = active_.begin(); it != active_.end();) {
+      Active& a = **it;
+      const auto current = it++;
+      std::vector<Token>& cached = prefixes_.tokens(a.sequence);
+      const auto begin = a.text().begin() + static_cast<std::ptrdiff_t>(cached.size());
+      cached.insert(cached.end(), begin, begin + static_cast<std::ptrdiff_t>(a.in_step));
+      if (a.logits < 0 || a.in_step == 0) continue;
+      advance(current, logits->subspan(static_cast<std::size_t>(a.logits) * vocab, vocab));
+    }
+  }
+
+  // Samples the next token of a sequence and says what becomes of it.
+  void advance(ActiveList::iterator it, std::span<float> logits) {
+    Active& a = **it;
+    const tokenizer::Tokenizer& tok = executor_->tokenizer();
+    if (!a.generating) {
+      a.generating = true;
+      a.first_token = Clock::now();
+      a.stats.prompt_ns = nanoseconds(a.first_token - a.started);
+    }
+    const Token token = a.sampler.sample(logits);
+    a.sampler.accept(token);
+    ++a.stats.generated_tokens;
+    // A model that begins a new text has ended this one.
+    const bool ends = !a.request.ignore_end && (tok.is_end(token) || token == tok.special().bos);
+    if (ends) {
+      finish(active_, it, DoneReason::kStop);
+      return;
+    }
+    a.text().push_back(token);
+    a.unreported.push_back(token);
+    a.piece.clear();
+    a.decoder.push(tok.piece(token), a.piece);
+    bool stopped = false;
+    const std::string_view shown = a.stops.push(a.piece, stopped);
+    if (!shown.empty()) report(a, shown);
+    if (stopped) {
+      a.text_ended = true;
+      finish(active_, it, DoneReason::kStop);
+      return;
+    }
+    if (--a.budget == 0) {
+      finish(active_, it, DoneReason::kLength);
+      return;
+    }
+    if (a.text().size() > info().context) {
+      if (!a.request.shift) {
+        finish(active_, it, DoneReason::kLength);
+        return;
+      }
+      shift(a);
+    }
+  }
+
+  // Drops the older half of what is not kept; the rest is evaluated again at its new positions.
+  void shift(Active& a) {
+    std::vector<Token>& text = a.text();
+    const std::size_t dropped = std::max<std::size_t>(1, (text.size() - a.keep) / 2);
+    const auto from = text.begin() + static_cast<std::ptrdiff_t>(a.keep);
+    text.erase(from, from + static_cast<std::ptrdiff_t>(dropped));
+    std::vector<Token>& cached = prefixes_.tokens(a.sequence);
+    const auto resumed = executor_->cache().resume_point(
+        a.sequence, static_cast<kvcache::Position>(std::min<std::size_t>(a.keep, cached.size())));
+    executor_->cache().remove(a.sequence, resumed, std::numeric_limits<kvcache::Position>::max());
+    cached.resize(static_cast<std::size_t>(resumed));
+    log::debug("context shift: kept {}, dropped {} tokens", a.keep, dropped);
+  }
+
+  static void report(Active& a, std::string_view text) {
+    a.listener->text(text, a.unreported);
+    a.unreported.clear();
+  }
+
+  void finish(ActiveList& list, ActiveList::iterator it, DoneReason reason) {
+    Active& a = **it;
+    if (a.generating) {
+      a.stats.generate_ns = nanoseconds(Clock::now() - a.first_token);
+      std::string rest;
+      if (!a.text_ended) {
+        a.piece.clear();
+        a.decoder.flush(a.piece);
+        bool stopped = false;
+        rest = a.stops.push(a.piece, stopped);
+        if (!stopped) rest += a.stops.flush();
+      }
+      if (!rest.empty() || !a.unreported.empty()) report(a, rest);
+    }
+    if (a.admitted) prefixes_.release(a.sequence, a.request.reuse_prefix);
+    const std::unique_ptr<Active> done = std::move(*it);
+    list.erase(it);
+    done->listener->done(reason, done->stats);
+  }
+
+  std::unique_ptr<Executor> executor_;  // the engine thread's, but for what never changes
+  Prefixes prefixes_;
+  const std::uint32_t parallel_;
+  StepBatch batch_;
+  ActiveList active_;   // have a sequence; the engine thread's
+  ActiveList waiting_;  // will get one, in this order; the engine thread's
+  std::vector<RequestId> cancelled_now_;
+
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable_any wake_;
+  ActiveList inbox_;
+  std::vector<RequestId> cancelled_;
+  RequestId last_id_ = 0;
+
+  std::jthread thread_;  // last: it uses all of the above
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::load(const std::filesystem::path& path,
+                                             const LoadOptions& options, const Progress& progress) {
+  OLLAMA_ASSIGN(auto executor, Executor::load(path, options, progress));
+  return std::make_unique<EngineImpl>(std::move(executor), options.parallel);
+}
+
+}  // namespace ollama::engine

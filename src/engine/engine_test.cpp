@@ -1,0 +1,274 @@
+#include "engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <mutex>
+
+#include "engine/evaluate.h"
+#include "engine/stop_matcher.h"
+
+namespace ollama::engine {
+namespace {
+
+const std::filesystem::path kData = OLLAMA_TEST_DATA;
+const std::filesystem::path kStories = kData / "models/stories260K-f16.gguf";
+// With f32 weights and cache, other orders of summation change the logits too little to change a
+// token.
+const std::filesystem::path kExactStories = kData / "models/stories260K-f32.gguf";
+constexpr std::string_view kStory =
+    ", there was a little girl named Lily. She loved to play outside in the park. One day, she saw "
+    "a "
+    "big, red ball. She wanted to play with it, but it was too high.\nLily's mom said, \"Lily, "
+    "let's "
+    "go to the park.\"";
+
+// What became of a request, for waiting on.
+struct Outcome {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::string text;
+  std::vector<Token> tokens;
+  std::optional<DoneReason> reason;
+  std::optional<std::string> error;
+  Stats stats;
+  std::size_t pieces = 0;
+
+  void wait() {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [this] { return reason || error; });
+  }
+  void wait_for_pieces(std::size_t count) {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return pieces >= count || reason || error; });
+  }
+};
+
+class Recorder final : public Listener {
+ public:
+  explicit Recorder(std::shared_ptr<Outcome> outcome) : outcome_(std::move(outcome)) {}
+  void text(std::string_view piece, std::span<const Token> tokens) override {
+    const std::scoped_lock lock(outcome_->mutex);
+    outcome_->text += piece;
+    outcome_->tokens.insert(outcome_->tokens.end(), tokens.begin(), tokens.end());
+    ++outcome_->pieces;
+    outcome_->changed.notify_all();
+  }
+  void done(DoneReason reason, const Stats& stats) override {
+    const std::scoped_lock lock(outcome_->mutex);
+    outcome_->reason = reason;
+    outcome_->stats = stats;
+    outcome_->changed.notify_all();
+  }
+  void failed(const Error& error) override {
+    const std::scoped_lock lock(outcome_->mutex);
+    outcome_->error = std::string(error.message());
+    outcome_->changed.notify_all();
+  }
+
+ private:
+  std::shared_ptr<Outcome> outcome_;
+};
+
+std::unique_ptr<Engine> load(LoadOptions options = {},
+                             const std::filesystem::path& path = kStories) {
+  auto engine = Engine::load(path, options);
+  if (!engine) throw std::runtime_error(std::string(engine.error().message()));
+  return std::move(*engine);
+}
+
+Request greedy(const Engine& engine, std::string_view prompt, std::int32_t num_predict = 256) {
+  Request request;
+  request.prompt = engine.tokenizer().encode(prompt, {.add_special = true});
+  request.sampling.temperature = 0;
+  request.sampling.repeat_penalty = 1.0F;
+  request.num_predict = num_predict;
+  return request;
+}
+
+std::shared_ptr<Outcome> start(Engine& engine, Request request, RequestId* id = nullptr) {
+  auto outcome = std::make_shared<Outcome>();
+  const auto submitted = engine.submit(std::move(request), std::make_unique<Recorder>(outcome));
+  if (!submitted) {
+    outcome->error = std::string(submitted.error().message());
+  } else if (id != nullptr) {
+    *id = *submitted;
+  }
+  return outcome;
+}
+
+std::shared_ptr<Outcome> run(Engine& engine, Request request) {
+  auto outcome = start(engine, std::move(request));
+  outcome->wait();
+  return outcome;
+}
+
+TEST(Engine, TellsTheStoryThatLlamaCppTells) {
+  const auto engine = load();
+  const auto outcome = run(*engine, greedy(*engine, "Once upon a time"));
+  EXPECT_EQ(outcome->error, std::nullopt);
+  EXPECT_TRUE(outcome->text.starts_with(kStory)) << outcome->text;
+  EXPECT_EQ(outcome->stats.prompt_tokens, 5U);
+}
+
+TEST(Engine, ChunksAndBatchSizesDoNotChangeTheText) {
+  const std::size_t half = kStory.find("She wanted");
+  const std::string prompt = "Once upon a time" + std::string(kStory.substr(0, half - 1));
+  for (const std::uint32_t batch : {1U, 7U, 64U, 512U}) {
+    const auto engine = load({.batch = batch});
+    const auto outcome = run(*engine, greedy(*engine, prompt, 24));
+    EXPECT_TRUE(kStory.substr(half - 1).starts_with(outcome->text)) << batch << outcome->text;
+  }
+}
+
+TEST(Engine, ContinuesFromACachedPrefix) {
+  const auto engine = load({.kv_type = ml::DType::kF32}, kExactStories);
+  const auto first = run(*engine, greedy(*engine, "Once upon a time", 40));
+  EXPECT_EQ(first->stats.cached_tokens, 0U);
+  const std::string longer = "Once upon a time" + first->text;
+  const auto second = run(*engine, greedy(*engine, longer, 40));
+  EXPECT_GT(second->stats.cached_tokens, 30U);
+  // The same without a cache.
+  Request fresh = greedy(*engine, longer, 40);
+  fresh.reuse_prefix = false;
+  const auto third = run(*engine, std::move(fresh));
+  EXPECT_EQ(third->stats.cached_tokens, 0U);
+  EXPECT_EQ(second->text, third->text);
+  // A prompt that is cached to its last token still evaluates one.
+  const auto again = run(*engine, greedy(*engine, longer, 40));
+  EXPECT_EQ(again->text, third->text);
+  EXPECT_LT(again->stats.cached_tokens, again->stats.prompt_tokens);
+}
+
+TEST(Engine, SequencesSideBySideGiveWhatTheyGiveAlone) {
+  const std::vector<std::string> prompts{
+      "Once upon a time", "Lily and Tom",     "One day a dog",          "Once upon a time there",
+      "The sun was",      "Once upon a time", "Tim had a red ball and", "Mom said"};
+  std::vector<std::string> alone;
+  {
+    const auto engine = load({.kv_type = ml::DType::kF32}, kExactStories);
+    for (const std::string& prompt : prompts) {
+      alone.push_back(run(*engine, greedy(*engine, prompt, 60))->text);
+    }
+  }
+  const auto engine = load({.parallel = 4, .kv_type = ml::DType::kF32}, kExactStories);
+  std::vector<std::shared_ptr<Outcome>> outcomes;
+  for (const std::string& prompt : prompts) {
+    outcomes.push_back(start(*engine, greedy(*engine, prompt, 60)));
+  }
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    outcomes[i]->wait();
+    EXPECT_EQ(outcomes[i]->error, std::nullopt);
+    EXPECT_EQ(outcomes[i]->text, alone[i]) << prompts[i];
+  }
+}
+
+TEST(Engine, StopStringsEndTheAnswerBeforeThem) {
+  const auto engine = load();
+  Request request = greedy(*engine, "Once upon a time");
+  request.stop = {"zebra", " in the park"};
+  const auto outcome = run(*engine, std::move(request));
+  EXPECT_EQ(outcome->text, ", there was a little girl named Lily. She loved to play outside");
+  EXPECT_EQ(outcome->reason, DoneReason::kStop);
+}
+
+TEST(Engine, NumPredictEndsWithLength) {
+  const auto engine = load();
+  const auto outcome = run(*engine, greedy(*engine, "Once upon a time", 3));
+  EXPECT_EQ(outcome->reason, DoneReason::kLength);
+  EXPECT_EQ(outcome->stats.generated_tokens, 3U);
+  EXPECT_EQ(outcome->tokens.size(), 3U);
+}
+
+TEST(Engine, ContextShiftGoesOnAndNoShiftEnds) {
+  const auto engine = load({.context = 64});
+  Request request = greedy(*engine, "Once upon a time", 200);
+  request.ignore_end = true;
+  const auto shifted = run(*engine, request);
+  EXPECT_EQ(shifted->stats.generated_tokens, 200U);
+  EXPECT_EQ(shifted->reason, DoneReason::kLength);
+  request.shift = false;
+  const auto ended = run(*engine, request);
+  EXPECT_EQ(ended->reason, DoneReason::kLength);
+  EXPECT_EQ(ended->stats.generated_tokens + ended->stats.prompt_tokens, 65U);
+  EXPECT_TRUE(shifted->text.starts_with(ended->text));
+}
+
+TEST(Engine, LongPromptsAreCutOrRefused) {
+  const auto engine = load({.context = 32});
+  Request request = greedy(*engine, kStory, 4);
+  ASSERT_GT(request.prompt.size(), 32U);
+  const auto cut = run(*engine, request);
+  EXPECT_EQ(cut->stats.prompt_tokens, 32U);
+  request.truncate = false;
+  const auto refused = run(*engine, request);
+  EXPECT_EQ(refused->error, "the input length exceeds the context length");
+}
+
+TEST(Engine, CancellingEndsARequestAndNoOther) {
+  const auto engine = load({.parallel = 2});
+  Request endless = greedy(*engine, "Once upon a time", 5000);
+  endless.ignore_end = true;
+  RequestId id = 0;
+  const auto cancelled = start(*engine, std::move(endless), &id);
+  cancelled->wait_for_pieces(3);
+  const auto other = start(*engine, greedy(*engine, "Lily and Tom", 60));
+  engine->cancel(id);
+  cancelled->wait();
+  EXPECT_EQ(cancelled->reason, DoneReason::kCancelled);
+  other->wait();
+  EXPECT_EQ(other->error, std::nullopt);
+  EXPECT_FALSE(other->text.empty());
+}
+
+TEST(Engine, EndsWithRequestsInFlight) {
+  std::shared_ptr<Outcome> outcome;
+  {
+    const auto engine = load();
+    Request endless = greedy(*engine, "Once upon a time", 5000);
+    endless.ignore_end = true;
+    outcome = start(*engine, std::move(endless));
+    outcome->wait_for_pieces(1);
+  }
+  EXPECT_TRUE(outcome->error.has_value());
+}
+
+TEST(Engine, BadRequestsAreRefused) {
+  const auto engine = load();
+  EXPECT_FALSE(engine->submit({}, nullptr));
+  Request outside;
+  outside.prompt = {1, 999999};
+  const auto result = engine->submit(std::move(outside), nullptr);
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().message(), "token 999999 is outside the vocabulary of 512");
+}
+
+TEST(Engine, QuantisedCachesTellAStoryToo) {
+  // The head size of stories260K, 8, is below the block size: a clear error and no crash.
+  const auto engine = Engine::load(kStories, {.kv_type = ml::DType::kQ8_0});
+  ASSERT_FALSE(engine);
+  EXPECT_TRUE(engine.error().message().contains("head size 8")) << engine.error().message();
+}
+
+TEST(StopMatcher, HoldsBackWhatMayBecomeAStop) {
+  StopMatcher matcher({"###", "END"});
+  bool stopped = false;
+  EXPECT_EQ(matcher.push("a#", stopped), "a");
+  EXPECT_EQ(matcher.push("b##", stopped), "#b");
+  EXPECT_EQ(matcher.push("x E", stopped), "##x ");
+  EXPECT_EQ(matcher.push("N", stopped), "");
+  EXPECT_FALSE(stopped);
+  EXPECT_EQ(matcher.push("D tail", stopped), "");
+  EXPECT_TRUE(stopped);
+  EXPECT_EQ(matcher.flush(), "");
+}
+
+TEST(StopMatcher, GivesBackWhatWasHeldAtTheEnd) {
+  StopMatcher matcher({"STOP"});
+  bool stopped = false;
+  EXPECT_EQ(matcher.push("so ST", stopped), "so ");
+  EXPECT_EQ(matcher.flush(), "ST");
+}
+
+}  // namespace
+}  // namespace ollama::engine

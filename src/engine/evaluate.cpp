@@ -1,0 +1,90 @@
+#include "engine/evaluate.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "engine/executor.h"
+
+namespace ollama::engine {
+namespace {
+
+std::array<std::pair<Token, float>, 5> best_five(std::span<const float> logits) {
+  std::vector<Token> ids(logits.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  const std::size_t count = std::min<std::size_t>(5, ids.size());
+  std::ranges::partial_sort(ids, ids.begin() + static_cast<std::ptrdiff_t>(count),
+                            [&](Token a, Token b) {
+                              const float x = logits[static_cast<std::size_t>(a)];
+                              const float y = logits[static_cast<std::size_t>(b)];
+                              return x != y ? x > y : a < b;
+                            });
+  std::array<std::pair<Token, float>, 5> best{};
+  for (std::size_t i = 0; i < count; ++i) {
+    best[i] = {ids[i], logits[static_cast<std::size_t>(ids[i])]};
+  }
+  return best;
+}
+
+}  // namespace
+
+Result<Evaluation> evaluate(const std::filesystem::path& path, const EvaluateOptions& options) {
+  if (options.tokens.empty()) return fail(ErrorCode::kInvalidArgument, "no tokens to evaluate");
+  const std::uint32_t copies = std::clamp(options.interleaved, 1U, 8U);
+  const auto total = static_cast<std::uint32_t>(options.tokens.size());
+  OLLAMA_ASSIGN(const auto executor, Executor::load(path,
+                                                    {.context = total + options.n_greedy,
+                                                     .batch = total * copies,
+                                                     .parallel = copies,
+                                                     .threads = options.threads,
+                                                     .kv_type = options.kv_type,
+                                                     .flash_attention = options.flash_attention,
+                                                     .backend = options.backend},
+                                                    {}));
+  const std::size_t vocab = executor->info().vocab_size;
+  for (const Token token : options.tokens) {
+    if (token < 0 || static_cast<std::size_t>(token) >= vocab) {
+      return fail(ErrorCode::kInvalidArgument, "token {} is outside the vocabulary of {}", token,
+                  vocab);
+    }
+  }
+  if (total > executor->info().context) {
+    return fail(ErrorCode::kInvalidArgument, "{} tokens are more than the model's context of {}",
+                total, executor->info().context);
+  }
+
+  Evaluation result;
+  const std::uint32_t chunk = options.chunk == 0 ? total : options.chunk;
+  StepBatch batch;
+  for (std::uint32_t begin = 0; begin < total; begin += chunk) {
+    const std::uint32_t end = std::min(total, begin + chunk);
+    batch.clear();
+    for (std::uint32_t i = begin; i < end; ++i) {
+      for (std::uint32_t copy = 0; copy < copies; ++copy) {
+        batch.add(options.tokens[i], static_cast<kvcache::Position>(i), copy, true);
+      }
+    }
+    OLLAMA_ASSIGN(const std::span<const float> logits, executor->run(batch));
+    // The last copy's rows: the others' neighbour.
+    for (std::uint32_t i = 0; i < end - begin; ++i) {
+      const auto row = logits.subspan((i * copies + copies - 1) * vocab, vocab);
+      result.top5.push_back(best_five(row));
+      if (begin + i + 1 == total) result.last_logits.assign(row.begin(), row.end());
+    }
+  }
+
+  Token next = best_five(result.last_logits)[0].first;
+  for (std::uint32_t i = 0; i < options.n_greedy; ++i) {
+    result.greedy.push_back(next);
+    const std::uint32_t position = total + i;
+    if (i + 1 == options.n_greedy || position >= executor->info().context) break;
+    batch.clear();
+    for (std::uint32_t copy = 0; copy < copies; ++copy) {
+      batch.add(next, static_cast<kvcache::Position>(position), copy, true);
+    }
+    OLLAMA_ASSIGN(const std::span<const float> logits, executor->run(batch));
+    next = best_five(logits.last(vocab))[0].first;
+  }
+  return result;
+}
+
+}  // namespace ollama::engine

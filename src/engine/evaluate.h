@@ -1,0 +1,39 @@
+// Logits of given tokens, for comparing this engine with others and its backends with one another.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "ml/backend.h"
+#include "tokenizer/tokenizer.h"
+
+namespace ollama::engine {
+
+using tokenizer::Token;
+
+struct EvaluateOptions {
+  std::vector<Token> tokens;
+  std::uint32_t n_greedy = 24;  // tokens to go on with, greedily
+  ml::DType kv_type = ml::DType::kF32;
+  ml::FlashAttention flash_attention = ml::FlashAttention::kAuto;
+  std::uint32_t chunk = 0;  // tokens a step; 0: all at once
+  ml::BackendKind backend = ml::BackendKind::kGgml;
+  std::uint32_t threads = 0;
+  std::uint32_t interleaved = 1;  // evaluates this many copies side by side, each its own sequence
+};
+
+struct Evaluation {
+  std::vector<std::array<std::pair<Token, float>, 5>> top5;  // a row for each token
+  std::vector<float> last_logits;                            // of the last token
+  std::vector<Token> greedy;
+  std::vector<float> embedding_normalized;  // of embedding models, instead of the above
+};
+
+// Errors: those of Engine::load; kInvalidArgument for tokens outside the vocabulary or too many.
+Result<Evaluation> evaluate(const std::filesystem::path& path, const EvaluateOptions& options);
+
+}  // namespace ollama::engine

@@ -1,0 +1,159 @@
+#include "engine/executor.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+
+namespace ollama::engine {
+namespace {
+
+constexpr std::uint32_t kDefaultContext = 16384;
+
+template <typename T>
+std::span<const std::byte> bytes_of(std::span<const T> values) {
+  return std::as_bytes(values);
+}
+
+}  // namespace
+
+void StepBatch::clear() {
+  tokens.clear();
+  positions.clear();
+  sequences.clear();
+  outputs.clear();
+}
+
+void StepBatch::add(Token token, kvcache::Position position, kvcache::Sequence sequence,
+                    bool output) {
+  if (output) outputs.push_back(static_cast<std::int32_t>(tokens.size()));
+  tokens.push_back(token);
+  positions.push_back(position);
+  sequences.push_back(sequence);
+}
+
+Executor::~Executor() = default;
+
+Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& path,
+                                                 const LoadOptions& options,
+                                                 const Progress& progress) {
+  if (options.parallel < 1 || options.parallel > kvcache::kMaxSequences) {
+    return fail(ErrorCode::kInvalidArgument, "{} parallel sequences: 1 to {} are possible",
+                options.parallel, kvcache::kMaxSequences);
+  }
+  std::unique_ptr<Executor> executor(new Executor());
+  Executor& e = *executor;
+  OLLAMA_ASSIGN(e.file_, gguf::File::open(path));
+  OLLAMA_ASSIGN(e.tokenizer_, tokenizer::load(*e.file_));
+  OLLAMA_ASSIGN(e.backend_,
+                ml::new_backend(options.backend, {.threads = options.threads,
+                                                  .flash_attention = options.flash_attention,
+                                                  .use_mmap = options.use_mmap}));
+  const ml::Placement placement;
+  OLLAMA_ASSIGN(e.weights_, e.backend_->load_weights(*e.file_, placement, progress));
+  OLLAMA_ASSIGN(e.model_, model::new_model(*e.file_, *e.weights_));
+
+  const model::Config& config = e.model_->config();
+  const auto train_context = static_cast<std::uint32_t>(config.context_length);
+  std::uint32_t context = options.context != 0 ? options.context : kDefaultContext;
+  if (context > train_context) {
+    if (options.context != 0) {
+      log::warn("num_ctx {} is more than the model's own limit: using {}", context, train_context);
+    }
+    context = train_context;
+  }
+  e.max_batch_ = std::clamp(options.batch, 1U, std::max(context, 1U));
+  e.decode_tokens_ = options.parallel;
+  e.max_sequences_ = kvcache::kMaxSequences;
+  OLLAMA_ASSIGN(e.cache_, kvcache::new_cache(*e.backend_, e.model_->cache_layers(),
+                                             {.cells = context * options.parallel,
+                                              .sequences = e.max_sequences_,
+                                              .parallel = options.parallel,
+                                              .max_batch = std::max(e.max_batch_, options.parallel),
+                                              .k_type = options.kv_type,
+                                              .v_type = options.kv_type,
+                                              .config = e.backend_->cache_config()},
+                                             placement));
+  e.max_batch_ = std::max(e.max_batch_, options.parallel);
+  const std::size_t nodes = e.model_->max_nodes();
+  OLLAMA_ASSIGN(e.prefill_.context, e.backend_->new_context(ml::Phase::kPrefill, nodes));
+  OLLAMA_ASSIGN(e.decode_.context, e.backend_->new_context(ml::Phase::kDecode, nodes));
+
+  e.info_ = {.architecture = config.architecture,
+             .context = context,
+             .train_context = train_context,
+             .embedding_length = static_cast<std::uint32_t>(config.embedding_length),
+             .layers = static_cast<std::uint32_t>(config.layers),
+             .vocab_size = static_cast<std::size_t>(config.vocab_size),
+             .is_embedding = false,
+             .weight_bytes = e.weights_->bytes(),
+             .cache_bytes = e.cache_->bytes(),
+             .graph_bytes = 0,
+             .device_bytes = 0};
+  return executor;
+}
+
+Result<> Executor::build(Graph& graph, std::uint64_t tokens, std::uint64_t outputs) {
+  ++counters_.graph_builds;
+  graph.tokens = 0;  // nothing, should building fail
+  ml::Context& ctx = *graph.context;
+  ctx.reset();
+  const auto n = static_cast<std::int64_t>(tokens);
+  graph.token_input = ctx.input(ml::DType::kI32, {n, 1, 1, 1}, "tokens");
+  graph.position_input = ctx.input(ml::DType::kI32, {n, 1, 1, 1}, "positions");
+  graph.output_input =
+      ctx.input(ml::DType::kI32, {static_cast<std::int64_t>(outputs), 1, 1, 1}, "output_rows");
+  graph.cache_inputs.clear();
+  cache_->declare_inputs(ctx, graph.cache_inputs);
+  model::Step step{.ctx = ctx,
+                   .attention = attention_,
+                   .cache = cache_.get(),
+                   .cache_inputs = graph.cache_inputs,
+                   .tokens = graph.token_input,
+                   .positions = graph.position_input,
+                   .output_rows = graph.output_input};
+  OLLAMA_ASSIGN(const ml::Tensor logits, model_->forward(step));
+  graph.logits = ctx.output(logits, "logits");
+  OLLAMA_TRY(ctx.prepare());
+  graph.tokens = tokens;
+  graph.outputs = outputs;
+  graph.cache_key = cache_->shape_key();
+  return {};
+}
+
+Result<std::span<float>> Executor::evaluate(Graph& graph, const StepBatch& batch,
+                                            std::span<const std::int32_t> outputs) {
+  if (graph.tokens != batch.size() || graph.outputs != outputs.size() ||
+      graph.cache_key != cache_->shape_key()) {
+    OLLAMA_TRY(build(graph, batch.size(), outputs.size()));
+  }
+  uploads_.clear();
+  uploads_.push_back({graph.token_input, bytes_of<Token>(batch.tokens)});
+  uploads_.push_back({graph.position_input, bytes_of<kvcache::Position>(batch.positions)});
+  uploads_.push_back({graph.output_input, std::as_bytes(outputs)});
+  cache_->collect_uploads(graph.cache_inputs, uploads_);
+  OLLAMA_TRY(graph.context->upload(uploads_));
+  OLLAMA_TRY(graph.context->compute());
+  const std::size_t wanted = info_.vocab_size * outputs.size();
+  if (logits_.size() < wanted) logits_.resize(wanted);
+  const std::span<float> logits(logits_.data(), wanted);
+  OLLAMA_TRY(graph.context->download(graph.logits, std::as_writable_bytes(logits)));
+  return logits;
+}
+
+Result<std::span<float>> Executor::run(const StepBatch& batch) {
+  ++counters_.steps;
+  OLLAMA_TRY(cache_->begin({.positions = batch.positions, .sequences = batch.sequences}));
+  // A graph without outputs would end in empty tensors: one row is cheap.
+  const std::int32_t last = static_cast<std::int32_t>(batch.size()) - 1;
+  const std::span<const std::int32_t> outputs =
+      batch.outputs.empty() ? std::span(&last, 1) : std::span<const std::int32_t>(batch.outputs);
+  Graph& graph = batch.size() <= decode_tokens_ ? decode_ : prefill_;
+  Result<std::span<float>> logits = evaluate(graph, batch, outputs);
+  if (!logits) {
+    cache_->rollback();
+    return logits;
+  }
+  return logits->first(info_.vocab_size * batch.outputs.size());
+}
+
+}  // namespace ollama::engine

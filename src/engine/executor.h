@@ -1,0 +1,96 @@
+// Evaluates steps: a model on its backend with its cache, and the graphs that are kept between
+// steps. Used by one thread.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/engine.h"
+#include "kvcache/cache.h"
+#include "ml/backend.h"
+#include "model/model.h"
+#include "tokenizer/tokenizer.h"
+
+namespace ollama::engine {
+
+// The tokens of one step, in the order that they were added. Buffers are reused from step to step.
+struct StepBatch {
+  std::vector<Token> tokens;
+  std::vector<kvcache::Position> positions;
+  std::vector<kvcache::Sequence> sequences;
+  std::vector<std::int32_t> outputs;  // indices of tokens whose logits are wanted
+
+  void clear();
+  void add(Token token, kvcache::Position position, kvcache::Sequence sequence, bool output);
+  std::size_t size() const { return tokens.size(); }
+};
+
+struct ExecutorCounters {
+  std::uint64_t steps = 0;
+  std::uint64_t graph_builds = 0;
+};
+
+class Executor {
+ public:
+  // `sequences`: how many the cache tells apart, 1 to 64; cells: positions it holds over all of
+  // them.
+  static Result<std::unique_ptr<Executor>> load(const std::filesystem::path& path,
+                                                const LoadOptions& options,
+                                                const Progress& progress);
+  ~Executor();
+
+  // Evaluates the batch, whose tokens are ids of the vocabulary. Gives the logits of batch.outputs,
+  // [vocab, outputs], valid until the next call; they may be changed in place. On an error the
+  // cache is as it was before. Errors: kvcache::kCacheFull, those of ml::Context.
+  Result<std::span<float>> run(const StepBatch& batch);
+
+  kvcache::Cache& cache() { return *cache_; }
+  const model::Model& model() const { return *model_; }
+  const tokenizer::Tokenizer& tokenizer() const { return *tokenizer_; }
+  const ModelInfo& info() const { return info_; }
+  std::uint32_t max_batch() const { return max_batch_; }
+  std::uint32_t max_sequences() const { return max_sequences_; }
+  const ExecutorCounters& counters() const { return counters_; }
+  const ml::Backend& backend() const { return *backend_; }
+
+ private:
+  // A graph that is kept while steps of the same shapes follow one another.
+  struct Graph {
+    std::unique_ptr<ml::Context> context;
+    std::uint64_t tokens = 0;  // 0: nothing built yet
+    std::uint64_t outputs = 0;
+    std::uint64_t cache_key = 0;
+    ml::Tensor token_input;
+    ml::Tensor position_input;
+    ml::Tensor output_input;
+    std::vector<kvcache::Inputs> cache_inputs;
+    ml::Tensor logits;
+  };
+
+  Executor() = default;
+  Result<> build(Graph& graph, std::uint64_t tokens, std::uint64_t outputs);
+  Result<std::span<float>> evaluate(Graph& graph, const StepBatch& batch,
+                                    std::span<const std::int32_t> outputs);
+
+  // In the order that they are built on one another.
+  std::optional<gguf::File> file_;
+  std::unique_ptr<tokenizer::Tokenizer> tokenizer_;
+  std::unique_ptr<ml::Backend> backend_;
+  std::unique_ptr<ml::Weights> weights_;
+  std::unique_ptr<model::Model> model_;
+  std::unique_ptr<kvcache::Cache> cache_;
+  nn::AttentionSupport attention_;
+  Graph prefill_;
+  Graph decode_;
+  std::vector<float> logits_;
+  std::vector<ml::Upload> uploads_;
+  ModelInfo info_;
+  std::uint32_t max_batch_ = 0;
+  std::uint32_t max_sequences_ = 1;
+  std::uint32_t decode_tokens_ = 1;  // steps of up to this many tokens use decode_
+  ExecutorCounters counters_;
+};
+
+}  // namespace ollama::engine
