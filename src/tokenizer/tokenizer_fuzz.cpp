@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <format>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -42,10 +43,7 @@ std::unique_ptr<Tokenizer> make_sentencepiece() {
   builder.text("tokenizer.ggml.model", "llama");
   builder.token("<unk>", 2).token("<s>", 3).token("</s>", 3);
   for (int byte = 0; byte < 256; ++byte) {
-    constexpr std::string_view kHex = "0123456789ABCDEF";
-    builder.token({'<', '0', 'x', kHex[static_cast<std::size_t>(byte) >> 4],
-                   kHex[static_cast<std::size_t>(byte) & 15], '>'},
-                  6);
+    builder.token(std::format("<0x{:02X}>", byte), 6);
   }
   float score = 0;
   for (const char* text : {"▁t", "he", "▁the", "▁▁", "t", "h", "e", "▁", "é"}) {

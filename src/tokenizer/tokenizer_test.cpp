@@ -416,7 +416,17 @@ TEST(Load, RawBpeWritesCharacters) {
   EXPECT_EQ((*tokenizer)->decode(tokens), "a a\n\né");
 }
 
-// A published vocabulary without a known pre-tokenizer: the one of Llama 3 is meant.
+// gpt-oss files as Ollama published them name a pre-tokenizer that is not theirs.
+TEST(Load, GptOssIsCutAsGpt4oWhateverTheFileSays) {
+  Builder builder = Builder::bpe();
+  builder.token("lC", 1).merge("l C").text("tokenizer.ggml.pre", "gpt-2");
+  const auto as_it_says = builder.load("");
+  const auto gpt_oss = builder.text("general.architecture", "gptoss").load("");
+  ASSERT_TRUE(as_it_says && gpt_oss);
+  EXPECT_THAT((*as_it_says)->encode("lC"), ElementsAre(kFirst));
+  EXPECT_THAT((*gpt_oss)->encode("lC"), ElementsAre('l', 'C'));
+}
+
 TEST(Load, OverrideReplacesThePretokenizer) {
   const auto by_file = load_fixture("gpt-2.gguf");
   const auto overridden = load_fixture("gpt-2.gguf", {.pre = "qwen2"});
