@@ -1,0 +1,14 @@
+// What `ollama show MODEL` and `/show info` print.
+#pragma once
+
+#include <string>
+
+#include "api/types.h"
+
+namespace ollama::cmd {
+
+// Boxes of a title and an indented table: Model, Capabilities, Projector, Parameters, System,
+// License; verbose adds Metadata and Tensors.
+std::string format_model(const api::ShowResponse& model, bool verbose);
+
+}  // namespace ollama::cmd
