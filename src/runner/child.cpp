@@ -1,0 +1,385 @@
+#include "runner/child.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <condition_variable>
+#include <deque>
+#include <thread>
+
+#include "base/log.h"
+#include "base/unique_fd.h"
+#include "chat/prompt.h"
+#include "runner/frame.h"
+#include "runner/protocol.h"
+
+namespace ollama::runner {
+
+namespace {
+
+// Written but not read by the server: beyond this, answers are cancelled instead of kept.
+constexpr std::size_t kMaxUnsent = 64ULL << 20;
+
+// Frames on their way to the server, written by a thread of its own.
+class Outbox {
+ public:
+  explicit Outbox(int fd) : fd_(fd), thread_([this] { run(); }) {}
+  Outbox(const Outbox&) = delete;
+  Outbox& operator=(const Outbox&) = delete;
+  ~Outbox() {
+    {
+      const std::lock_guard lock(mutex_);
+      closing_ = true;
+    }
+    wake_.notify_one();
+    thread_.join();
+  }
+
+  // False when the server reads too slowly: the message was dropped, unless it must be sent.
+  bool send(const FromRunner& message, bool must = true) {
+    std::string frame = encode(message);
+    {
+      const std::lock_guard lock(mutex_);
+      if (broken_) return false;
+      if (!must && waiting_.size() > kMaxUnsent) return false;
+      waiting_ += frame;
+    }
+    wake_.notify_one();
+    return true;
+  }
+
+ private:
+  void run() {
+    std::string writing;
+    std::unique_lock lock(mutex_);
+    while (true) {
+      wake_.wait(lock, [this] { return closing_ || !waiting_.empty(); });
+      if (waiting_.empty()) return;
+      writing.swap(waiting_);
+      lock.unlock();
+      const bool good = write_all(writing);
+      writing.clear();
+      lock.lock();
+      if (!good) {
+        broken_ = true;
+        waiting_.clear();
+      }
+    }
+  }
+  bool write_all(std::string_view bytes) const {
+    while (!bytes.empty()) {
+      const ssize_t sent = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (sent < 0 && errno == EINTR) continue;
+      if (sent <= 0) return false;
+      bytes.remove_prefix(static_cast<std::size_t>(sent));
+    }
+    return true;
+  }
+
+  int fd_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::string waiting_;
+  bool closing_ = false;
+  bool broken_ = false;
+  std::thread thread_;
+};
+
+// Which of the server's requests the engine works on.
+class ActiveRequests {
+ public:
+  void begin(Id id) {
+    const std::lock_guard lock(mutex_);
+    active_.emplace(id, std::nullopt);
+  }
+  void submitted(Id id, engine::RequestId engine_id) {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = active_.find(id); found != active_.end()) found->second = engine_id;
+  }
+  void end(Id id) {
+    const std::lock_guard lock(mutex_);
+    active_.erase(id);
+  }
+  std::optional<engine::RequestId> find(Id id) {
+    const std::lock_guard lock(mutex_);
+    const auto found = active_.find(id);
+    return found == active_.end() ? std::nullopt : found->second;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::unordered_map<Id, std::optional<engine::RequestId>> active_;
+};
+
+class Forwarder final : public engine::Listener {
+ public:
+  Forwarder(Id id, Outbox& outbox, ActiveRequests& active, engine::Engine& engine,
+            std::optional<std::vector<Token>> context)
+      : id_(id), outbox_(outbox), active_(active), engine_(engine), context_(std::move(context)) {}
+
+  void text(std::string_view piece, std::span<const Token> tokens) override {
+    if (context_) context_->insert(context_->end(), tokens.begin(), tokens.end());
+    unsent_tokens_ += static_cast<std::uint32_t>(tokens.size());
+    if (piece.empty() || lagging_) return;
+    if (outbox_.send(Piece{.id = id_, .text = std::string(piece), .tokens = unsent_tokens_},
+                     false)) {
+      unsent_tokens_ = 0;
+      return;
+    }
+    lagging_ = true;
+    if (const auto engine_id = active_.find(id_)) engine_.cancel(*engine_id);
+  }
+  void done(engine::DoneReason reason, const engine::Stats& stats) override {
+    active_.end(id_);
+    if (lagging_) {
+      outbox_.send(Failed{.id = id_,
+                          .code = ErrorCode::kUnavailable,
+                          .message = "the answer was not read and has been cancelled"});
+      return;
+    }
+    outbox_.send(Done{.id = id_,
+                      .reason = reason,
+                      .stats = stats,
+                      .context = context_ ? std::move(*context_) : std::vector<Token>{}});
+  }
+  void failed(const Error& error) override {
+    active_.end(id_);
+    outbox_.send(Failed{.id = id_, .code = error.code(), .message = std::string(error.message())});
+  }
+
+ private:
+  Id id_;
+  Outbox& outbox_;
+  ActiveRequests& active_;
+  engine::Engine& engine_;
+  std::optional<std::vector<Token>> context_;
+  std::uint32_t unsent_tokens_ = 0;
+  bool lagging_ = false;
+};
+
+class Server {
+ public:
+  Server(int fd, const EngineLoader& loader) : fd_(fd), loader_(loader), outbox_(fd) {}
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+  ~Server() {
+    cancel_load_ = true;
+    if (load_thread_.joinable()) load_thread_.join();
+    engine_.reset();  // before the outbox that its listeners write to
+  }
+
+  int run() {
+    FrameReader reader;
+    while (true) {
+      const auto room = reader.prepare();
+      const ssize_t received = ::recv(fd_, room.data(), room.size(), 0);
+      if (received < 0 && errno == EINTR) continue;
+      if (received <= 0) return 0;  // the server is gone, or wants this one gone
+      reader.commit(static_cast<std::size_t>(received));
+      while (true) {
+        auto payload = reader.next();
+        if (payload && !*payload) break;
+        auto message = payload ? decode_to_runner(**payload) : fail(std::move(payload));
+        if (!message) {
+          log::error("{}", message.error().message());
+          return 1;
+        }
+        if (std::holds_alternative<Shutdown>(*message)) return 0;
+        std::visit([this](auto& value) { handle(value); }, *message);
+      }
+    }
+  }
+
+ private:
+  void handle(Shutdown& /*message*/) {}
+
+  void handle(Load& message) {
+    if (load_thread_.joinable()) {
+      outbox_.send(LoadFailed{.code = ErrorCode::kAlreadyExists,
+                              .message = "this runner has been given a model already"});
+      return;
+    }
+    load_thread_ = std::thread([this, load = std::move(message)] {
+      float reported = -1;
+      auto engine = loader_(load.path, load.options, [&](float fraction) {
+        if (fraction - reported >= 0.01F) {
+          reported = fraction;
+          outbox_.send(Progress{.fraction = fraction});
+        }
+        return !cancel_load_.load();
+      });
+      if (!engine) {
+        outbox_.send(LoadFailed{.code = engine.error().code(),
+                                .message = std::string(engine.error().message())});
+        return;
+      }
+      const engine::ModelInfo info = (*engine)->info();
+      {
+        const std::lock_guard lock(engine_mutex_);
+        engine_ = std::move(*engine);
+      }
+      outbox_.send(Ready{.info = info});
+    });
+  }
+
+  // Null, after an answer, before the model is there.
+  engine::Engine* engine_for(Id id) {
+    const std::lock_guard lock(engine_mutex_);
+    if (!engine_) refuse(id, Error(ErrorCode::kUnavailable, "no model has been loaded yet"));
+    return engine_.get();
+  }
+  void refuse(Id id, const Error& error) {
+    outbox_.send(Failed{.id = id, .code = error.code(), .message = std::string(error.message())});
+  }
+
+  void handle(Generate& message) {
+    engine::Engine* engine = engine_for(message.id);
+    if (engine == nullptr) return;
+    auto prompt = prompt_of(*engine, message);
+    if (!prompt) {
+      refuse(message.id, prompt.error());
+      return;
+    }
+    if (message.render_only) {
+      outbox_.send(Text{.id = message.id, .text = std::move(prompt->text)});
+      return;
+    }
+    engine::Request request;
+    request.prompt = std::move(prompt->tokens);
+    request.sampling = message.sampling;
+    request.num_predict = message.num_predict;
+    request.num_keep = message.num_keep;
+    request.shift = message.shift;
+    request.truncate = message.truncate;
+    request.ignore_end = message.ignore_end;
+    request.stop = std::move(message.stop);
+    std::optional<std::vector<Token>> context;
+    if (message.want_context) context = request.prompt;
+    active_.begin(message.id);
+    auto submitted = engine->submit(
+        std::move(request),
+        std::make_unique<Forwarder>(message.id, outbox_, active_, *engine, std::move(context)));
+    if (submitted) {
+      active_.submitted(message.id, *submitted);
+    } else {
+      active_.end(message.id);
+      refuse(message.id, submitted.error());
+    }
+  }
+
+  struct Prompt {
+    std::string text;
+    std::vector<Token> tokens;
+  };
+
+  Result<Prompt> prompt_of(const engine::Engine& engine, Generate& message) {
+    const tokenizer::Tokenizer& tokenizer = engine.tokenizer();
+    for (const Token token : message.context) {
+      if (token < 0 || static_cast<std::size_t>(token) >= tokenizer.vocab_size()) {
+        return fail(ErrorCode::kInvalidArgument,
+                    "context: {} is not a token of this model; send back the context of an answer "
+                    "of the same model",
+                    token);
+      }
+    }
+    Prompt prompt;
+    if (message.raw) {
+      prompt.text = std::move(message.prompt);
+      prompt.tokens = encode_prompt(tokenizer, prompt.text, {});
+      return prompt;
+    }
+    std::vector<api::Message> messages = std::move(message.messages);
+    while (true) {
+      OLLAMA_ASSIGN(prompt.text, chat::render({.messages = messages,
+                                               .template_text = message.template_text,
+                                               .architecture = engine.info().architecture}));
+      prompt.tokens = encode_prompt(tokenizer, prompt.text, message.context);
+      if (!message.truncate || prompt.tokens.size() < engine.info().context) return prompt;
+      // Too long: the oldest turn goes, the system's messages and the last one stay.
+      const auto oldest =
+          std::ranges::find_if(messages, [](const api::Message& m) { return m.role != "system"; });
+      if (oldest == messages.end() || oldest + 1 == messages.end()) return prompt;
+      messages.erase(oldest);
+    }
+  }
+
+  static std::vector<Token> encode_prompt(const tokenizer::Tokenizer& tokenizer,
+                                          std::string_view text, std::span<const Token> before) {
+    std::vector<Token> tokens =
+        tokenizer.encode(text, {.add_special = before.empty(), .parse_special = true});
+    // A template that begins with BOS in words should not make two of them.
+    const Token bos = tokenizer.special().bos;
+    if (bos != tokenizer::kNoToken && tokens.size() >= 2 && tokens[0] == bos && tokens[1] == bos) {
+      tokens.erase(tokens.begin());
+    }
+    tokens.insert(tokens.begin(), before.begin(), before.end());
+    return tokens;
+  }
+
+  void handle(Cancel& message) {
+    const auto engine_id = active_.find(message.id);
+    const std::lock_guard lock(engine_mutex_);
+    if (engine_ && engine_id) engine_->cancel(*engine_id);
+  }
+
+  void handle(Embed& message) {
+    engine::Engine* engine = engine_for(message.id);
+    if (engine == nullptr) return;
+    std::vector<Token> tokens =
+        engine->tokenizer().encode(message.text, {.add_special = true, .parse_special = false});
+    const std::size_t limit = engine->info().context;
+    if (tokens.size() > limit) {
+      if (!message.truncate) {
+        refuse(message.id,
+               Error(ErrorCode::kInvalidArgument, "the input length exceeds the context length"));
+        return;
+      }
+      const Token last = tokens.back();  // a closing token, where the model has one
+      tokens.resize(limit);
+      if (engine->tokenizer().is_control(last) && limit > 0) tokens.back() = last;
+    }
+    const auto count = static_cast<std::uint32_t>(tokens.size());
+    auto queued = engine->embed(
+        std::move(tokens), [this, id = message.id, count](Result<std::vector<float>> values) {
+          if (!values) {
+            refuse(id, values.error());
+          } else {
+            outbox_.send(Embedded{.id = id, .values = std::move(*values), .tokens = count});
+          }
+        });
+    if (!queued) refuse(message.id, queued.error());
+  }
+
+  void handle(Tokenize& message) {
+    if (engine::Engine* engine = engine_for(message.id)) {
+      outbox_.send(Tokens{.id = message.id,
+                          .tokens = engine->tokenizer().encode(
+                              message.text, {.add_special = message.add_special,
+                                             .parse_special = message.parse_special})});
+    }
+  }
+  void handle(Detokenize& message) {
+    if (engine::Engine* engine = engine_for(message.id)) {
+      outbox_.send(
+          Text{.id = message.id, .text = engine->tokenizer().decode(message.tokens, true)});
+    }
+  }
+
+  int fd_;
+  const EngineLoader& loader_;
+  ActiveRequests active_;
+  Outbox outbox_;
+  std::mutex engine_mutex_;  // of the pointer, which is set once
+  std::unique_ptr<engine::Engine> engine_;
+  std::atomic<bool> cancel_load_ = false;
+  std::thread load_thread_;
+};
+
+}  // namespace
+
+int serve_requests(int fd, const EngineLoader& loader) {
+  const UniqueFd owned(fd);
+  return Server(fd, loader).run();
+}
+
+}  // namespace ollama::runner

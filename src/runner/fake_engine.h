@@ -1,0 +1,203 @@
+// An engine for tests: its tokens are bytes, and it answers by saying the prompt again, one byte a
+// step, in upper case.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cctype>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "engine/engine.h"
+
+namespace ollama::runner {
+
+class FakeTokenizer final : public tokenizer::Tokenizer {
+ public:
+  static constexpr tokenizer::Token kBos = 256;
+
+  FakeTokenizer() {
+    special_.bos = kBos;
+    special_.add_bos = true;
+    for (int i = 0; i < 256; ++i) bytes_.push_back(static_cast<char>(i));
+  }
+  std::vector<tokenizer::Token> encode(std::string_view text,
+                                       tokenizer::EncodeOptions options) const override {
+    std::vector<tokenizer::Token> tokens;
+    if (options.add_special) tokens.push_back(kBos);
+    for (const char c : text) tokens.push_back(static_cast<unsigned char>(c));
+    return tokens;
+  }
+  std::string_view piece(tokenizer::Token token, bool special) const override {
+    if (token == kBos) return special ? "<s>" : "";
+    if (token < 0 || token > 255) return {};
+    return std::string_view(bytes_).substr(static_cast<std::size_t>(token), 1);
+  }
+  std::size_t vocab_size() const override { return 257; }
+  const tokenizer::SpecialTokens& special() const override { return special_; }
+  bool is_end(tokenizer::Token) const override { return false; }
+  bool is_control(tokenizer::Token token) const override { return token == kBos; }
+  bool adds_leading_blank() const override { return false; }
+
+ private:
+  tokenizer::SpecialTokens special_;
+  std::string bytes_;
+};
+
+class FakeEngine final : public engine::Engine {
+ public:
+  explicit FakeEngine(const engine::LoadOptions& options) : thread_([this] { run(); }) {
+    info_.architecture = "fake";
+    info_.context = options.context == 0 ? 128 : options.context;
+    info_.vocab_size = 257;
+    info_.embedding_length = 2;
+    info_.weight_bytes = 1000;
+    info_.cache_bytes = 10;
+  }
+  ~FakeEngine() override {
+    {
+      const std::lock_guard lock(mutex_);
+      closing_ = true;
+    }
+    wake_.notify_one();
+    thread_.join();
+  }
+
+  const engine::ModelInfo& info() const override { return info_; }
+  const tokenizer::Tokenizer& tokenizer() const override { return tokenizer_; }
+
+  Result<engine::RequestId> submit(engine::Request request,
+                                   std::unique_ptr<engine::Listener> listener) override {
+    if (request.sampling.temperature > 100) {
+      return fail(ErrorCode::kInvalidArgument, "temperature must be at most 100");
+    }
+    engine::RequestId id = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      id = ++last_id_;
+      work_.push_back({.id = id, .request = std::move(request), .listener = std::move(listener)});
+    }
+    wake_.notify_one();
+    return id;
+  }
+  void cancel(engine::RequestId id) override {
+    const std::lock_guard lock(mutex_);
+    cancelled_.insert(id);
+  }
+  Result<> embed(std::vector<engine::Token> tokens, EmbedCallback done) override {
+    {
+      const std::lock_guard lock(mutex_);
+      Work work;
+      work.request.prompt = std::move(tokens);
+      work.embed = std::move(done);
+      work_.push_back(std::move(work));
+    }
+    wake_.notify_one();
+    return {};
+  }
+
+ private:
+  struct Work {
+    engine::RequestId id = 0;
+    engine::Request request;
+    std::unique_ptr<engine::Listener> listener = {};
+    EmbedCallback embed = {};
+    std::size_t position = 0;
+    engine::Stats stats = {};
+    bool cancelled = false;
+  };
+
+  void run() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      wake_.wait(lock, [this] { return closing_ || !work_.empty(); });
+      if (closing_) {
+        for (Work& work : work_) {
+          if (work.listener) work.listener->done(engine::DoneReason::kCancelled, work.stats);
+        }
+        return;
+      }
+      Work work = std::move(work_.front());
+      work_.pop_front();
+      work.cancelled = cancelled_.erase(work.id) > 0;
+      lock.unlock();
+      const bool ended = step(work);
+      lock.lock();
+      if (!ended) work_.push_back(std::move(work));
+    }
+  }
+
+  // Says one byte of the prompt; "!" in a prompt ends the process as a failed assertion would, "~"
+  // is repeated until somebody cancels.
+  bool step(Work& work) {
+    const auto& prompt = work.request.prompt;
+    if (work.embed) {
+      work.embed(std::vector<float>{static_cast<float>(prompt.size()), 3});
+      return true;
+    }
+    work.stats.prompt_tokens = static_cast<std::uint32_t>(prompt.size());
+    if (work.cancelled) {
+      work.listener->done(engine::DoneReason::kCancelled, work.stats);
+      return true;
+    }
+    if (work.position == prompt.size() ||
+        (work.request.num_predict >= 0 &&
+         work.stats.generated_tokens == static_cast<std::uint32_t>(work.request.num_predict))) {
+      work.listener->done(
+          work.position == prompt.size() ? engine::DoneReason::kStop : engine::DoneReason::kLength,
+          work.stats);
+      return true;
+    }
+    const engine::Token token = prompt[work.position];
+    if (token == '!') {
+      std::fputs("fake.cpp:1: GGML_ASSERT(false) failed\n", stderr);
+      std::fflush(stderr);
+      std::abort();
+    }
+    if (token == '~') {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    } else {
+      ++work.position;
+    }
+    if (token == FakeTokenizer::kBos) return false;
+    ++work.stats.generated_tokens;
+    work.stats.generate_ns += 1000;
+    const std::string text(1, static_cast<char>(std::toupper(static_cast<int>(token))));
+    work.listener->text(text, std::span(&token, 1));
+    return false;
+  }
+
+  engine::ModelInfo info_;
+  FakeTokenizer tokenizer_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<Work> work_;
+  std::set<engine::RequestId> cancelled_;
+  engine::RequestId last_id_ = 0;
+  bool closing_ = false;
+  std::thread thread_;
+};
+
+// "missing" does not exist; "slow" loads until it is cancelled; everything else loads.
+inline Result<std::unique_ptr<engine::Engine>> load_fake_engine(const std::filesystem::path& path,
+                                                                const engine::LoadOptions& options,
+                                                                const engine::Progress& progress) {
+  if (path == "missing") return fail(ErrorCode::kNotFound, "no such file");
+  if (path == "assert") {
+    std::fputs("fake.cpp:2: GGML_ASSERT(loading) failed\n", stderr);
+    std::fflush(stderr);
+    std::abort();
+  }
+  do {
+    for (const float fraction : {0.0F, 0.5F, 1.0F}) {
+      if (!progress(fraction)) return fail(ErrorCode::kCancelled, "cancelled");
+    }
+    if (path == "slow") std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  } while (path == "slow");
+  return std::make_unique<FakeEngine>(options);
+}
+
+}  // namespace ollama::runner

@@ -1,0 +1,132 @@
+// What the server and a runner say to each other: structs, and their JSON. Each message is one
+// frame (see frame.h) on a socket pair. Numbers and enums travel as numbers; both sides are one
+// executable.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "api/types.h"
+#include "base/error.h"
+#include "engine/engine.h"
+
+namespace ollama::runner {
+
+using Id = std::uint64_t;  // of one request; chosen by the server, unique in one runner's life
+using tokenizer::Token;
+
+// ---- To the runner
+
+// Comes first, and once.
+struct Load {
+  std::string path;
+  engine::LoadOptions options;
+};
+
+struct Generate {
+  Id id = 0;
+  // The prompt as text that needs no template, or the messages that `template_text` renders.
+  std::string prompt;
+  std::vector<api::Message> messages;
+  std::string template_text;
+  bool raw = false;            // `prompt` as it is, not `messages`
+  std::vector<Token> context;  // an earlier answer's; stands before the prompt
+  bool want_context = false;   // Done tells the tokens of prompt and answer
+  bool render_only = false;    // answered by Text with the prompt instead of an answer
+  sample::Options sampling;
+  std::int32_t num_predict = -1;
+  std::int32_t num_keep = 4;
+  bool shift = true;
+  bool truncate = true;
+  bool ignore_end = false;
+  std::vector<std::string> stop;
+};
+
+struct Cancel {
+  Id id = 0;
+};
+
+// Answered by Embedded. A text that is longer than the context is cut, or kInvalidArgument.
+struct Embed {
+  Id id = 0;
+  std::string text;
+  bool truncate = true;
+};
+
+// Answered by Tokens.
+struct Tokenize {
+  Id id = 0;
+  std::string text;
+  bool add_special = false;
+  bool parse_special = false;
+};
+
+// Answered by Text.
+struct Detokenize {
+  Id id = 0;
+  std::vector<Token> tokens;
+};
+
+struct Shutdown {};
+
+using ToRunner = std::variant<Load, Generate, Cancel, Embed, Tokenize, Detokenize, Shutdown>;
+
+// ---- From the runner
+
+struct Progress {
+  float fraction = 0;  // 0 to 1
+};
+struct Ready {
+  engine::ModelInfo info;
+};
+struct LoadFailed {
+  ErrorCode code = ErrorCode::kInternal;
+  std::string message;
+};
+
+struct Piece {
+  Id id = 0;
+  std::string text;          // whole UTF-8 characters
+  std::uint32_t tokens = 0;  // generated since the last piece
+};
+// The end of a Generate that went well or was cancelled.
+struct Done {
+  Id id = 0;
+  engine::DoneReason reason = engine::DoneReason::kStop;
+  engine::Stats stats;
+  std::vector<Token> context;  // with want_context
+};
+// The end of any request that did not go well.
+struct Failed {
+  Id id = 0;
+  ErrorCode code = ErrorCode::kInternal;
+  std::string message;
+};
+struct Embedded {
+  Id id = 0;
+  std::vector<float> values;  // not normalised
+  std::uint32_t tokens = 0;
+};
+struct Tokens {
+  Id id = 0;
+  std::vector<Token> tokens;
+};
+struct Text {
+  Id id = 0;
+  std::string text;
+};
+
+using FromRunner =
+    std::variant<Progress, Ready, LoadFailed, Piece, Done, Failed, Embedded, Tokens, Text>;
+
+// A frame, ready to be written.
+std::string encode(const ToRunner& message);
+std::string encode(const FromRunner& message);
+// A frame's payload. Errors: kCorrupt names the message and field.
+Result<ToRunner> decode_to_runner(std::string_view payload);
+Result<FromRunner> decode_from_runner(std::string_view payload);
+
+}  // namespace ollama::runner
