@@ -1,0 +1,165 @@
+// Which models are loaded, and who may use them. Requests wait in one queue; a loaded model is
+// shared by those that want it with the same options; the idle model unused longest makes room; a
+// model without users is unloaded when its keep-alive is over.
+//
+// This is policy without I/O: runners come from a factory, time from a clock, and the owner calls
+// tick() at next_deadline(). Everything happens on one loop (see runner/runner.h).
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "api/types.h"
+#include "base/error.h"
+#include "engine/engine.h"
+#include "runner/runner.h"
+
+namespace ollama::sched {
+
+using Duration = std::chrono::nanoseconds;
+using TimePoint = std::chrono::time_point<std::chrono::steady_clock, Duration>;
+using Now = std::function<TimePoint()>;
+
+inline constexpr Duration kForever = Duration::max();
+
+inline constexpr ErrorConstant kQueueFull{
+    ErrorCode::kUnavailable, "server busy, please try again.  maximum pending requests exceeded"};
+inline constexpr ErrorConstant kShuttingDown{ErrorCode::kUnavailable,
+                                             "the server is shutting down"};
+
+struct Options {
+  std::size_t max_loaded = 3;
+  std::size_t max_queue = 512;  // requests that wait for a model or for their turn in one
+  std::size_t parallel = 1;     // requests that one model works on at once
+  Duration keep_alive = std::chrono::minutes(5);
+  Duration load_timeout = std::chrono::minutes(5);  // without progress
+};
+
+// What is to be loaded. Two requests share a runner when key and options are equal; with other
+// options the model is loaded again, once its users are done.
+struct Model {
+  std::string key;  // the same for the same weights and adapters
+  std::string path;
+  engine::LoadOptions options;
+  // For people and /api/ps.
+  std::string name;
+  std::string digest;
+  api::ModelDetails details;
+};
+
+namespace internal {
+struct Entry;
+}
+class Scheduler;
+
+// The right to use a loaded model, until it is destroyed.
+class Lease {
+ public:
+  Lease(Lease&&) noexcept = default;
+  Lease& operator=(Lease&& other) noexcept;
+  ~Lease();
+
+  runner::Runner& runner() const;
+  const engine::ModelInfo& info() const;
+
+ private:
+  friend class Scheduler;
+  Lease(std::shared_ptr<Scheduler*> scheduler, std::shared_ptr<internal::Entry> entry)
+      : scheduler_(std::move(scheduler)), entry_(std::move(entry)) {}
+  void release();
+
+  std::shared_ptr<Scheduler*> scheduler_;  // null in it when that is gone
+  std::shared_ptr<internal::Entry> entry_;
+};
+
+struct Request {
+  Model model;
+  std::optional<Duration> keep_alive;   // from now on, for this model; negative counts as kForever
+  std::function<void(float)> progress;  // of the load, 0 to 1
+};
+
+struct Loaded {
+  Model model;
+  engine::ModelInfo info;
+  bool loading = false;
+  std::size_t users = 0;
+  std::optional<Duration> expires_in;  // nullopt: never
+  int pid = 0;
+};
+
+class Scheduler {
+ public:
+  using Ticket = std::uint64_t;
+  using Granted = std::function<void(Result<Lease>)>;
+
+  Scheduler(Options options, runner::RunnerFactory& factory, Now now);
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+  ~Scheduler();  // ends all runners at once; waiting requests are forgotten
+
+  // Asks for a model. `granted` is called once, perhaps before this returns. Errors: kQueueFull;
+  // those of loading; kTimeout; kUnavailable.
+  Ticket acquire(Request request, Granted granted);
+  // The request is not wanted any more; `granted` will not be called. Unknown tickets are ignored.
+  void abandon(Ticket ticket);
+  // Unloads the model with this key when its users are done; at once when it has none. False when
+  // it is not loaded.
+  bool unload(std::string_view key);
+  // Sorted: what expires last comes first.
+  std::vector<Loaded> loaded() const;
+  std::size_t waiting() const { return waiting_.size(); }
+
+  // When tick() is to be called, and the notice that this has changed.
+  std::optional<TimePoint> next_deadline() const;
+  void on_deadline_change(std::function<void()> callback) {
+    deadline_changed_ = std::move(callback);
+  }
+  void tick();
+
+  // Refuses what waits and what comes, and stops all runners; `done` when they are gone.
+  void shutdown(std::function<void()> done);
+
+ private:
+  friend class Lease;
+  using EntryPtr = std::shared_ptr<internal::Entry>;
+  struct Waiting {
+    Ticket ticket = 0;
+    Request request;
+    Granted granted;
+  };
+
+  void release(internal::Entry& entry);
+  EntryPtr find(std::string_view key) const;
+  std::size_t queued() const;
+  bool making_room(const internal::Entry& entry) const;
+  // Goes through the queue: grants, loads, makes room.
+  void pump();
+  void pump_once(std::vector<std::function<void()>>& calls);
+  Result<> start_load(const Waiting& waiting);
+  void drain(internal::Entry& entry);
+  void stop(internal::Entry& entry);
+  void erase(const internal::Entry& entry);
+  void loading_done(const EntryPtr& entry, Result<engine::ModelInfo> result);
+  void load_failed(const EntryPtr& entry, const Error& error);
+  void exited(const EntryPtr& entry, const Error& error);
+
+  std::shared_ptr<Scheduler*> self_ = std::make_shared<Scheduler*>(this);  // for leases
+  Options options_;
+  runner::RunnerFactory& factory_;
+  Now now_;
+  std::vector<EntryPtr> entries_;
+  std::list<Waiting> waiting_;
+  Ticket last_ticket_ = 0;
+  bool pumping_ = false;
+  bool pump_again_ = false;
+  bool shutting_down_ = false;
+  std::function<void()> shutdown_done_;
+  std::function<void()> deadline_changed_;
+};
+
+}  // namespace ollama::sched

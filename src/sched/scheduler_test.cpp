@@ -1,0 +1,432 @@
+#include "sched/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include <algorithm>
+#include <random>
+
+namespace ollama::sched {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::ElementsAre;
+
+// A runner whose loading, failing and ending the test decides.
+class FakeRunner final : public runner::Runner {
+ public:
+  explicit FakeRunner(std::vector<FakeRunner*>& alive) : alive_(alive) { alive_.push_back(this); }
+  FakeRunner(const FakeRunner&) = delete;
+  FakeRunner& operator=(const FakeRunner&) = delete;
+  ~FakeRunner() override { std::erase(alive_, this); }
+
+  void load(const runner::Load& load, runner::LoadEvents events) override {
+    path = load.path;
+    load_events = std::move(events);
+  }
+  runner::Id generate(runner::Generate, std::shared_ptr<runner::GenerateListener>) override {
+    return 0;
+  }
+  void cancel(runner::Id) override {}
+  void render(runner::Generate, std::function<void(Result<std::string>)>) override {}
+  void embed(runner::Embed, std::function<void(Result<runner::Embedded>)>) override {}
+  void tokenize(runner::Tokenize,
+                std::function<void(Result<std::vector<runner::Token>>)>) override {}
+  void detokenize(runner::Detokenize, std::function<void(Result<std::string>)>) override {}
+  void on_exit(std::function<void(const Error&)> callback) override { exit = std::move(callback); }
+  void stop() override { stopping = true; }
+  int pid() const override { return 1; }
+
+  void finish_loading() {
+    const auto done = std::exchange(load_events.done, nullptr);
+    done(engine::ModelInfo{});
+  }
+  void fail_loading(const Error& error) {
+    const auto done = std::exchange(load_events.done, nullptr);
+    done(std::unexpected(error));
+  }
+  // May destroy this.
+  void end() {
+    const auto callback = std::exchange(exit, nullptr);
+    callback(Error(ErrorCode::kUnavailable, "gone"));
+  }
+
+  std::string path;
+  runner::LoadEvents load_events;
+  std::function<void(const Error&)> exit;
+  bool stopping = false;
+
+ private:
+  std::vector<FakeRunner*>& alive_;
+};
+
+class FakeFactory final : public runner::RunnerFactory {
+ public:
+  Result<std::unique_ptr<runner::Runner>> start() override {
+    if (refuse) return fail(ErrorCode::kIo, "no process");
+    ++started;
+    return std::make_unique<FakeRunner>(alive);
+  }
+  std::vector<FakeRunner*> alive;
+  int started = 0;
+  bool refuse = false;
+};
+
+class SchedulerTest : public testing::Test {
+ protected:
+  void make(Options options) {
+    scheduler_ = std::make_unique<Scheduler>(options, factory_, [this] { return now_; });
+  }
+  struct Client {
+    std::optional<Lease> lease;
+    std::optional<Error> error;
+    Scheduler::Ticket ticket = 0;
+  };
+  std::unique_ptr<Client> ask(const std::string& key, std::optional<Duration> keep_alive = {},
+                              std::uint32_t context = 0) {
+    auto client = std::make_unique<Client>();
+    Request request;
+    request.model.key = request.model.name = request.model.path = key;
+    request.model.options.context = context;
+    request.keep_alive = keep_alive;
+    client->ticket =
+        scheduler_->acquire(std::move(request), [raw = client.get()](Result<Lease> lease) {
+          if (lease) {
+            raw->lease.emplace(std::move(*lease));
+          } else {
+            raw->error = lease.error();
+          }
+        });
+    return client;
+  }
+  FakeRunner& runner(std::string_view path) {
+    const auto found = std::ranges::find_if(factory_.alive, [&](FakeRunner* each) {
+      return each->path == path && !each->stopping && each->exit;
+    });
+    EXPECT_NE(found, factory_.alive.end()) << path;
+    return **found;
+  }
+  // Ends every runner that was told to stop.
+  void end_stopped() {
+    while (true) {
+      const auto found = std::ranges::find_if(
+          factory_.alive, [](FakeRunner* each) { return each->stopping && each->exit; });
+      if (found == factory_.alive.end()) return;
+      (*found)->end();
+    }
+  }
+  std::vector<std::string> running() {
+    std::vector<std::string> names;
+    for (const FakeRunner* each : factory_.alive) names.push_back(each->path);
+    return names;
+  }
+  // A loaded model without users.
+  void load_idle(const std::string& key, std::optional<Duration> keep_alive = {}) {
+    const auto client = ask(key, keep_alive);
+    runner(key).finish_loading();
+    ASSERT_TRUE(client->lease);
+  }
+  void advance(Duration duration) {
+    now_ += duration;
+    scheduler_->tick();
+  }
+
+  TimePoint now_{1h};
+  FakeFactory factory_;
+  std::unique_ptr<Scheduler> scheduler_;
+};
+
+// Two requests for one model must not load it twice.
+TEST_F(SchedulerTest, SharesARunner) {
+  make({});
+  const auto one = ask("a");
+  const auto two = ask("a");
+  EXPECT_FALSE(one->lease);
+  runner("a").finish_loading();
+  EXPECT_TRUE(one->lease && two->lease);
+  const auto three = ask("a");
+  EXPECT_TRUE(three->lease);
+  EXPECT_EQ(factory_.started, 1);
+  EXPECT_EQ(scheduler_->loaded().at(0).users, 3U);
+}
+
+// Keep-alive counts from the last use, never during one.
+TEST_F(SchedulerTest, KeepAliveUnloads) {
+  make({.keep_alive = 5min});
+  auto client = ask("a");
+  runner("a").finish_loading();
+  advance(1h);
+  EXPECT_FALSE(runner("a").stopping);
+  client.reset();
+  EXPECT_EQ(scheduler_->next_deadline(), now_ + 5min);
+  advance(5min - 1ns);
+  EXPECT_FALSE(factory_.alive.at(0)->stopping);
+  advance(1ns);
+  EXPECT_TRUE(factory_.alive.at(0)->stopping);
+  end_stopped();
+  EXPECT_TRUE(factory_.alive.empty());
+  EXPECT_FALSE(scheduler_->next_deadline());
+}
+
+TEST_F(SchedulerTest, KeepAliveOfARequest) {
+  make({.keep_alive = 5min});
+  load_idle("zero", 0ns);
+  EXPECT_TRUE(factory_.alive.at(0)->stopping);
+  end_stopped();
+  load_idle("forever", -1ns);
+  EXPECT_FALSE(scheduler_->next_deadline());
+  advance(24h * 365);
+  EXPECT_THAT(running(), ElementsAre("forever"));
+  EXPECT_EQ(scheduler_->loaded().at(0).expires_in, std::nullopt);
+  load_idle("minute", 1min);
+  EXPECT_EQ(scheduler_->loaded().at(1).expires_in, 1min);
+  // A later request without one leaves the model's as it is.
+  ask("minute");
+  EXPECT_EQ(scheduler_->loaded().at(1).expires_in, 1min);
+}
+
+// The idle model unused longest goes, not the first loaded and not one in use.
+TEST_F(SchedulerTest, EvictsTheLeastRecentlyUsed) {
+  make({.max_loaded = 3});
+  const auto busy = ask("busy");
+  runner("busy").finish_loading();
+  now_ += 1s;
+  load_idle("old");
+  now_ += 1s;
+  load_idle("new");
+  now_ += 1s;
+  ask("old");  // used again
+  now_ += 1s;
+  const auto client = ask("next");
+  EXPECT_TRUE(factory_.alive.at(2)->stopping);  // "new"
+  EXPECT_EQ(factory_.started, 3);               // memory is not promised before it is free
+  end_stopped();
+  EXPECT_THAT(running(), ElementsAre("busy", "old", "next"));
+  runner("next").finish_loading();
+  EXPECT_TRUE(client->lease);
+}
+
+// With everything in use, the oldest finishes its answers and goes; others wait and nobody starves.
+TEST_F(SchedulerTest, DrainsABusyModelForOthers) {
+  make({.max_loaded = 1});
+  auto first = ask("a");
+  runner("a").finish_loading();
+  const auto other = ask("b");
+  const auto again = ask("a");  // came after b, so b goes first
+  EXPECT_FALSE(again->lease);
+  EXPECT_FALSE(runner("a").stopping);
+  first.reset();
+  EXPECT_TRUE(factory_.alive.at(0)->stopping);
+  end_stopped();
+  runner("b").finish_loading();
+  EXPECT_TRUE(other->lease);
+  EXPECT_FALSE(again->lease);
+  other->lease.reset();
+  end_stopped();
+  runner("a").finish_loading();
+  EXPECT_TRUE(again->lease);
+}
+
+// One waiting model makes one place, however many requests want it.
+TEST_F(SchedulerTest, MakesNoMoreRoomThanNeeded) {
+  make({.max_loaded = 3});
+  load_idle("a");
+  load_idle("b");
+  load_idle("c");
+  const auto one = ask("d");
+  const auto two = ask("d");
+  EXPECT_EQ(std::ranges::count_if(factory_.alive, [](auto* each) { return each->stopping; }), 1);
+}
+
+// Other options mean another load, after the users of the present one.
+TEST_F(SchedulerTest, ReloadsForOtherOptions) {
+  make({});
+  auto small = ask("a", {}, 1024);
+  runner("a").finish_loading();
+  const auto large = ask("a", {}, 4096);
+  EXPECT_FALSE(large->lease);
+  EXPECT_EQ(factory_.started, 1);
+  small.reset();
+  end_stopped();
+  EXPECT_EQ(factory_.started, 2);
+  runner("a").finish_loading();
+  EXPECT_TRUE(large->lease);
+}
+
+TEST_F(SchedulerTest, QueueIsBounded) {
+  make({.max_loaded = 1, .max_queue = 2, .parallel = 1});
+  const auto working = ask("a");
+  runner("a").finish_loading();
+  const auto second = ask("a");  // waits for its turn in the engine
+  const auto third = ask("b");   // waits for room
+  const auto fourth = ask("a");
+  ASSERT_TRUE(fourth->error);
+  EXPECT_EQ(fourth->error->message(),
+            "server busy, please try again.  maximum pending requests exceeded");
+  EXPECT_EQ(fourth->error->code(), ErrorCode::kUnavailable);
+  second->lease.reset();
+  const auto fifth = ask("b");
+  EXPECT_FALSE(fifth->error);
+}
+
+// A client that leaves the queue must not be served, nor block others.
+TEST_F(SchedulerTest, AbandonedRequestsAreForgotten) {
+  make({.max_queue = 1});
+  const auto one = ask("a");
+  scheduler_->abandon(one->ticket);
+  const auto two = ask("a");
+  EXPECT_FALSE(two->error);
+  runner("a").finish_loading();
+  EXPECT_FALSE(one->lease);
+  EXPECT_TRUE(two->lease);
+}
+
+TEST_F(SchedulerTest, LoadFailureReachesAllWhoWait) {
+  make({});
+  const auto one = ask("a");
+  const auto two = ask("a");
+  runner("a").fail_loading(Error(ErrorCode::kCorrupt, "bad file"));
+  ASSERT_TRUE(one->error && two->error);
+  EXPECT_EQ(two->error->message(), "bad file");
+  EXPECT_TRUE(factory_.alive.empty());
+  factory_.refuse = true;
+  EXPECT_EQ(ask("a")->error->code(), ErrorCode::kIo);
+  factory_.refuse = false;
+  const auto three = ask("a");
+  factory_.alive.at(0)->end();  // dies while it loads
+  EXPECT_TRUE(three->error);
+}
+
+// Slow is fine, stalled is not: progress puts the time-out off.
+TEST_F(SchedulerTest, StalledLoadsTimeOut) {
+  make({.load_timeout = 1min});
+  const auto client = ask("a");
+  for (int i = 1; i <= 5; ++i) {
+    advance(59s);
+    ASSERT_FALSE(client->error);
+    runner("a").load_events.progress(static_cast<float>(i) / 10);
+  }
+  advance(30s);
+  runner("a").load_events.progress(0.5F);  // no progress at all
+  advance(30s);
+  ASSERT_TRUE(client->error);
+  EXPECT_EQ(client->error->code(), ErrorCode::kTimeout);
+  EXPECT_TRUE(factory_.alive.empty());
+}
+
+TEST_F(SchedulerTest, ADeadRunnerIsReplaced) {
+  make({});
+  const auto client = ask("a");
+  runner("a").finish_loading();
+  runner("a").end();
+  EXPECT_TRUE(scheduler_->loaded().empty());
+  const auto next = ask("a");
+  EXPECT_EQ(factory_.started, 2);
+  runner("a").finish_loading();
+  EXPECT_TRUE(next->lease);
+  client->lease.reset();  // of the dead one
+  EXPECT_EQ(scheduler_->loaded().at(0).users, 1U);
+}
+
+TEST_F(SchedulerTest, UnloadWaitsForUsers) {
+  make({});
+  auto client = ask("a");
+  runner("a").finish_loading();
+  EXPECT_TRUE(scheduler_->unload("a"));
+  EXPECT_FALSE(scheduler_->unload("b"));
+  EXPECT_FALSE(factory_.alive.at(0)->stopping);
+  client.reset();
+  EXPECT_TRUE(factory_.alive.at(0)->stopping);
+}
+
+TEST_F(SchedulerTest, ShutdownRefusesAndStops) {
+  make({});
+  const auto user = ask("a");
+  runner("a").finish_loading();
+  const auto waiting = ask("b");
+  bool done = false;
+  scheduler_->shutdown([&] { done = true; });
+  EXPECT_TRUE(waiting->error);
+  EXPECT_TRUE(ask("c")->error);
+  EXPECT_FALSE(done);
+  end_stopped();
+  EXPECT_TRUE(done);
+}
+
+// A lease may be destroyed after the scheduler, as it is when the server is torn down.
+TEST_F(SchedulerTest, LeasesMayOutliveTheScheduler) {
+  make({});
+  auto client = ask("a");
+  runner("a").finish_loading();
+  scheduler_.reset();
+  client.reset();
+  EXPECT_TRUE(factory_.alive.empty());
+}
+
+// Whatever happens in whatever order: never too many processes, never a lease on a dead runner
+// granted twice, and everybody is answered in the end.
+TEST_F(SchedulerTest, RandomLives) {
+  for (std::uint32_t seed = 0; seed < 200; ++seed) {
+    std::mt19937 random(seed);
+    make({.max_loaded = 2, .max_queue = 1000, .keep_alive = 3s, .load_timeout = 10s});
+    std::vector<std::unique_ptr<Client>> clients;
+    const auto pick = [&](std::size_t n) { return static_cast<std::size_t>(random() % n); };
+    for (int step = 0; step < 200; ++step) {
+      switch (pick(8)) {
+        case 0:
+        case 1:
+          clients.push_back(
+              ask(std::string(1, static_cast<char>('a' + pick(4))), {}, pick(5) == 0 ? 7U : 0U));
+          break;
+        case 2:
+          if (!clients.empty()) {
+            auto& client = clients[pick(clients.size())];
+            if (client->lease) client->lease.reset();
+          }
+          break;
+        case 3:
+          for (FakeRunner* each : factory_.alive) {
+            if (each->load_events.done && !each->stopping && each->exit) {
+              each->finish_loading();
+              break;
+            }
+          }
+          break;
+        case 4:
+          end_stopped();
+          break;
+        case 5:
+          advance(1s);
+          break;
+        case 6:
+          if (!factory_.alive.empty() && pick(4) == 0) {
+            FakeRunner* each = factory_.alive[pick(factory_.alive.size())];
+            if (each->exit) each->end();
+          }
+          break;
+        default:
+          scheduler_->unload(std::string(1, static_cast<char>('a' + pick(4))));
+      }
+      ASSERT_LE(scheduler_->loaded().size(), 2U);
+    }
+    // Everybody leaves when served; then all must have been.
+    for (int round = 0; round < 1000; ++round) {
+      for (const auto& client : clients) client->lease.reset();
+      end_stopped();
+      for (FakeRunner* each : factory_.alive) {
+        if (each->load_events.done && !each->stopping && each->exit) {
+          each->finish_loading();
+          break;
+        }
+      }
+    }
+    EXPECT_EQ(scheduler_->waiting(), 0U) << "seed " << seed;
+    clients.clear();
+    scheduler_.reset();
+    ASSERT_TRUE(factory_.alive.empty());
+  }
+}
+
+}  // namespace
+}  // namespace ollama::sched
