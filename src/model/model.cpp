@@ -53,6 +53,12 @@ nn::RmsNorm Binder::rms_norm(std::string_view prefix, std::int64_t width, float 
           .epsilon = epsilon};
 }
 
+nn::LayerNorm Binder::layer_norm(std::string_view prefix, std::int64_t width, float epsilon) {
+  return {.weight = require(std::format("{}.weight", prefix), {width, 1, 1, 1}),
+          .bias = optional(std::format("{}.bias", prefix), {width, 1, 1, 1}),
+          .epsilon = epsilon};
+}
+
 nn::Embedding Binder::embedding(std::string_view name, std::int64_t width, std::int64_t rows) {
   return {.weight = require(name, {width, rows, 1, 1})};
 }
@@ -66,13 +72,11 @@ std::string layer_name(std::int64_t layer, std::string_view name) {
   return std::format("blk.{}.{}", layer, name);
 }
 
-namespace {
-
 // A key's value within bounds that any real model keeps; hostile ones must not overflow what is
 // computed from them.
-Result<std::int64_t> bounded(const gguf::File& file, std::string_view key,
-                             std::optional<std::int64_t> fallback, std::int64_t low,
-                             std::int64_t high) {
+Result<std::int64_t> read_bounded(const gguf::File& file, std::string_view key,
+                                  std::optional<std::int64_t> fallback, std::int64_t low,
+                                  std::int64_t high) {
   std::optional<std::int64_t> value = file.i64(key);
   if (!value) {
     // Per-layer arrays are accepted where every layer says the same.
@@ -95,10 +99,13 @@ Result<std::int64_t> bounded(const gguf::File& file, std::string_view key,
   return *value;
 }
 
+namespace {
+
 Result<ml::RopeOptions> read_rope(const gguf::File& file, const Config& config) {
   ml::RopeOptions rope;
-  OLLAMA_ASSIGN(const std::int64_t dimensions,
-                bounded(file, ".rope.dimension_count", config.head_dim_k, 0, config.head_dim_k));
+  OLLAMA_ASSIGN(
+      const std::int64_t dimensions,
+      read_bounded(file, ".rope.dimension_count", config.head_dim_k, 0, config.head_dim_k));
   if (dimensions % 2 != 0) {
     return fail(ErrorCode::kCorrupt, "{}.rope.dimension_count is odd", config.architecture);
   }
@@ -115,8 +122,8 @@ Result<ml::RopeOptions> read_rope(const gguf::File& file, const Config& config) 
   }
   rope.attention_factor = file.f32(".rope.scaling.attn_factor").value_or(1.0F);
   OLLAMA_ASSIGN(const std::int64_t original,
-                bounded(file, ".rope.scaling.original_context_length", config.context_length, 1,
-                        std::numeric_limits<std::int32_t>::max()));
+                read_bounded(file, ".rope.scaling.original_context_length", config.context_length,
+                             1, std::numeric_limits<std::int32_t>::max()));
   rope.original_context = static_cast<std::int32_t>(original);
   return rope;
 }
@@ -127,22 +134,34 @@ Result<Config> read_config(const gguf::File& file) {
   constexpr std::int64_t kMaxWidth = 1 << 20;
   Config c;
   c.architecture = file.architecture();
-  OLLAMA_ASSIGN(c.layers, bounded(file, ".block_count", std::nullopt, 1, 4096));
-  OLLAMA_ASSIGN(c.context_length, bounded(file, ".context_length", std::nullopt, 1,
-                                          std::numeric_limits<std::int32_t>::max()));
-  OLLAMA_ASSIGN(c.embedding_length, bounded(file, ".embedding_length", std::nullopt, 1, kMaxWidth));
-  OLLAMA_ASSIGN(c.feed_forward_length, bounded(file, ".feed_forward_length", 0, 0, kMaxWidth * 16));
-  OLLAMA_ASSIGN(c.heads, bounded(file, ".attention.head_count", std::nullopt, 1, 4096));
-  OLLAMA_ASSIGN(c.kv_heads, bounded(file, ".attention.head_count_kv", c.heads, 1, c.heads));
+  OLLAMA_ASSIGN(c.layers, read_bounded(file, ".block_count", std::nullopt, 1, 4096));
+  OLLAMA_ASSIGN(c.context_length, read_bounded(file, ".context_length", std::nullopt, 1,
+                                               std::numeric_limits<std::int32_t>::max()));
+  OLLAMA_ASSIGN(c.embedding_length,
+                read_bounded(file, ".embedding_length", std::nullopt, 1, kMaxWidth));
+  OLLAMA_ASSIGN(c.feed_forward_length,
+                read_bounded(file, ".feed_forward_length", 0, 0, kMaxWidth * 16));
+  OLLAMA_ASSIGN(c.heads, read_bounded(file, ".attention.head_count", std::nullopt, 1, 4096));
+  OLLAMA_ASSIGN(c.kv_heads, read_bounded(file, ".attention.head_count_kv", c.heads, 1, c.heads));
   if (c.heads % c.kv_heads != 0) {
     return fail(ErrorCode::kCorrupt, "{} heads are no multiple of {} key heads", c.heads,
                 c.kv_heads);
   }
   const std::int64_t head_dim = c.embedding_length / c.heads;
-  OLLAMA_ASSIGN(c.head_dim_k, bounded(file, ".attention.key_length", head_dim, 1, 8192));
-  OLLAMA_ASSIGN(c.head_dim_v, bounded(file, ".attention.value_length", head_dim, 1, 8192));
+  OLLAMA_ASSIGN(c.head_dim_k, read_bounded(file, ".attention.key_length", head_dim, 1, 8192));
+  OLLAMA_ASSIGN(c.head_dim_v, read_bounded(file, ".attention.value_length", head_dim, 1, 8192));
   c.norm_epsilon = file.f32(".attention.layer_norm_rms_epsilon")
                        .value_or(file.f32(".attention.layer_norm_epsilon").value_or(1e-5F));
+  OLLAMA_ASSIGN(c.experts, read_bounded(file, ".expert_count", 0, 0, 4096));
+  OLLAMA_ASSIGN(c.experts_used, read_bounded(file, ".expert_used_count", 0, 0, c.experts));
+  if (c.experts > 0 && c.experts_used == 0) {
+    return fail(ErrorCode::kCorrupt, "{}.expert_used_count is missing", c.architecture);
+  }
+  OLLAMA_ASSIGN(
+      c.expert_feed_forward_length,
+      read_bounded(file, ".expert_feed_forward_length", c.feed_forward_length, 0, kMaxWidth * 16));
+  OLLAMA_ASSIGN(c.sliding_window, read_bounded(file, ".attention.sliding_window", 0, 0,
+                                               std::numeric_limits<std::int32_t>::max()));
   const float scale = file.f32(".attention.scale").value_or(0.0F);
   c.attention_scale = scale != 0.0F ? scale : 1.0F / std::sqrt(static_cast<float>(c.head_dim_k));
   OLLAMA_ASSIGN(c.rope, read_rope(file, c));

@@ -14,8 +14,8 @@
 #include "gguf/file.h"
 #include "kvcache/cache.h"
 #include "ml/backend.h"
-#include "nn/attention.h"
 #include "nn/layers.h"
+#include "nn/step.h"
 
 namespace ollama::model {
 
@@ -32,6 +32,10 @@ struct Config {
   std::int64_t kv_heads = 0;
   std::int64_t head_dim_k = 0;
   std::int64_t head_dim_v = 0;
+  std::int64_t experts = 0;  // of mixture-of-experts models; 0: none
+  std::int64_t experts_used = 0;
+  std::int64_t expert_feed_forward_length = 0;
+  std::int64_t sliding_window = 0;
   float norm_epsilon = 1e-5F;
   float attention_scale = 0.0F;  // 1 / sqrt(head_dim_k) unless the file says otherwise
   ml::RopeOptions rope;
@@ -40,16 +44,13 @@ struct Config {
 // Errors: kCorrupt with the key that is missing or out of its range.
 Result<Config> read_config(const gguf::File& file);
 
-// One step's graph inputs, and what a forward pass needs besides weights.
-struct Step {
-  ml::Context& ctx;
-  nn::AttentionSupport& attention;
-  kvcache::Cache* cache = nullptr;  // none for models that see their whole input at once
-  std::span<const kvcache::Inputs> cache_inputs;
-  ml::Tensor tokens;       // i32 [tokens]
-  ml::Tensor positions;    // i32 [tokens]
-  ml::Tensor output_rows;  // i32 [outputs]: tokens whose logits are wanted
-};
+// An integer of the file's, or `fallback`; kCorrupt outside [low, high] or when it is missing
+// without a fallback. For keys that only some architectures have.
+Result<std::int64_t> read_bounded(const gguf::File& file, std::string_view key,
+                                  std::optional<std::int64_t> fallback, std::int64_t low,
+                                  std::int64_t high);
+
+using nn::Step;
 
 class Model {
  public:
@@ -85,6 +86,8 @@ class Binder {
   nn::Linear linear(std::string_view prefix, std::int64_t in, std::int64_t out);
   nn::Linear optional_linear(std::string_view prefix, std::int64_t in, std::int64_t out);
   nn::RmsNorm rms_norm(std::string_view prefix, std::int64_t width, float epsilon);
+  // "PREFIX.weight" and, where the file has it, "PREFIX.bias".
+  nn::LayerNorm layer_norm(std::string_view prefix, std::int64_t width, float epsilon);
   nn::Embedding embedding(std::string_view name, std::int64_t width, std::int64_t rows);
 
   // The first error: kCorrupt, with the tensor's name and what is wrong with it.
