@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# The debug family and bench, without a server: what they print is a contract.
+. "$(dirname "$0")/lib.sh"
+
+data=${TEST_DATA:?set TEST_DATA to tests/data}
+expect_same "$("$OLLAMA" debug tokenize --model "$data/tokenizers/gpt-2.gguf" --text 'Hello world' --json)" \
+  '{"tokens":[15496,995]}'
+expect_same "$(printf 'Hello world' | "$OLLAMA" debug tokenize --model "$data/tokenizers/gpt-2.gguf" --text - --json)" \
+  '{"tokens":[15496,995]}'
+# Every text of the fixture, one array a line.
+"$OLLAMA" debug tokenize --model "$data/tokenizers/gpt-2.gguf" --batch "$data/tokenizers/gpt-2.inp" >"$work/ids"
+tr -d '[],' <"$work/ids" | tr -s ' ' | sed 's/^ //; s/ $//' >"$work/got"
+sed 's/^ *//; s/ *$//' "$data/tokenizers/gpt-2.out" | tr -s ' ' >"$work/want"
+if grep -q ',' "$work/ids"; then sed 's/\[//; s/\]//; s/, */ /g' "$work/ids" >"$work/got"; fi
+diff "$work/got" "$work/want" >&2 || fail "debug tokenize --batch differs from the fixture"
+
+logits=$("$OLLAMA" debug logits --model "$data/arch/llama.gguf" --tokens 1,2,3 --n-greedy 4 --json)
+for key in tokens top5 last_logits greedy; do expect "$logits" "\"$key\":"; done
+expect_same "$("$OLLAMA" debug logits --model "$data/arch/llama.gguf" --tokens 1,2,3 --n-greedy 4 --json --chunk 1 | grep -o '"greedy":\[[^]]*\]')" \
+  "$(grep -o '"greedy":\[[^]]*\]' <<<"$logits")"
+
+"$OLLAMA" debug make-model --shape tiny --type q4_0 --out "$work/tiny.gguf" >/dev/null 2>&1
+"$OLLAMA" debug make-model --shape tiny --type q4_0 --out "$work/again.gguf" >/dev/null 2>&1
+cmp "$work/tiny.gguf" "$work/again.gguf" || fail "make-model is not deterministic"
+bench=$("$OLLAMA" bench --model "$work/tiny.gguf" -p 16 -n 8 -r 1 --json)
+for key in kernels model type threads n_prompt n_gen depth parallel pp_tok_s tg_tok_s pp_min pp_max tg_min tg_max; do
+  expect "$bench" "\"$key\":"
+done
+expect "$("$OLLAMA" bench --model "$work/tiny.gguf" -p 16 -n 0 -r 1 --json)" '"tg_tok_s": ?null'
+expect "$("$OLLAMA" bench --model "$work/tiny.gguf" -p 0 -n 4 -r 1 --parallel 4 --json)" '"pp_tok_s": ?null'
+"$OLLAMA" bench --model "$work/tiny.gguf" -p 16 -n 8 -d 32 -r 1 >/dev/null
+echo "debug: ok"
