@@ -54,8 +54,8 @@ class CannedServer {
     const std::lock_guard lock(mutex_);
     return requests_;
   }
-  // The client has closed its side of the last connection.
-  bool client_left() const { return client_left_; }
+  // Until the client has closed the connection that is held.
+  void wait_until_client_left() const { client_left_.wait(false); }
   void wait_until_answered() {
     std::unique_lock lock(mutex_);
     answered_.wait(lock, [&] { return count_ == answers_.size(); });
@@ -86,16 +86,21 @@ class CannedServer {
           if (length < end) wanted += std::stoul(request.substr(length + 16));
         }
       }
+      {
+        // Before the answer: whoever has that one may ask for the requests.
+        const std::lock_guard lock(mutex_);
+        requests_.push_back(request);
+      }
       ::send(connection.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
       {
         const std::lock_guard lock(mutex_);
-        requests_.push_back(request);
         ++count_;
       }
       answered_.notify_all();
       if (hold_ && &answer == &answers_.back()) {
         char byte = 0;
         client_left_ = ::recv(connection.get(), &byte, 1, 0) <= 0;
+        client_left_.notify_all();
       }
     }
   }
@@ -287,7 +292,8 @@ TEST(Client, StopTokensAndFlagsCancel) {
     });
     ASSERT_FALSE(result);
     EXPECT_EQ(result.error().code(), ErrorCode::kCancelled);
-    flag = false;
+    // The server learns of it: it is what stops the generation there.
+    server.wait_until_client_left();
   }
 }
 
