@@ -15,10 +15,10 @@
 #include <istream>
 #include <memory>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "api/types.h"
@@ -34,6 +34,8 @@ inline constexpr std::string_view kBundledFile = "stories260K-f16.gguf";
 
 // A model, ready to be loaded: where its weights are, and how it wants to be used.
 struct Model {
+  explicit Model(Name name_in) : name(std::move(name_in)) {}
+
   Name name;
   std::filesystem::path weights;
   std::vector<std::filesystem::path> projectors;
@@ -75,6 +77,8 @@ class BlobWriter {
   std::unique_ptr<State> state_;
 };
 
+struct Folder;  // internal
+
 // Safe to use from several threads. Another process may use the same folder.
 class Store {
  public:
@@ -97,6 +101,9 @@ class Store {
   // All models, the latest first; unreadable manifests are left out with a warning.
   Result<api::ListResponse> list() const;
   Result<api::ShowResponse> show(const api::ShowRequest& request) const;
+  // What a model can do: "completion" or "embedding", "vision", "tools", "insert", "thinking".
+  // Reads the weights' metadata.
+  Result<std::vector<std::string>> capabilities(const Model& model) const;
   // Makes a model from `request.files` (blobs) or `request.from` (a model), with the parameters and
   // texts of the request. Replaces a model of that name. Errors: those of resolve; kInvalidArgument
   // and kUnsupported say what the request asks wrongly; kNotFound for blobs that are missing.
@@ -127,8 +134,7 @@ class Store {
   const std::filesystem::path& directory() const;
 
  private:
-  struct State;
-  std::unique_ptr<State> state_;
+  std::unique_ptr<Folder> folder_;
 };
 
 }  // namespace ollama::store

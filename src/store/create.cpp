@@ -1,0 +1,276 @@
+// Making models: from files, from other models, by copying.
+#include <algorithm>
+#include <boost/json/array.hpp>
+#include <format>
+#include <map>
+
+#include "base/log.h"
+#include "base/units.h"
+#include "gguf/file.h"
+#include "store/files.h"
+#include "store/folder.h"
+
+namespace ollama::store {
+namespace fs = std::filesystem;
+namespace {
+
+// JSON as Go's encoder writes it, so that equal contents have equal digests: keys sorted, the
+// characters of HTML escaped, a line end at the end.
+std::string go_json(const std::string& json) {
+  std::string text;
+  for (const char c : json) {
+    switch (c) {
+      case '<':
+        text += "\\u003c";
+        break;
+      case '>':
+        text += "\\u003e";
+        break;
+      case '&':
+        text += "\\u0026";
+        break;
+      default:
+        text += c;
+    }
+  }
+  return text + "\n";
+}
+
+api::JsonObject sorted(const api::JsonObject& object) {
+  std::map<std::string_view, const api::Json*> keys;
+  for (const auto& [key, value] : object) keys.emplace(key, &value);
+  api::JsonObject result;
+  for (const auto& [key, value] : keys) result.emplace(key, *value);
+  return result;
+}
+
+std::string_view layer_type_of(const gguf::File& file) {
+  const auto type = file.string("general.type").value_or("");
+  if (type == "adapter") return kAdapterLayer;
+  if (type == "mmproj" || type == "projector" || file.architecture() == "clip") {
+    return kProjectorLayer;
+  }
+  return kModelLayer;
+}
+
+void add_family(ModelConfig& config, std::string_view family) {
+  if (!std::ranges::contains(config.model_families, family)) {
+    config.model_families.emplace_back(family);
+  }
+}
+
+void drop(std::vector<Layer>& layers, std::string_view media_type) {
+  std::erase_if(layers, [&](const Layer& layer) { return layer.media_type == media_type; });
+}
+
+}  // namespace
+
+// Collects a model's layers. Every blob it uses is pinned until the manifest is there.
+class Creation {
+ public:
+  Creation(Folder& folder, Progress progress)
+      : folder_(folder), progress_(std::move(progress)), pins_(folder.mutex, folder.pinned) {}
+
+  ModelConfig config;
+
+  // All layers of another model.
+  Result<> take_model(const std::string& from) {
+    OLLAMA_ASSIGN(const Model model, folder_.resolve(from));
+    if (model.bundled) return take_bundled(model);
+    OLLAMA_ASSIGN(const std::string text, folder_.manifest_text(model.name));
+    OLLAMA_ASSIGN(const Manifest manifest, parse_manifest(text));
+    config = model.config;
+    for (Layer layer : manifest.layers) {
+      pins_.add(layer.digest);
+      layer.from = model.name.display();
+      OLLAMA_TRY(say("using existing layer {}", layer.digest.text()));
+      layers_.push_back(std::move(layer));
+    }
+    return {};
+  }
+
+  // A blob that is a GGUF file. `wanted` is its layer's type, where the caller knows.
+  Result<> take_file(const api::File& entry, std::optional<std::string_view> wanted) {
+    const auto named = [&](const Error& error) {
+      return std::unexpected(error.with_context(entry.name));
+    };
+    const auto digest = Digest::parse(entry.digest);
+    if (!digest) return named(digest.error());
+    pins_.add(*digest);
+    const auto path = folder_.blob_path(*digest);
+    if (!path) return named(path.error());
+    OLLAMA_TRY(say("parsing GGUF"));
+    const auto file = gguf::File::open(*path);
+    if (!file) {
+      return named(file.error().with_context("only GGUF files can be used"));
+    }
+    const std::string_view type = wanted.value_or(layer_type_of(*file));
+    if (type == kModelLayer) {
+      if (model_seen_) {
+        return named(Error(ErrorCode::kUnsupported, "a model can have one file of weights only"));
+      }
+      model_seen_ = true;
+      config.model_format = "gguf";
+      config.model_family = file->architecture();
+      config.model_type = human_number(file->parameter_count());
+      config.file_type = gguf::file_type_name(*file);
+      // The weights' family comes first.
+      std::erase(config.model_families, config.model_family);
+      config.model_families.insert(config.model_families.begin(), config.model_family);
+    } else if (type == kProjectorLayer) {
+      add_family(config, file->architecture());
+    }
+    OLLAMA_TRY(say("using existing layer {}", digest->text()));
+    layers_.push_back({std::string(type), *digest, file->file_size(), {}});
+    return {};
+  }
+
+  bool has_model() const {
+    return std::ranges::any_of(layers_,
+                               [](const Layer& layer) { return layer.media_type == kModelLayer; });
+  }
+
+  void drop_layers(std::string_view media_type) { drop(layers_, media_type); }
+
+  // A small blob with this content.
+  Result<> add_text(std::string_view media_type, std::string_view text) {
+    OLLAMA_ASSIGN(Layer layer, write(media_type, text));
+    layers_.push_back(std::move(layer));
+    return {};
+  }
+  Result<> replace_text(std::string_view media_type, std::string_view text) {
+    drop(layers_, media_type);
+    return add_text(media_type, text);
+  }
+
+  // The parameters over those that the base model has.
+  Result<> set_parameters(const api::JsonObject& parameters) {
+    if (parameters.empty()) return {};
+    OLLAMA_TRY(api::parse_options(parameters));
+    api::JsonObject merged;
+    for (const Layer& layer : layers_) {
+      if (layer.media_type != kParamsLayer) continue;
+      OLLAMA_ASSIGN(const std::string text, folder_.blob_text(layer.digest));
+      const auto json = api::parse_json(text);
+      if (!json || !json->is_object()) {
+        return fail(ErrorCode::kCorrupt, "the base model's parameters are damaged");
+      }
+      merged = json->get_object();
+    }
+    for (const auto& [key, value] : parameters) merged.insert_or_assign(key, value);
+    return replace_text(kParamsLayer, go_json(api::to_string(sorted(merged))));
+  }
+
+  Result<> set_messages(const std::vector<api::Message>& messages) {
+    if (messages.empty()) return {};
+    boost::json::array array;
+    for (const api::Message& message : messages) array.emplace_back(api::to_json(message));
+    return replace_text(kMessagesLayer, go_json(api::to_string(api::Json(std::move(array)))));
+  }
+
+  Result<> finish(const Name& name) {
+    OLLAMA_ASSIGN(Layer layer, write(kConfigType, to_text(config, layers_)));
+    OLLAMA_TRY(say("writing manifest"));
+    OLLAMA_TRY(folder_.commit(name, Manifest{std::move(layer), layers_}));
+    return say("success");
+  }
+
+ private:
+  template <typename... Args>
+  Result<> say(std::format_string<Args...> format, Args&&... args) {
+    api::ProgressResponse response;
+    response.status = std::format(format, std::forward<Args>(args)...);
+    return report(progress_, std::move(response));
+  }
+
+  Result<> take_bundled(const Model& model) {
+    OLLAMA_ASSIGN(const Digest digest, folder_.import_file(model.weights, {}));
+    OLLAMA_TRY(take_file({std::string(kBundledFile), digest.text()}, kModelLayer));
+    layers_.back().from = model.name.display();
+    OLLAMA_TRY(add_text(kTemplateLayer, model.template_text));
+    for (const std::string& text : model.license) OLLAMA_TRY(add_text(kLicenseLayer, text));
+    return set_parameters(model.params);
+  }
+
+  Result<Layer> write(std::string_view media_type, std::string_view text) {
+    if (text.size() > kMaxText) {
+      return fail(ErrorCode::kInvalidArgument, "{} bytes of text are too many; {} are allowed",
+                  text.size(), kMaxText);
+    }
+    Digest digest = digest_of(text);
+    pins_.add(digest);
+    if (folder_.has_blob(digest)) {
+      OLLAMA_TRY(say("using existing layer {}", digest.text()));
+    } else {
+      OLLAMA_TRY(say("creating new layer {}", digest.text()));
+      OLLAMA_TRY(write_file(folder_.blobs() / digest.file_name(), text));
+    }
+    return Layer{std::string(media_type), std::move(digest), text.size(), {}};
+  }
+
+  Folder& folder_;
+  Progress progress_;
+  Pins pins_;
+  std::vector<Layer> layers_;
+  bool model_seen_ = false;
+};
+
+Result<> Store::create(const api::CreateRequest& request, const Progress& progress) {
+  OLLAMA_ASSIGN(const Name wanted, Name::parse(request.model));
+  if (!request.quantize.empty()) {
+    return fail(ErrorCode::kUnsupported, "quantising while creating a model is not supported");
+  }
+  if (!request.draft_files.empty()) {
+    return fail(ErrorCode::kUnsupported, "draft models are not supported");
+  }
+
+  Creation creation(*folder_, progress);
+  if (!request.from.empty()) {
+    OLLAMA_TRY(creation.take_model(request.from));
+  } else if (!request.files.empty()) {
+    for (const api::File& file : request.files) OLLAMA_TRY(creation.take_file(file, std::nullopt));
+  } else {
+    return fail(ErrorCode::kInvalidArgument, "neither 'from' or 'files' was specified");
+  }
+  for (const api::File& file : request.adapters) {
+    OLLAMA_TRY(creation.take_file(file, kAdapterLayer));
+  }
+  if (!creation.has_model()) {
+    return fail(ErrorCode::kInvalidArgument, "none of the files holds a model's weights");
+  }
+
+  if (!request.renderer.empty()) creation.config.renderer = request.renderer;
+  if (!request.parser.empty()) creation.config.parser = request.parser;
+  if (!request.requires_version.empty()) {
+    creation.config.requires_version = request.requires_version;
+  }
+  if (!request.template_text.empty()) {
+    creation.drop_layers(kPromptLayer);
+    OLLAMA_TRY(creation.replace_text(kTemplateLayer, request.template_text));
+  }
+  if (!request.system.empty()) OLLAMA_TRY(creation.replace_text(kSystemLayer, request.system));
+  for (const std::string& text : request.license) {
+    OLLAMA_TRY(creation.add_text(kLicenseLayer, text));
+  }
+  OLLAMA_TRY(creation.set_parameters(request.parameters));
+  OLLAMA_TRY(creation.set_messages(request.messages));
+  return creation.finish(folder_->find(wanted).value_or(wanted));
+}
+
+Result<> Store::copy(std::string_view source, std::string_view destination) {
+  OLLAMA_ASSIGN(const Name target, Name::parse(destination));
+  OLLAMA_ASSIGN(const Model model, folder_->resolve(source));
+  const Name name = folder_->find(target).value_or(target);
+  if (model.bundled) {
+    // There is no manifest to copy: the model becomes one of the user's.
+    Creation creation(*folder_, {});
+    OLLAMA_TRY(creation.take_model(std::string(source)));
+    return creation.finish(name);
+  }
+  if (model.name == name) return {};
+  OLLAMA_ASSIGN(const std::string text, folder_->manifest_text(model.name));
+  OLLAMA_ASSIGN(const Manifest manifest, parse_manifest(text));
+  return folder_->commit(name, manifest);
+}
+
+}  // namespace ollama::store

@@ -1,0 +1,46 @@
+// Internal to store: files that appear complete and synced, or not at all.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+#include "base/unique_fd.h"
+
+namespace ollama::store {
+
+// What interrupted writes leave begins with this, in the folder of the file they were to become.
+inline constexpr std::string_view kTemporaryPrefix = ".tmp-";
+
+// A file without a name yet, in the folder where it will get one. Gone when it is not published.
+class TemporaryFile {
+ public:
+  // Makes the folder if need be.
+  static Result<TemporaryFile> create(const std::filesystem::path& folder);
+  TemporaryFile(TemporaryFile&& other) noexcept;
+  TemporaryFile& operator=(TemporaryFile&& other) noexcept;
+  ~TemporaryFile();
+
+  int fd() const { return fd_.get(); }
+  Result<> write(std::span<const std::byte> bytes);
+  // Syncs it and gives it its name, which replaces a file of that name.
+  Result<> publish(const std::filesystem::path& target);
+
+ private:
+  TemporaryFile() = default;
+  void discard();
+
+  UniqueFd fd_;
+  std::filesystem::path path_;  // empty once published
+};
+
+// At most `limit` bytes: longer files are kCorrupt, and so is what is no regular file.
+Result<std::string> read_file(const std::filesystem::path& path, std::size_t limit);
+Result<> write_file(const std::filesystem::path& path, std::string_view bytes);
+Result<> make_folder(const std::filesystem::path& folder);
+
+}  // namespace ollama::store

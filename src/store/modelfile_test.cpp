@@ -1,0 +1,189 @@
+#include "store/modelfile.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include <fstream>
+
+namespace ollama::store {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+std::vector<Command> commands_of(std::string_view text) {
+  const auto modelfile = parse_modelfile(text);
+  if (!modelfile) ADD_FAILURE() << text << ": " << modelfile.error().message();
+  return modelfile ? modelfile->commands : std::vector<Command>();
+}
+
+std::string error_of(std::string_view text) {
+  const auto modelfile = parse_modelfile(text);
+  return modelfile ? "(no error)" : std::string(modelfile.error().message());
+}
+
+TEST(Modelfile, ReadsEveryCommand) {
+  EXPECT_THAT(
+      commands_of("# a comment\n"
+                  "FROM llama3\n"
+                  "\n"
+                  "  parameter temperature 0.7\n"
+                  "PARAMETER stop <|im_end|>\n"
+                  "TEMPLATE {{ .Prompt }}\n"
+                  "SYSTEM You are   kind. # not a comment\n"
+                  "ADAPTER ./a.gguf\n"
+                  "LICENSE MIT\n"
+                  "MESSAGE user Hello there\n"
+                  "RENDERER qwen3\n"
+                  "PARSER qwen3\n"
+                  "REQUIRES 0.14.0"),
+      ElementsAre(Command{"from", "", "llama3"}, Command{"parameter", "temperature", "0.7"},
+                  Command{"parameter", "stop", "<|im_end|>"},
+                  Command{"template", "", "{{ .Prompt }}"},
+                  Command{"system", "", "You are   kind. # not a comment"},
+                  Command{"adapter", "", "./a.gguf"}, Command{"license", "", "MIT"},
+                  Command{"message", "user", "Hello there"}, Command{"renderer", "", "qwen3"},
+                  Command{"parser", "", "qwen3"}, Command{"requires", "", "0.14.0"}));
+}
+
+TEST(Modelfile, Quotes) {
+  EXPECT_THAT(
+      commands_of("FROM \"a b\"\nSYSTEM \"\"\"\nline 1\n\"quoted\"\nline 3\"\"\"\n"
+                  "TEMPLATE \"\"\"one line\"\"\"\n"
+                  "MESSAGE user \"two\nlines\"\nLICENSE say \"hi\"\n"),
+      ElementsAre(Command{"from", "", "a b"}, Command{"system", "", "\nline 1\n\"quoted\"\nline 3"},
+                  Command{"template", "", "one line"}, Command{"message", "user", "two\nlines"},
+                  Command{"license", "", "say \"hi\""}));
+  EXPECT_THAT(commands_of("FROM a\nSYSTEM \"\"\nTEMPLATE \"\"\"\"\"\"\n"),
+              ElementsAre(Command{"from", "", "a"}, Command{"system", "", ""},
+                          Command{"template", "", ""}));
+}
+
+TEST(Modelfile, LineEndsOfWindowsAndMarks) {
+  EXPECT_THAT(commands_of("\xef\xbb\xbf"
+                          "FROM a\r\nSYSTEM \"\"\"x\r\ny\"\"\"\r\nLICENSE z\r\n"),
+              ElementsAre(Command{"from", "", "a"}, Command{"system", "", "x\r\ny"},
+                          Command{"license", "", "z"}));
+}
+
+TEST(Modelfile, ErrorsNameTheLine) {
+  EXPECT_EQ(error_of(""), "no FROM line");
+  EXPECT_EQ(error_of("# nothing\n"), "no FROM line");
+  EXPECT_EQ(error_of("SYSTEM x\n"), "no FROM line");
+  EXPECT_THAT(error_of("FROM a\n\nFROB x\n"), HasSubstr("(line 3): command must be one of"));
+  EXPECT_THAT(error_of("FROM a\nPARAMETER\n"), HasSubstr("(line 2)"));
+  EXPECT_THAT(error_of("FROM a\nPARAMETER top_k\n"), HasSubstr("(line 2)"));
+  EXPECT_THAT(error_of("FROM a\nPARAMETER top_k  \n"), HasSubstr("(line 2)"));
+  EXPECT_THAT(error_of("FROM a\nPARAMETER top-k 1\n"), HasSubstr("(line 2)"));
+  EXPECT_THAT(error_of("FROM\n"), HasSubstr("(line 1)"));
+  EXPECT_THAT(error_of("FROM \n"), HasSubstr("(line 1)"));
+  EXPECT_THAT(error_of("FROM"), HasSubstr("(line 1)"));
+  EXPECT_THAT(error_of("FR0M a\n"), HasSubstr("(line 1)"));
+  EXPECT_THAT(error_of("FROM a\nMESSAGE robot hi\n"), HasSubstr("(line 2): message role must be"));
+  EXPECT_THAT(error_of("FROM a\r\n\r\nSYSTEM \"\"\"x\n\ny\n"),
+              HasSubstr("(line 3): the quotes that begin here are never closed"));
+  EXPECT_THAT(error_of("FROM a\nSYSTEM \"x\n"), HasSubstr("(line 2)"));
+  EXPECT_THAT(error_of("\xff\xfe"
+                       "F\0R\0"),
+              HasSubstr("UTF-8"));
+}
+
+// What show prints, create must read as the same model.
+TEST(Modelfile, WhatWasReadIsWrittenAndReadTheSame) {
+  const auto piece = rc::gen::element<std::string>("FROM a\n", "SYSTEM ", "PARAMETER stop ",
+                                                   "\"\"\"", "\"", "\n", "\r\n", " ", "\t", "x",
+                                                   "#", "LICENSE ", "MESSAGE user ", "é", "\x01");
+  ASSERT_TRUE(rc::check([&] {
+    const auto pieces = *rc::gen::container<std::vector<std::string>>(piece);
+    std::string text = "FROM a\n";
+    for (const std::string& part : pieces) text += part;
+    const auto first = parse_modelfile(text);
+    if (!first) {
+      RC_ASSERT(first.error().code() == ErrorCode::kInvalidArgument);
+      return;
+    }
+    const auto again = parse_modelfile(to_text(*first));
+    RC_ASSERT(again.has_value());
+    RC_ASSERT(again->commands == first->commands);
+  }));
+}
+
+TEST(Modelfile, ArbitraryBytesNeverBreakTheParser) {
+  ASSERT_TRUE(rc::check([](const std::string& bytes) { (void)parse_modelfile(bytes); }));
+}
+
+// Reading must be linear: this would take hours otherwise.
+TEST(Modelfile, LongQuotesOfLineEnds) {
+  const std::string ends(4'000'000, '\n');
+  EXPECT_EQ(commands_of("FROM a\nSYSTEM \"\"\"\"" + ends + "\"\"\"").back().value, "\"" + ends);
+  EXPECT_THAT(error_of("FROM a\nSYSTEM \"\"\"" + ends), HasSubstr("(line 2)"));
+}
+
+class PlanTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ =
+        std::filesystem::path(testing::TempDir()) /
+        ("plan_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
+    std::filesystem::create_directories(folder_);
+    std::ofstream(folder_ / "m.gguf") << "x";
+    std::ofstream(folder_ / "plain") << "x";
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  Result<CreatePlan> plan(std::string_view text) {
+    return plan_create(Modelfile{commands_of(text)}, folder_, folder_);
+  }
+
+  std::filesystem::path folder_;
+};
+
+TEST_F(PlanTest, FilesAndNames) {
+  EXPECT_THAT(plan("FROM ./m.gguf\n")->model_files, ElementsAre(folder_ / "./m.gguf"));
+  EXPECT_THAT(plan("FROM m.gguf\n")->model_files, ElementsAre(folder_ / "m.gguf"));
+  EXPECT_THAT(plan("FROM plain\n")->model_files, ElementsAre(folder_ / "plain"));
+  EXPECT_THAT(plan("FROM ~/m.gguf\n")->model_files, ElementsAre(folder_ / "m.gguf"));
+  EXPECT_EQ(plan("FROM llama3:8b\n")->request.from, "llama3:8b");
+  EXPECT_THAT(plan("FROM llama3:8b\n")->model_files, IsEmpty());
+  EXPECT_THAT(plan("FROM a\nADAPTER m.gguf\n")->adapter_files, ElementsAre(folder_ / "m.gguf"));
+}
+
+TEST_F(PlanTest, MissingFilesNameTheLine) {
+  for (const char* text :
+       {"\nFROM ./other.gguf\n", "\nFROM other.gguf\n", "\nFROM /no/such/file\n", "\nFROM .\n"}) {
+    const auto result = plan(text);
+    ASSERT_FALSE(result) << text;
+    EXPECT_THAT(std::string(result.error().message()), HasSubstr("(line 2)"));
+  }
+  EXPECT_FALSE(plan("FROM a\nADAPTER ./none.gguf\n"));
+}
+
+TEST_F(PlanTest, TextsAndParameters) {
+  const auto result = plan(
+      "FROM a\nPARAMETER temperature 0.5\nPARAMETER stop a\nPARAMETER stop b\nPARAMETER mirostat "
+      "1\n"
+      "PARAMETER temperature 0.7\nLICENSE one\nLICENSE two\nMESSAGE system s\nMESSAGE assistant t\n"
+      "TEMPLATE t\nSYSTEM y\nREQUIRES 0.1.0\n");
+  ASSERT_TRUE(result) << result.error().message();
+  EXPECT_EQ(api::to_string(result->request.parameters), R"({"temperature":0.7,"stop":["a","b"]})");
+  EXPECT_THAT(result->request.license, ElementsAre("one", "two"));
+  ASSERT_EQ(result->request.messages.size(), 2U);
+  EXPECT_EQ(result->request.messages[1].content, "t");
+  EXPECT_EQ(result->request.template_text, "t");
+  EXPECT_EQ(result->request.system, "y");
+  EXPECT_EQ(result->request.requires_version, "0.1.0");
+}
+
+TEST_F(PlanTest, BadParametersNameTheLine) {
+  const auto unknown = plan("FROM a\n\nPARAMETER frob 1\n");
+  ASSERT_FALSE(unknown);
+  EXPECT_EQ(unknown.error().message(), "(line 3): unknown parameter 'frob'");
+  const auto bad = plan("FROM a\nPARAMETER top_k many\n");
+  ASSERT_FALSE(bad);
+  EXPECT_EQ(bad.error().message(), "(line 2): invalid int value [many]");
+}
+
+}  // namespace
+}  // namespace ollama::store

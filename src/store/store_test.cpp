@@ -1,0 +1,650 @@
+#include "store/store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <format>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "gguf/writer.h"
+#include "store/modelfile.h"
+
+namespace ollama::store {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using testing::UnorderedElementsAre;
+
+std::string read(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+void write(const fs::path& path, std::string_view text) {
+  fs::create_directories(path.parent_path());
+  std::ofstream(path, std::ios::binary) << text;
+}
+std::string message_of(const auto& result) {
+  return result ? "(no error)" : std::string(result.error().message());
+}
+ErrorCode code_of(const auto& result) {
+  return result ? ErrorCode::kInternal : result.error().code();
+}
+
+class StoreTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(testing::TempDir()) /
+              std::format("store_{}_{}", ::getpid(),
+                          testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::remove_all(folder_);
+    models_ = folder_ / "models";
+    store_ = std::make_unique<Store>(
+        Store::Options{models_, fs::path(OLLAMA_SOURCE_DIR) / "models", true});
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  // A small model file; `seed` makes its bytes, and so its digest, differ.
+  fs::path make_gguf(const std::string& name, std::uint32_t seed = 0,
+                     std::string_view architecture = "llama", std::string_view type = "") {
+    const fs::path path = folder_ / name;
+    fs::create_directories(folder_);
+    gguf::Writer writer;
+    writer.set_string("general.architecture", architecture);
+    if (!type.empty()) writer.set_string("general.type", type);
+    writer.set_u32("test.seed", seed);
+    writer.set_u32("general.file_type", 1);
+    writer.set_u32(std::string(architecture) + ".context_length", 64);
+    writer.set_strings("tokenizer.ggml.tokens", {"a", "b", "c", "d", "e", "f"});
+    const std::array<std::int64_t, 2> shape{32, 2};
+    const auto index = writer.add_tensor("token_embd.weight", GGML_TYPE_F16, shape);
+    EXPECT_TRUE(index);
+    EXPECT_TRUE(writer.begin(path));
+    const std::vector<std::byte> bytes(writer.tensor_size(*index));
+    EXPECT_TRUE(writer.write(*index, 0, bytes));
+    EXPECT_TRUE(writer.finish());
+    return path;
+  }
+
+  // A request to create `name` from a model file.
+  api::CreateRequest request_from(const fs::path& file, const std::string& name) {
+    const auto digest = store_->import_file(file);
+    EXPECT_TRUE(digest) << message_of(digest);
+    api::CreateRequest request;
+    request.model = name;
+    request.files = {{file.filename().string(), digest->text()}};
+    return request;
+  }
+  void create(const std::string& name, std::uint32_t seed = 0, const std::string& system = "") {
+    api::CreateRequest request = request_from(make_gguf("m.gguf", seed), name);
+    request.system = system;
+    const auto result = store_->create(request);
+    ASSERT_TRUE(result) << message_of(result);
+  }
+
+  std::vector<std::string> listed() {
+    std::vector<std::string> names;
+    const auto list = store_->list().value();
+    for (const auto& model : list.models) names.push_back(model.name);
+    return names;
+  }
+  std::vector<std::string> blobs() {
+    std::vector<std::string> names;
+    if (!fs::exists(models_ / "blobs")) return names;
+    for (const auto& entry : fs::directory_iterator(models_ / "blobs")) {
+      names.push_back(entry.path().filename().string());
+    }
+    return names;
+  }
+  fs::path manifest_of(const std::string& model, const std::string& tag = "latest") {
+    return models_ / "manifests" / "registry.ollama.ai" / "library" / model / tag;
+  }
+
+  fs::path folder_;
+  fs::path models_;
+  std::unique_ptr<Store> store_;
+};
+
+// ---- the bundled model -------------------------------------------------------------------------
+
+TEST_F(StoreTest, TheBundledModelNeedsNoSetUp) {
+  const auto model = store_->resolve("stories260k");
+  ASSERT_TRUE(model) << message_of(model);
+  EXPECT_TRUE(model->bundled);
+  EXPECT_EQ(model->template_text, "{{ .Prompt }}");
+  EXPECT_EQ(model->options.temperature, 0.0F);
+  EXPECT_EQ(model->options.num_predict, 256);
+  EXPECT_EQ(model->config.model_family, "llama");
+  EXPECT_EQ(model->config.file_type, "F16");
+  EXPECT_EQ(model->digest, digest_of(read(model->weights)).hex());
+  EXPECT_TRUE(store_->resolve("Stories260K:latest"));
+  EXPECT_FALSE(store_->resolve("stories260k:other"));
+  EXPECT_THAT(listed(), ElementsAre("stories260k:latest"));
+  EXPECT_FALSE(fs::exists(models_)) << "reading must not write";
+
+  api::ShowRequest request;
+  request.model = "stories260k";
+  const auto show = store_->show(request);
+  ASSERT_TRUE(show) << message_of(show);
+  EXPECT_EQ(show->details.parameter_size, "260K");
+  EXPECT_EQ(show->model_info.at("llama.context_length").as_int64(), 512);
+  EXPECT_THAT(show->capabilities, ElementsAre("completion"));
+}
+
+TEST_F(StoreTest, TheBundledModelCannotBeRemoved) {
+  const auto result = store_->remove("stories260k");
+  EXPECT_EQ(code_of(result), ErrorCode::kInvalidArgument);
+  EXPECT_THAT(message_of(result), HasSubstr("cannot be removed"));
+}
+
+TEST_F(StoreTest, AUsersModelShadowsTheBundledOne) {
+  create("stories260k");
+  EXPECT_FALSE(store_->resolve("stories260k")->bundled);
+  EXPECT_THAT(listed(), ElementsAre("stories260k:latest"));
+  ASSERT_TRUE(store_->remove("stories260k"));
+  EXPECT_TRUE(store_->resolve("stories260k")->bundled);
+}
+
+TEST_F(StoreTest, TheBundledModelCanBeCopiedAndBuiltUpon) {
+  ASSERT_TRUE(store_->copy("stories260k", "mine"));
+  const auto copy = store_->resolve("mine");
+  ASSERT_TRUE(copy) << message_of(copy);
+  EXPECT_FALSE(copy->bundled);
+  EXPECT_EQ(copy->template_text, "{{ .Prompt }}");
+  EXPECT_EQ(copy->options.num_predict, 256);
+  EXPECT_EQ(read(copy->weights), read(store_->resolve("stories260k")->weights));
+
+  api::CreateRequest request;
+  request.model = "hot";
+  request.from = "stories260k";
+  request.parameters = {{"temperature", 0.7}};
+  ASSERT_TRUE(store_->create(request));
+  const auto hot = store_->resolve("hot");
+  ASSERT_TRUE(hot) << message_of(hot);
+  EXPECT_EQ(hot->options.temperature, 0.7F);
+  EXPECT_EQ(hot->options.num_predict, 256);
+  EXPECT_EQ(hot->parent_model, "stories260k:latest");
+}
+
+TEST_F(StoreTest, WithoutItsFileTheBundledModelIsNotThere) {
+  const Store bare({models_, folder_ / "nowhere", true});
+  EXPECT_EQ(message_of(bare.resolve("stories260k")), "model 'stories260k' not found");
+  EXPECT_THAT(bare.list()->models, IsEmpty());
+  const Store none({models_, {}, true});
+  EXPECT_EQ(code_of(none.resolve("stories260k")), ErrorCode::kNotFound);
+}
+
+// ---- creating ----------------------------------------------------------------------------------
+
+TEST_F(StoreTest, CreateWritesOllamasLayout) {
+  const fs::path file = make_gguf("m.gguf");
+  api::CreateRequest request = request_from(file, "m:tag");
+  request.template_text = "T {{ .Prompt }}";
+  request.system = "S";
+  request.license = {"L"};
+  request.parameters = {{"top_k", 5}, {"stop", {"<|end|>"}}};
+  api::Message message;
+  message.role = "user";
+  message.content = "hi";
+  request.messages = {message};
+  request.requires_version = "0.14.0";
+  std::vector<std::string> statuses;
+  const auto result = store_->create(request, [&](const api::ProgressResponse& progress) {
+    statuses.push_back(progress.status);
+    return true;
+  });
+  ASSERT_TRUE(result) << message_of(result);
+  EXPECT_EQ(statuses.front(), "parsing GGUF");
+  EXPECT_THAT(statuses, Contains("using existing layer " + digest_of(read(file)).text()));
+  EXPECT_THAT(statuses, Contains("creating new layer " + digest_of("S").text()));
+  EXPECT_EQ(statuses[statuses.size() - 2], "writing manifest");
+  EXPECT_EQ(statuses.back(), "success");
+
+  // The parameters' bytes are those of Ollama, so that equal models share the blob.
+  const std::string params = "{\"stop\":[\"\\u003c|end|\\u003e\"],\"top_k\":5}\n";
+  const auto manifest = parse_manifest(read(manifest_of("m", "tag")));
+  ASSERT_TRUE(manifest) << message_of(manifest);
+  std::vector<std::pair<std::string, std::string>> layers;
+  for (const Layer& layer : manifest->layers) {
+    layers.emplace_back(layer.media_type, layer.digest.text());
+    EXPECT_EQ(fs::file_size(models_ / "blobs" / layer.digest.file_name()), layer.size);
+    EXPECT_EQ(digest_of(read(models_ / "blobs" / layer.digest.file_name())), layer.digest);
+  }
+  EXPECT_THAT(
+      layers,
+      ElementsAre(std::pair(std::string(kModelLayer), digest_of(read(file)).text()),
+                  std::pair(std::string(kTemplateLayer), digest_of("T {{ .Prompt }}").text()),
+                  std::pair(std::string(kSystemLayer), digest_of("S").text()),
+                  std::pair(std::string(kLicenseLayer), digest_of("L").text()),
+                  std::pair(std::string(kParamsLayer), digest_of(params).text()),
+                  std::pair(std::string(kMessagesLayer),
+                            digest_of("[{\"role\":\"user\",\"content\":\"hi\"}]\n").text())));
+  EXPECT_EQ(manifest->config.media_type, kConfigType);
+
+  const auto model = store_->resolve("m:tag");
+  ASSERT_TRUE(model) << message_of(model);
+  EXPECT_EQ(model->weights, models_ / "blobs" / digest_of(read(file)).file_name());
+  EXPECT_EQ(model->template_text, "T {{ .Prompt }}");
+  EXPECT_EQ(model->system, "S");
+  EXPECT_THAT(model->license, ElementsAre("L"));
+  EXPECT_EQ(model->options.top_k, 5);
+  ASSERT_EQ(model->messages.size(), 1U);
+  EXPECT_EQ(model->messages[0].content, "hi");
+  EXPECT_EQ(model->config.requires_version, "0.14.0");
+  EXPECT_EQ(model->config.model_format, "gguf");
+  EXPECT_THAT(model->config.model_families, ElementsAre("llama"));
+  EXPECT_EQ(model->digest, digest_of(read(manifest_of("m", "tag"))).hex());
+  EXPECT_EQ(model->size, manifest->total_size());
+}
+
+TEST_F(StoreTest, CreateFromAModelKeepsWhatIsNotReplaced) {
+  api::CreateRequest base = request_from(make_gguf("m.gguf"), "base");
+  base.template_text = "T";
+  base.system = "old";
+  base.parameters = {{"top_k", 5}, {"seed", 1}};
+  ASSERT_TRUE(store_->create(base));
+  api::CreateRequest request;
+  request.model = "derived";
+  request.from = "base";
+  request.system = "new";
+  request.parameters = {{"seed", 2}};
+  ASSERT_TRUE(store_->create(request));
+  const auto model = store_->resolve("derived");
+  ASSERT_TRUE(model);
+  EXPECT_EQ(model->template_text, "T");
+  EXPECT_EQ(model->system, "new");
+  EXPECT_EQ(model->options.top_k, 5);
+  EXPECT_EQ(model->options.seed, 2);
+  EXPECT_EQ(model->parent_model, "base:latest");
+  EXPECT_EQ(store_->resolve("base")->system, "old");
+}
+
+TEST_F(StoreTest, CreateRefusesBadRequests) {
+  api::CreateRequest good = request_from(make_gguf("m.gguf"), "m");
+  const auto refused = [&](auto&& change) {
+    api::CreateRequest request = good;
+    change(request);
+    const auto result = store_->create(request);
+    EXPECT_FALSE(result);
+    EXPECT_FALSE(fs::exists(manifest_of("m"))) << "a refused model must not appear";
+    return message_of(result);
+  };
+  EXPECT_THAT(refused([](auto& r) { r.model = "../evil"; }), HasSubstr("invalid model name"));
+  EXPECT_THAT(refused([](auto& r) { r.files.clear(); }), HasSubstr("neither"));
+  EXPECT_THAT(refused([](auto& r) { r.files[0].digest = "sha256:../../etc/passwd"; }),
+              HasSubstr("invalid digest"));
+  EXPECT_THAT(refused([](auto& r) { r.files[0].digest = digest_of("no").text(); }),
+              HasSubstr("not found"));
+  EXPECT_THAT(refused([](auto& r) { r.files.push_back(r.files[0]); }), HasSubstr("one file"));
+  EXPECT_THAT(refused([](auto& r) { r.from = "missing"; }), HasSubstr("model 'missing' not found"));
+  EXPECT_THAT(refused([](auto& r) { r.parameters = {{"top_k", "x"}}; }),
+              HasSubstr("option \"top_k\" must be of type integer"));
+  EXPECT_THAT(refused([](auto& r) { r.quantize = "q4_0"; }), HasSubstr("not supported"));
+  EXPECT_THAT(refused([](auto& r) { r.system = std::string(std::size_t{17} << 20, 'x'); }),
+              HasSubstr("too many"));
+  const auto text = store_->import_file([&] {
+    write(folder_ / "model.safetensors", "not a gguf file");
+    return folder_ / "model.safetensors";
+  }());
+  ASSERT_TRUE(text);
+  EXPECT_THAT(refused([&](auto& r) { r.files[0] = {"model.safetensors", text->text()}; }),
+              HasSubstr("model.safetensors: only GGUF"));
+  const auto adapter = store_->import_file(make_gguf("a.gguf", 9, "llama", "adapter"));
+  ASSERT_TRUE(adapter);
+  EXPECT_THAT(refused([&](auto& r) { r.files[0] = {"a.gguf", adapter->text()}; }),
+              HasSubstr("weights"));
+}
+
+TEST_F(StoreTest, ProjectorsAndAdaptersAreKnownByTheirMetadata) {
+  api::CreateRequest request = request_from(make_gguf("m.gguf"), "m");
+  const auto projector = store_->import_file(make_gguf("p.gguf", 1, "clip"));
+  const auto adapter = store_->import_file(make_gguf("a.gguf", 2, "llama", "adapter"));
+  request.files.insert(request.files.begin(), {"p.gguf", projector->text()});
+  request.adapters = {{"a.gguf", adapter->text()}};
+  ASSERT_TRUE(store_->create(request));
+  const auto model = store_->resolve("m");
+  ASSERT_TRUE(model) << message_of(model);
+  EXPECT_EQ(model->projectors.size(), 1U);
+  EXPECT_EQ(model->adapters.size(), 1U);
+  EXPECT_THAT(model->config.model_families, ElementsAre("llama", "clip"));
+  EXPECT_THAT(store_->capabilities(*model).value(), ElementsAre("completion", "vision"));
+}
+
+TEST_F(StoreTest, ACancelledCreateLeavesNoModel) {
+  const api::CreateRequest request = request_from(make_gguf("m.gguf"), "m");
+  const auto result = store_->create(request, [](const api::ProgressResponse& progress) {
+    return progress.status != "writing manifest";
+  });
+  EXPECT_EQ(code_of(result), ErrorCode::kCancelled);
+  EXPECT_FALSE(fs::exists(manifest_of("m")));
+}
+
+TEST_F(StoreTest, ReplacingAModelDropsWhatOnlyItUsed) {
+  create("m", 1, "first");
+  create("other", 1, "shared");
+  create("m", 2, "second");
+  EXPECT_THAT(blobs(), Not(Contains(digest_of("first").file_name())));
+  EXPECT_THAT(blobs(), Contains(digest_of("second").file_name()));
+  EXPECT_TRUE(store_->resolve("other")) << "the old weights are still other's";
+
+  const Store keeping({models_, {}, false});
+  EXPECT_TRUE(store_->resolve("m"));
+}
+
+// ---- listing, copying, removing ----------------------------------------------------------------
+
+TEST_F(StoreTest, ListIsSortedAndLeavesOutDamagedModels) {
+  create("b");
+  create("a");
+  create("broken");
+  write(manifest_of("broken"), "{");
+  write(manifest_of("nameless", "..tag"), "{}");
+  write(models_ / "manifests" / ".DS_Store", "x");
+  const auto names = listed();
+  EXPECT_THAT(names, UnorderedElementsAre("a:latest", "b:latest", "stories260k:latest"));
+  const auto models = store_->list()->models;
+  EXPECT_TRUE(std::ranges::is_sorted(models, std::greater_equal<>(), &api::ListModel::modified_at));
+  for (const auto& model : models) EXPECT_EQ(model.digest.size(), 64U);
+}
+
+TEST_F(StoreTest, CopiesShareBlobs) {
+  create("m", 1, "S");
+  const auto before = blobs();
+  ASSERT_TRUE(store_->copy("m", "hf.co/someone/Copy:q4"));
+  EXPECT_EQ(blobs().size(), before.size());
+  EXPECT_THAT(listed(), Contains("hf.co/someone/Copy:q4"));
+  EXPECT_TRUE(store_->copy("m", "m"));
+  EXPECT_EQ(message_of(store_->copy("none", "x")), "model 'none' not found");
+  EXPECT_THAT(message_of(store_->copy("m", "a/../b")), HasSubstr("invalid model name"));
+
+  ASSERT_TRUE(store_->remove("m"));
+  const auto copy = store_->resolve("hf.co/someone/copy:Q4");
+  ASSERT_TRUE(copy) << "its blobs went with the original: " << message_of(copy);
+  EXPECT_EQ(copy->system, "S");
+  ASSERT_TRUE(store_->remove("hf.co/someone/Copy:q4"));
+  EXPECT_THAT(blobs(), IsEmpty());
+  EXPECT_THAT(fs::exists(models_ / "manifests" / "hf.co"), false) << "empty folders stay behind";
+}
+
+TEST_F(StoreTest, RemoveKeepsBlobsThatADamagedManifestNames) {
+  create("m", 1);
+  create("broken", 1);
+  std::string text = read(manifest_of("broken"));
+  write(manifest_of("broken"), text.substr(0, text.size() - 5));
+  const auto weights = store_->resolve("m")->weights;
+  ASSERT_TRUE(store_->remove("m"));
+  EXPECT_TRUE(fs::exists(weights));
+  EXPECT_TRUE(store_->remove("broken")) << "damaged models must be removable";
+}
+
+TEST_F(StoreTest, RemoveSaysWhatIsMissing) {
+  EXPECT_EQ(message_of(store_->remove("none")), "model 'none' not found");
+  EXPECT_EQ(code_of(store_->remove("..")), ErrorCode::kInvalidArgument);
+}
+
+TEST_F(StoreTest, NamesAreFoundInAnyCase) {
+  create("Mistral");
+  EXPECT_EQ(store_->resolve("mistral")->name.display(), "Mistral:latest");
+  create("MISTRAL", 3);
+  EXPECT_THAT(listed(), UnorderedElementsAre("Mistral:latest", "stories260k:latest"));
+}
+
+// ---- show --------------------------------------------------------------------------------------
+
+TEST_F(StoreTest, ShowTellsAllThereIs) {
+  api::CreateRequest base = request_from(make_gguf("m.gguf"), "m");
+  base.template_text = "{{ if .Tools }}x{{ end }}{{ .Suffix }}{{ .Thinking }}";
+  base.system = "two\nlines";
+  base.license = {"A", "B"};
+  base.parameters = {{"temperature", 0.7}, {"stop", {"x", "y"}}};
+  ASSERT_TRUE(store_->create(base));
+  api::ShowRequest request;
+  request.model = "m";
+  const auto show = store_->show(request);
+  ASSERT_TRUE(show) << message_of(show);
+  EXPECT_EQ(show->license, "A\nB");
+  EXPECT_EQ(show->parameters,
+            "stop                           \"x\"\nstop                           \"y\"\n"
+            "temperature                    0.7");
+  EXPECT_THAT(show->capabilities, ElementsAre("completion", "tools", "insert", "thinking"));
+  EXPECT_EQ(show->model_info.at("general.parameter_count").to_number<int>(), 64);
+  EXPECT_TRUE(show->model_info.at("tokenizer.ggml.tokens").as_array().empty());
+  ASSERT_EQ(show->tensors.size(), 1U);
+  EXPECT_EQ(show->tensors[0].type, "F16");
+  EXPECT_THAT(show->tensors[0].shape, ElementsAre(32U, 2U));
+  EXPECT_EQ(show->details.family, "llama");
+  // The Modelfile makes the same model again.
+  const auto modelfile = parse_modelfile(show->modelfile);
+  ASSERT_TRUE(modelfile) << message_of(modelfile);
+  const auto plan = plan_create(*modelfile, "/");
+  ASSERT_TRUE(plan) << message_of(plan);
+  EXPECT_THAT(plan->model_files, ElementsAre(store_->resolve("m")->weights));
+  EXPECT_EQ(plan->request.system, "two\nlines");
+  EXPECT_EQ(plan->request.license, base.license);
+  EXPECT_EQ(api::to_string(plan->request.parameters), R"({"stop":["x","y"],"temperature":0.7})");
+
+  request.verbose = true;
+  EXPECT_EQ(store_->show(request)->model_info.at("tokenizer.ggml.tokens").as_array().size(), 6U);
+  request.model = "none";
+  EXPECT_EQ(message_of(store_->show(request)), "model 'none' not found");
+}
+
+TEST_F(StoreTest, EmbeddingModelsAreKnown) {
+  gguf::Writer writer;
+  writer.set_string("general.architecture", "bert");
+  writer.set_u32("bert.pooling_type", 1);
+  const std::array<std::int64_t, 1> shape{32};
+  const auto index = writer.add_tensor("x", GGML_TYPE_F32, shape);
+  fs::create_directories(folder_);
+  ASSERT_TRUE(writer.begin(folder_ / "e.gguf"));
+  ASSERT_TRUE(writer.write(*index, 0, std::vector<std::byte>(128)));
+  ASSERT_TRUE(writer.finish());
+  ASSERT_TRUE(store_->create(request_from(folder_ / "e.gguf", "e")));
+  EXPECT_THAT(store_->capabilities(*store_->resolve("e")).value(), ElementsAre("embedding"));
+}
+
+// ---- hostile folders ---------------------------------------------------------------------------
+
+TEST_F(StoreTest, DamagedModelsAreErrorsThatNameThem) {
+  create("m", 1, "S");
+  const std::string good = read(manifest_of("m"));
+  const auto broken_by = [&](std::string_view text) {
+    write(manifest_of("m"), text);
+    const auto model = store_->resolve("m");
+    EXPECT_FALSE(model) << text.substr(0, 100);
+    EXPECT_THAT(message_of(model), HasSubstr("m:latest"));
+    return message_of(model);
+  };
+  EXPECT_THAT(broken_by("not json"), HasSubstr("JSON"));
+  EXPECT_THAT(broken_by("{\"schemaVersion\":1}"), HasSubstr("schemaVersion"));
+  EXPECT_THAT(broken_by(std::string(std::size_t{5} << 20, ' ')), HasSubstr("too many"));
+  std::string text = good;
+  text.replace(text.find(digest_of("S").hex()), 64, digest_of("gone").hex());
+  EXPECT_THAT(broken_by(text), HasSubstr("not found"));
+  text = good;
+  while (text.contains("image.model")) text.replace(text.find("image.model"), 11, "image.tensor");
+  EXPECT_THAT(broken_by(text), HasSubstr("no GGUF weights"));
+  fs::remove(manifest_of("m"));
+  ASSERT_EQ(::mkfifo(manifest_of("m").c_str(), 0600), 0);
+  EXPECT_FALSE(store_->resolve("m")) << "a pipe must not hang the server";
+}
+
+TEST_F(StoreTest, UnknownLayersAreIgnored) {
+  create("m", 1, "S");
+  std::string text = read(manifest_of("m"));
+  text.replace(text.find("image.system"), 12, "image.sparkle");
+  write(manifest_of("m"), text);
+  const auto model = store_->resolve("m");
+  ASSERT_TRUE(model) << message_of(model);
+  EXPECT_EQ(model->system, "");
+}
+
+TEST_F(StoreTest, UnreadableParametersDoNotKeepAModelFromLoading) {
+  create("m");
+  auto manifest = *store_->read_manifest(*Name::parse("m"));
+  const auto with_params = [&](const std::string& text) {
+    std::istringstream stream(text);
+    EXPECT_TRUE(store_->write_blob(digest_of(text).text(), stream));
+    auto changed = manifest;
+    changed.layers.push_back({std::string(kParamsLayer), digest_of(text), text.size(), {}});
+    EXPECT_TRUE(store_->write_manifest(*Name::parse("m"), changed));
+    return store_->resolve("m");
+  };
+  const auto model = with_params(R"({"top_k":"many","min_p":0.1,"mirostat":2})");
+  ASSERT_TRUE(model) << message_of(model);
+  EXPECT_EQ(model->options.top_k, std::nullopt);
+  EXPECT_EQ(model->options.min_p, 0.1F);
+  EXPECT_THAT(message_of(with_params("[1]")), HasSubstr("parameters are damaged"));
+}
+
+TEST_F(StoreTest, LinksMayNotLeadOutOfTheFolder) {
+  create("m", 1, "S");
+  const fs::path blob = models_ / "blobs" / digest_of("S").file_name();
+  write(folder_ / "secret", "S");
+  fs::remove(blob);
+  fs::create_symlink(folder_ / "secret", blob);
+  const auto model = store_->resolve("m");
+  EXPECT_EQ(code_of(model), ErrorCode::kPermission);
+  EXPECT_EQ(store_->has_blob(digest_of("S").text()), false);
+
+  fs::remove(blob);
+  write(models_ / "blobs" / "kept", "S");
+  fs::create_symlink("kept", blob);
+  EXPECT_TRUE(store_->resolve("m")) << "a link inside the folder is fine";
+  fs::remove(blob);
+  fs::create_directory(blob);
+  EXPECT_EQ(code_of(store_->resolve("m")), ErrorCode::kCorrupt);
+}
+
+TEST_F(StoreTest, TheBlobsFolderItselfMayBeALink) {
+  fs::create_directories(folder_ / "elsewhere");
+  fs::create_directories(models_);
+  fs::create_directory_symlink(folder_ / "elsewhere", models_ / "blobs");
+  create("m");
+  EXPECT_TRUE(store_->resolve("m"));
+}
+
+// ---- blobs -------------------------------------------------------------------------------------
+
+TEST_F(StoreTest, BlobsAppearOnlyWhenTheyAreRight) {
+  const std::string digest = digest_of("hello").text();
+  EXPECT_EQ(store_->has_blob(digest), false);
+  std::istringstream wrong("goodbye");
+  const auto refused = store_->write_blob(digest, wrong);
+  EXPECT_EQ(code_of(refused), ErrorCode::kInvalidArgument);
+  EXPECT_THAT(message_of(refused), HasSubstr("digest mismatch"));
+  EXPECT_THAT(blobs(), IsEmpty()) << "wrong bytes stay behind";
+
+  std::istringstream right("hello");
+  EXPECT_EQ(store_->write_blob(digest, right), true);
+  EXPECT_EQ(store_->has_blob(digest), true);
+  std::istringstream again("hello");
+  EXPECT_EQ(store_->write_blob(digest, again), false);
+  EXPECT_EQ(read(*store_->blob_path(digest_of("hello"))), "hello");
+  EXPECT_FALSE(store_->has_blob("sha256:xyz"));
+  EXPECT_FALSE(store_->has_blob("../../etc/passwd"));
+}
+
+TEST_F(StoreTest, AnUnfinishedBlobIsGone) {
+  {
+    auto writer = store_->begin_blob();
+    ASSERT_TRUE(writer) << message_of(writer);
+    ASSERT_TRUE(writer->append("half"));
+    EXPECT_EQ(writer->size(), 4U);
+    for (const std::string& name : blobs()) EXPECT_EQ(name.front(), '.');
+  }
+  EXPECT_THAT(blobs(), IsEmpty());
+}
+
+TEST_F(StoreTest, ImportedFilesAreCopies) {
+  write(folder_ / "f", std::string(3'000'000, 'x'));
+  std::uint64_t completed = 0;
+  const auto digest = store_->import_file(folder_ / "f", [&](const api::ProgressResponse& p) {
+    completed = p.completed;
+    return true;
+  });
+  ASSERT_TRUE(digest) << message_of(digest);
+  EXPECT_EQ(completed, 3'000'000U);
+  write(folder_ / "f", "changed");
+  EXPECT_EQ(digest_of(read(*store_->blob_path(*digest))), *digest);
+  EXPECT_EQ(code_of(store_->import_file(folder_ / "none")), ErrorCode::kNotFound);
+  EXPECT_FALSE(store_->import_file(folder_));
+  EXPECT_EQ(code_of(store_->import_file(folder_ / "f", [](const auto&) { return false; })),
+            ErrorCode::kCancelled);
+  EXPECT_EQ(blobs().size(), 1U) << "a cancelled import stays behind";
+}
+
+TEST_F(StoreTest, PruneRemovesWhatNothingUses) {
+  create("m", 1, "S");
+  const auto used = blobs();
+  std::istringstream stream("unused");
+  ASSERT_TRUE(store_->write_blob(digest_of("unused").text(), stream));
+  write(models_ / "blobs" / "sha256-partial", "x");
+  write(models_ / "blobs" / ".tmp-fresh", "x");
+  write(models_ / "blobs" / ".tmp-stale", "xxx");
+  fs::last_write_time(models_ / "blobs" / ".tmp-stale",
+                      fs::file_time_type::clock::now() - std::chrono::hours(2));
+  EXPECT_EQ(store_->prune(), 9U);
+  auto expected = used;
+  expected.emplace_back("sha256-partial");
+  expected.emplace_back(".tmp-fresh");
+  EXPECT_THAT(blobs(), testing::UnorderedElementsAreArray(expected));
+  EXPECT_TRUE(store_->resolve("m"));
+  const auto empty = Store({folder_ / "nothing", {}, true}).prune();
+  EXPECT_EQ(empty, 0U);
+}
+
+TEST_F(StoreTest, AReadOnlyFolderIsAnError) {
+  if (::geteuid() == 0) {
+    // Root may write anywhere; a file in the place of the folder stops it too.
+    write(models_, "a file");
+  } else {
+    fs::create_directories(models_);
+    fs::permissions(models_, fs::perms::owner_read | fs::perms::owner_exec);
+  }
+  EXPECT_FALSE(store_->begin_blob());
+  EXPECT_FALSE(store_->copy("stories260k", "x"));
+  EXPECT_TRUE(store_->resolve("stories260k")) << "reading still works";
+  if (::geteuid() != 0) fs::permissions(models_, fs::perms::owner_all);
+}
+
+// Models that share weights come and go at once: none of those that are there may miss a blob.
+TEST_F(StoreTest, CreatingAndRemovingAtOnceKeepsModelsWhole) {
+  const api::CreateRequest base = request_from(make_gguf("m.gguf"), "base");
+  ASSERT_TRUE(store_->create(base));
+  std::atomic<int> failures = 0;
+  const auto work = [&](const std::string& name) {
+    for (int i = 0; i < 25; ++i) {
+      api::CreateRequest request;
+      request.model = name;
+      request.from = "base";
+      request.system = "shared";
+      if (!store_->create(request) || !store_->resolve(name) || !store_->remove(name)) ++failures;
+    }
+  };
+  {
+    const std::jthread one(work, "one");
+    const std::jthread two(work, "two");
+    const std::jthread three(work, "three");
+  }
+  EXPECT_EQ(failures, 0);
+  EXPECT_TRUE(store_->resolve("base"));
+}
+
+TEST_F(StoreTest, TheBundledFolderIsBesideTheExecutable) {
+  const fs::path folder = Store::default_bundled_directory();
+  EXPECT_TRUE(folder.is_absolute());
+  EXPECT_TRUE(folder.string().ends_with("/share/ollama.cpp/models")) << folder;
+}
+
+}  // namespace
+}  // namespace ollama::store
