@@ -51,13 +51,13 @@ class Prompt {
 
  private:
   LineEditor::Input read() {
-    if (input_.continues()) return editor_->read("... ", pasted_ ? "Press Enter to send" : "");
+    if (input_.in_block()) return editor_->read("... ", "");
+    if (input_.continues()) return editor_->read("... ", "Press Enter to send");
     return editor_->read(">>> ", "Send a message (/? for help)");
   }
 
   // false: the user leaves.
   bool handle(PromptInput::Event event) {
-    pasted_ = event.kind == PromptInput::Kind::kMore;
     switch (event.kind) {
       case PromptInput::Kind::kNothing:
       case PromptInput::Kind::kMore:
@@ -125,7 +125,6 @@ class Prompt {
   History history_;
   std::unique_ptr<LineEditor> editor_;
   PromptInput input_;
-  bool pasted_ = false;
 };
 
 }  // namespace

@@ -30,8 +30,9 @@ class PromptInput {
   // `/set system` and what follows it: at once, or as a block when it begins with """.
   Event begin_system(std::string_view text);
 
-  // Text is waiting for its end.
-  bool continues() const { return block_ != Block::kNone || !text_.empty(); }
+  // Text is waiting for its end: for """, or, after a paste, for Enter.
+  bool continues() const { return in_block() || !text_.empty(); }
+  bool in_block() const { return block_ != Block::kNone; }
   // Ctrl-C: forgets what was typed so far.
   void reset();
 

@@ -1,0 +1,52 @@
+// `ollama bench`: how fast a model reads and writes.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/types.h"
+#include "base/error.h"
+#include "engine/engine.h"
+
+namespace ollama::cmd {
+
+struct BenchOptions {
+  std::string model;           // as the user named it
+  std::filesystem::path path;  // its file
+  std::uint32_t n_prompt = 512;
+  std::uint32_t n_gen = 64;
+  std::uint32_t depth = 0;  // tokens that are in the cache before the clock starts
+  std::uint32_t parallel = 1;
+  std::uint32_t repetitions = 5;
+  std::uint64_t seed = 1;
+  engine::LoadOptions load;
+};
+
+// Tokens a second, over the repetitions; summed over the streams.
+struct Rates {
+  double median = 0;
+  double min = 0;
+  double max = 0;
+};
+// The rates must not be empty.
+Rates summarize(std::vector<double> rates);
+
+struct BenchResult {
+  std::string type;  // "Q4_K_M"
+  std::uint32_t threads = 0;
+  std::optional<Rates> prompt;      // without prompt tokens: none
+  std::optional<Rates> generation;  // without tokens to generate: none
+};
+
+// Loads the model once, warms it up, and measures; `progress` hears what is done.
+Result<BenchResult> run_bench(const BenchOptions& options,
+                              const std::function<void(std::string_view)>& progress);
+
+api::JsonObject bench_json(const BenchOptions& options, const BenchResult& result);
+
+}  // namespace ollama::cmd

@@ -1,0 +1,108 @@
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+
+#include "cmd/commands.h"
+#include "cmd/connect.h"
+#include "cmd/progress.h"
+#include "cmd/transfer.h"
+#include "store/digest.h"
+#include "store/modelfile.h"
+
+namespace ollama::cmd {
+namespace {
+
+struct ModelfileText {
+  std::string text;
+  std::filesystem::path directory;  // what relative paths in it are relative to
+};
+
+Result<ModelfileText> read_modelfile(const Arguments& arguments) {
+  const std::string name = arguments.given("file") ? arguments.text("file") : "Modelfile";
+  std::error_code error;
+  if (name == "-") {
+    return ModelfileText{{std::istreambuf_iterator<char>(std::cin), {}},
+                         std::filesystem::current_path(error)};
+  }
+  const std::filesystem::path path = std::filesystem::absolute(name, error);
+  if (!std::filesystem::exists(path, error)) {
+    return fail(ErrorCode::kNotFound, "specified Modelfile wasn't found");
+  }
+  std::ifstream file(path, std::ios::binary);
+  if (!file || std::filesystem::is_directory(path, error)) {
+    return fail(ErrorCode::kIo, "{}: cannot be read", name);
+  }
+  return ModelfileText{{std::istreambuf_iterator<char>(file), {}}, path.parent_path()};
+}
+
+// Makes blobs of local files on the server, which may be another machine.
+Result<std::vector<api::File>> upload(api::Client& client, Progress& progress,
+                                      const std::vector<std::filesystem::path>& paths) {
+  std::vector<api::File> files;
+  for (const std::filesystem::path& path : paths) {
+    OLLAMA_ASSIGN(const store::Digest digest, store::digest_of_file(path));
+    OLLAMA_ASSIGN(const bool there, client.has_blob(digest.text()));
+    if (!there) {
+      const std::string message = "copying file " + path.filename().string();
+      OLLAMA_TRY(client.upload_blob(
+          digest.text(), path.string(), [&](const api::ProgressResponse& response) {
+            progress.bar(digest.text(), message, response.completed, response.total);
+            return true;
+          }));
+    }
+    files.push_back({.name = path.filename().string(), .digest = digest.text()});
+  }
+  return files;
+}
+
+Result<> create(api::Client& client, Progress& progress, const Arguments& arguments,
+                const ModelfileText& modelfile) {
+  progress.status("gathering model components");
+  const char* home = std::getenv("HOME");
+  OLLAMA_ASSIGN(const store::Modelfile parsed, store::parse_modelfile(modelfile.text));
+  OLLAMA_ASSIGN(store::CreatePlan plan,
+                store::plan_create(parsed, modelfile.directory, home == nullptr ? "" : home));
+  plan.request.model = arguments[0];
+  if (arguments.given("quantize")) plan.request.quantize = arguments.text("quantize");
+  OLLAMA_ASSIGN(plan.request.files, upload(client, progress, plan.model_files));
+  OLLAMA_ASSIGN(plan.request.adapters, upload(client, progress, plan.adapter_files));
+  return client.create_model(plan.request, [&](const api::ProgressResponse& response) {
+    show_progress(progress, response, "creating");
+    return true;
+  });
+}
+
+Result<int> run_create(const envconfig::Config& config, const Arguments& arguments) {
+  OLLAMA_ASSIGN(const ModelfileText modelfile, read_modelfile(arguments));
+  OLLAMA_ASSIGN(api::Client client, connect(config));
+  Progress progress;
+  const auto created = create(client, progress, arguments, modelfile);
+  progress.stop();
+  if (!created) return fail(created);
+  return 0;
+}
+
+}  // namespace
+
+Command create_command(const envconfig::Config& config) {
+  return {.name = "create",
+          .usage = "MODEL",
+          .summary = "Create a model",
+          .min_arguments = 1,
+          .max_arguments = 1,
+          .flags = {{.name = "file",
+                     .letter = 'f',
+                     .kind = FlagKind::kString,
+                     .help = "Name of the Modelfile, - for standard input (default \"Modelfile\")"},
+                    {.name = "quantize",
+                     .letter = 'q',
+                     .kind = FlagKind::kString,
+                     .help = "Quantize model to this level (e.g. q4_K_M)"}},
+          .environment = {"OLLAMA_HOST"},
+          .run = [&config](const Arguments& arguments) { return run_create(config, arguments); }};
+}
+
+}  // namespace ollama::cmd

@@ -1,0 +1,211 @@
+#include <cstdlib>
+#include <format>
+
+#include "base/log.h"
+#include "cmd/model_host.h"
+#include "gguf/file.h"
+#include "ml/dtype.h"
+#include "runner/local.h"
+
+namespace ollama::cmd {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+engine::LoadOptions load_options(const api::Options& options, const envconfig::Config& config,
+                                 const gguf::File& file) {
+  engine::LoadOptions load;
+  // More than the model's own limit is worth a warning only to those who asked for it.
+  load.context =
+      std::min(config.context_length, file.u32(".context_length").value_or(config.context_length));
+  if (options.num_ctx) load.context = static_cast<std::uint32_t>(std::max(1, *options.num_ctx));
+  if (options.num_batch) load.batch = static_cast<std::uint32_t>(std::max(1, *options.num_batch));
+  if (options.num_thread) {
+    load.threads = static_cast<std::uint32_t>(std::max(0, *options.num_thread));
+  }
+  load.gpu_layers = options.num_gpu.value_or(-1);
+  load.main_gpu = options.main_gpu.value_or(0);
+  load.use_mmap = options.use_mmap.value_or(true);
+  load.kv_type = ml::parse_dtype(config.kv_cache_type).value_or(ml::DType::kF16);
+  if (config.flash_attention) {
+    load.flash_attention =
+        *config.flash_attention ? ml::FlashAttention::kOn : ml::FlashAttention::kOff;
+  }
+  return load;
+}
+
+bool same_load(const engine::LoadOptions& a, const engine::LoadOptions& b) {
+  return a.context == b.context && a.batch == b.batch && a.threads == b.threads &&
+         a.gpu_layers == b.gpu_layers && a.main_gpu == b.main_gpu && a.use_mmap == b.use_mmap;
+}
+
+runner::Generate make_generate(const api::InferenceRequest& request, const api::Options& options) {
+  runner::Generate generate;
+  generate.template_text = request.template_text;
+  generate.shift = request.shift.value_or(true);
+  generate.truncate = request.truncate.value_or(true);
+  generate.num_predict = options.num_predict.value_or(-1);
+  generate.num_keep = options.num_keep.value_or(4);
+  generate.stop = options.stop.value_or(std::vector<std::string>{});
+  sample::Options& sampling = generate.sampling;
+  sampling.temperature = options.temperature.value_or(sampling.temperature);
+  sampling.top_k = options.top_k.value_or(sampling.top_k);
+  sampling.top_p = options.top_p.value_or(sampling.top_p);
+  sampling.min_p = options.min_p.value_or(sampling.min_p);
+  sampling.typical_p = options.typical_p.value_or(sampling.typical_p);
+  sampling.repeat_last_n = options.repeat_last_n.value_or(sampling.repeat_last_n);
+  sampling.repeat_penalty = options.repeat_penalty.value_or(sampling.repeat_penalty);
+  sampling.presence_penalty = options.presence_penalty.value_or(sampling.presence_penalty);
+  sampling.frequency_penalty = options.frequency_penalty.value_or(sampling.frequency_penalty);
+  sampling.seed = options.seed.value_or(sampling.seed);
+  return generate;
+}
+
+api::Message make_message(std::string role, std::string content) {
+  api::Message message;
+  message.role = std::move(role);
+  message.content = std::move(content);
+  return message;
+}
+
+// Serves one model file by a runner of our own.
+class FileHost final : public ModelHost {
+ public:
+  FileHost(std::filesystem::path path, const envconfig::Config& config)
+      : path_(std::move(path)), config_(config) {}
+
+  Result<api::ShowResponse> show(const api::ShowRequest& request) override {
+    OLLAMA_TRY(open());
+    api::ShowResponse model;
+    model.modelfile = std::format("FROM {}\n", path_.string());
+    model.template_text = template_;
+    model.system = request.system;
+    model.details.format = "gguf";
+    model.details.family = file_->architecture();
+    model.details.quantization_level = gguf::file_type_name(*file_);
+    model.capabilities = {"completion"};
+    api::JsonObject& info = model.model_info;
+    info["general.architecture"] = file_->architecture();
+    info["general.parameter_count"] = file_->parameter_count();
+    for (const char* key : {"context_length", "embedding_length", "block_count"}) {
+      if (const auto value = file_->u32(std::format(".{}", key))) {
+        info[std::format("{}.{}", file_->architecture(), key)] = *value;
+      }
+    }
+    return model;
+  }
+
+  Result<> load(const api::GenerateRequest& request) override {
+    OLLAMA_ASSIGN(const api::Options options, api::parse_options(request.options));
+    return prepare(options);
+  }
+
+  Result<> generate(const api::GenerateRequest& request, std::stop_token stop,
+                    const std::function<bool(const api::GenerateResponse&)>& callback) override {
+    std::vector<api::Message> messages;
+    if (!request.system.empty()) messages.push_back(make_message("system", request.system));
+    messages.push_back(make_message("user", request.prompt));
+    api::GenerateResponse response;
+    response.model = request.model;
+    OLLAMA_ASSIGN(response.metrics,
+                  answer(request, std::move(messages), stop, [&](std::string_view text) {
+                    response.response = text;
+                    return callback(response);
+                  }));
+    response.response.clear();
+    response.done = true;
+    callback(response);
+    return {};
+  }
+
+  Result<> chat(const api::ChatRequest& request, std::stop_token stop,
+                const std::function<bool(const api::ChatResponse&)>& callback) override {
+    api::ChatResponse response;
+    response.model = request.model;
+    response.message.role = "assistant";
+    OLLAMA_ASSIGN(response.metrics,
+                  answer(request, request.messages, stop, [&](std::string_view text) {
+                    response.message.content = text;
+                    return callback(response);
+                  }));
+    response.message.content.clear();
+    response.done = true;
+    callback(response);
+    return {};
+  }
+
+  Result<> create(const api::CreateRequest& /*request*/) override {
+    return fail(ErrorCode::kUnsupported,
+                "a model that runs from a file cannot be saved; `ollama create` makes one of it");
+  }
+  Result<api::EmbedResponse> embed(const api::EmbedRequest& /*request*/) override {
+    return fail(ErrorCode::kUnsupported,
+                "embeddings need a model of the server; `ollama create` makes one of a file");
+  }
+
+ private:
+  Result<> open() {
+    if (file_) return {};
+    OLLAMA_ASSIGN(auto file, gguf::File::open(path_));
+    template_ = file.string("tokenizer.chat_template").value_or("");
+    file_ = std::move(file);
+    return {};
+  }
+
+  // A runner with these options; loading can take a while.
+  Result<> prepare(const api::Options& options) {
+    OLLAMA_TRY(open());
+    const engine::LoadOptions wanted = load_options(options, config_, *file_);
+    if (runner_ && same_load(wanted, loaded_)) return {};
+    runner_.reset();
+    OLLAMA_ASSIGN(runner_, runner::LocalRunner::load({path_.string(), wanted}));
+    loaded_ = wanted;
+    return {};
+  }
+
+  Result<api::Metrics> answer(const api::InferenceRequest& request,
+                              std::vector<api::Message> messages, const std::stop_token& stop,
+                              const std::function<bool(std::string_view)>& text) {
+    const Clock::time_point begin = Clock::now();
+    OLLAMA_ASSIGN(const api::Options options, api::parse_options(request.options));
+    if (!request.format.is_null()) {
+      log::warn("--format is not followed by a model that runs from a file");
+    }
+    OLLAMA_TRY(prepare(options));
+    const Clock::time_point ready = Clock::now();
+
+    runner::Generate generate = make_generate(request, options);
+    generate.messages = std::move(messages);
+    if (generate.template_text.empty()) generate.template_text = template_;
+    OLLAMA_ASSIGN(const runner::Done done,
+                  runner_->generate(
+                      std::move(generate),
+                      [&](std::string_view piece) { return !stop.stop_requested() && text(piece); },
+                      [&] { return stop.stop_requested(); }));
+    if (stop.stop_requested()) return fail(ErrorCode::kCancelled, "cancelled");
+    api::Metrics metrics;
+    metrics.total_duration = Clock::now() - begin;
+    metrics.load_duration = ready - begin;
+    metrics.prompt_eval_count = done.stats.prompt_tokens;
+    metrics.prompt_eval_cached_count = done.stats.cached_tokens;
+    metrics.prompt_eval_duration = api::Duration(done.stats.prompt_ns);
+    metrics.eval_count = done.stats.generated_tokens;
+    metrics.eval_duration = api::Duration(done.stats.generate_ns);
+    return metrics;
+  }
+
+  std::filesystem::path path_;
+  const envconfig::Config& config_;
+  std::optional<gguf::File> file_;
+  std::string template_;
+  std::optional<runner::LocalRunner> runner_;
+  engine::LoadOptions loaded_;
+};
+
+}  // namespace
+
+std::unique_ptr<ModelHost> file_host(std::filesystem::path path, const envconfig::Config& config) {
+  return std::make_unique<FileHost>(std::move(path), config);
+}
+
+}  // namespace ollama::cmd
