@@ -1,0 +1,809 @@
+#include "server/server.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <csignal>
+#include <fstream>
+#include <thread>
+
+#include "runner/child.h"
+#include "runner/fake_engine.h"
+#include "runner/process_runner.h"
+#include "server/access.h"
+#include "server/router.h"
+#include "store/digest.h"
+
+namespace ollama::server {
+namespace {
+
+namespace json = boost::json;
+using testing::HasSubstr;
+using testing::Not;
+
+// ---- A small, blocking HTTP client
+
+struct Answer {
+  int status = 0;
+  std::string head;  // status line and headers
+  std::string body;
+  std::string header(std::string_view name) const {
+    const auto at = head.find(std::format("\r\n{}: ", name));
+    if (at == std::string::npos) return {};
+    const auto begin = at + name.size() + 4;
+    return head.substr(begin, head.find("\r\n", begin) - begin);
+  }
+  json::value json() const { return json::parse(body); }
+  std::string error() const { return std::string(json().at("error").as_string()); }
+  std::vector<json::value> lines() const {
+    std::vector<json::value> result;
+    std::string_view rest = body;
+    while (!rest.empty()) {
+      const auto end = rest.find('\n');
+      result.push_back(json::parse(json::string_view(rest.substr(0, end))));
+      rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
+    }
+    return result;
+  }
+};
+
+class Client {
+ public:
+  explicit Client(std::uint16_t port) : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const timeval patience{.tv_sec = 60, .tv_usec = 0};
+    ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    EXPECT_EQ(::connect(fd_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  }
+  void send(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t sent = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (sent <= 0) return;  // refused early; the answer says why
+      bytes.remove_prefix(static_cast<std::size_t>(sent));
+    }
+  }
+  void request(std::string_view method, std::string_view path, std::string_view body = {},
+               std::string_view headers = {}) {
+    std::string text =
+        std::format("{} {} HTTP/1.1\r\nHost: localhost\r\n{}", method, path, headers);
+    if (!body.empty()) text += std::format("Content-Length: {}\r\n", body.size());
+    send(text + "\r\n" + std::string(body));
+  }
+  Answer ask(std::string_view method, std::string_view path, std::string_view body = {},
+             std::string_view headers = {}) {
+    request(method, path, body, headers);
+    return receive(method == "HEAD");
+  }
+  Answer receive(bool no_body = false) {
+    Answer answer = receive_head();
+    if (no_body || answer.status == 204) return answer;
+    if (answer.header("Transfer-Encoding") == "chunked") {
+      while (true) {
+        const std::string chunk = receive_chunk();
+        if (chunk.empty()) return answer;
+        answer.body += chunk;
+      }
+    }
+    const std::string length = answer.header("Content-Length");
+    if (length.empty()) {
+      while (more()) {
+      }
+      answer.body = std::exchange(buffer_, {});
+      return answer;
+    }
+    while (buffer_.size() < std::stoul(length) && more()) {
+    }
+    answer.body = buffer_.substr(0, std::stoul(length));
+    buffer_.erase(0, std::stoul(length));
+    return answer;
+  }
+  Answer receive_head() {
+    Answer answer;
+    answer.head = take_until("\r\n\r\n");
+    if (answer.head.size() > 12) answer.status = std::stoi(answer.head.substr(9, 3));
+    return answer;
+  }
+  std::string receive_chunk() {
+    const std::string size = take_until("\r\n");
+    if (size.size() <= 2) return {};
+    const std::size_t bytes = std::stoul(size, nullptr, 16);
+    while (buffer_.size() < bytes + 2 && more()) {
+    }
+    std::string chunk = buffer_.substr(0, bytes);
+    buffer_.erase(0, bytes + 2);
+    return chunk;
+  }
+  // Whether the server closed the connection, with nothing more to read.
+  bool closed() { return buffer_.empty() && !more(); }
+  void shutdown_send() { ::shutdown(fd_.get(), SHUT_WR); }
+
+ private:
+  bool more() {
+    std::array<char, 65536> bytes;
+    const ssize_t got = ::recv(fd_.get(), bytes.data(), bytes.size(), 0);
+    if (got <= 0) return false;
+    buffer_.append(bytes.data(), static_cast<std::size_t>(got));
+    return true;
+  }
+  std::string take_until(std::string_view end) {
+    while (!buffer_.contains(end) && more()) {
+    }
+    const auto at = buffer_.find(end);
+    if (at == std::string::npos) return std::exchange(buffer_, {});
+    std::string taken = buffer_.substr(0, at + end.size());
+    buffer_.erase(0, at + end.size());
+    return taken;
+  }
+
+  UniqueFd fd_;
+  std::string buffer_;
+};
+
+// ---- The server, with the fake engine in child processes of this executable
+
+class ServerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    log::set_level(log::Level::kError);
+    folder_ = std::filesystem::temp_directory_path() /
+              std::format("ollama-server-test-{}-{}", getpid(), counter_++);
+    config_.host.port = 0;
+    config_.host.name = "127.0.0.1";
+    config_.models = folder_;
+    config_.origins = {"http://localhost", "http://localhost:*", "app://*"};
+  }
+  void TearDown() override {
+    stop();
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+  void start() {
+    auto server = Server::listen(
+        {.config = config_,
+         .store = {.models = folder_, .bundled = OLLAMA_SOURCE_DIR "/models", .prune = true},
+         .make_factory =
+             [](boost::asio::io_context& loop) {
+               runner::Command command;
+               command.arguments = {"server_test", "--runner-child"};
+               command.environment = runner::runner_environment(0);
+               return std::make_unique<runner::ProcessRunnerFactory>(
+                   loop, std::move(command),
+                   runner::ProcessRunnerOptions{.patience = std::chrono::milliseconds(500)});
+             },
+         .limits = limits_});
+    ASSERT_TRUE(server.has_value()) << server.error().message();
+    server_.emplace(std::move(*server));
+    port_ = server_->port();
+    thread_ = std::thread([this] { server_->run(); });
+  }
+  void stop() {
+    if (!thread_.joinable()) return;
+    server_->stop();
+    thread_.join();
+    server_.reset();
+  }
+  Answer ask(std::string_view method, std::string_view path, std::string_view body = {},
+             std::string_view headers = {}) {
+    if (!thread_.joinable()) start();
+    return Client(port_).ask(method, path, body, headers);
+  }
+  Client client() {
+    if (!thread_.joinable()) start();
+    return Client(port_);
+  }
+  // Asks until /api/ps has `count` models; the test hangs, and is ended, if it never has.
+  void wait_for_loaded(std::size_t count) {
+    while (ask("GET", "/api/ps").json().at("models").as_array().size() != count) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  }
+
+  static inline int counter_ = 0;
+  envconfig::Config config_;
+  Limits limits_;
+  std::filesystem::path folder_;
+  std::optional<Server> server_;
+  std::uint16_t port_ = 0;
+  std::thread thread_;
+};
+
+constexpr std::string_view kPrompt = R"({"model":"stories260k","prompt":"abc","stream":false})";
+
+TEST_F(ServerTest, GeneralRoutes) {
+  EXPECT_EQ(ask("GET", "/").body, "Ollama is running");
+  EXPECT_EQ(ask("GET", "/").header("Content-Type"), "text/plain; charset=utf-8");
+  EXPECT_EQ(ask("GET", "/api/version").body, R"({"version":"0.33.0"})");
+  for (const char* path : {"/", "/api/version", "/api/tags"}) {
+    const Answer head = ask("HEAD", path);
+    EXPECT_EQ(head.status, 200) << path;
+    EXPECT_EQ(head.header("Content-Length"), std::to_string(ask("GET", path).body.size())) << path;
+  }
+  const json::value tags = ask("GET", "/api/tags").json();
+  EXPECT_EQ(tags.at("models").at(0).at("name").as_string(), "stories260k:latest");
+  EXPECT_EQ(ask("GET", "/api/ps").body, R"({"models":[]})");
+}
+
+// What gin answers where there is no route: clients tell an old server from a wrong method by it.
+TEST_F(ServerTest, NoRoute) {
+  const Answer missing = ask("GET", "/nothing?x=1");
+  EXPECT_EQ(missing.status, 404);
+  EXPECT_EQ(missing.body, "404 page not found");
+  const Answer method = ask("GET", "/api/generate");
+  EXPECT_EQ(method.status, 405);
+  EXPECT_EQ(method.body, "405 method not allowed");
+  EXPECT_EQ(method.header("Allow"), "POST");
+  EXPECT_EQ(ask("GET", "/api/tags/").header("Location"), "/api/tags");
+  EXPECT_EQ(ask("GET", "/api/tags/").status, 301);
+  EXPECT_EQ(ask("POST", "/api/show/", "{}").status, 307);
+  EXPECT_EQ(ask("GET", "/api/%zz").status, 400);
+}
+
+TEST_F(ServerTest, GenerateWhole) {
+  const Answer answer = ask("POST", "/api/generate", kPrompt);
+  ASSERT_EQ(answer.status, 200) << answer.body;
+  EXPECT_EQ(answer.header("Content-Type"), "application/json; charset=utf-8");
+  const json::value body = answer.json();
+  EXPECT_EQ(body.at("model").as_string(), "stories260k");
+  EXPECT_EQ(body.at("response").as_string(), "ABC");
+  EXPECT_TRUE(body.at("done").as_bool());
+  EXPECT_EQ(body.at("done_reason").as_string(), "stop");
+  EXPECT_EQ(body.at("prompt_eval_count").as_int64(), 4);
+  EXPECT_EQ(body.at("eval_count").as_int64(), 3);
+  EXPECT_GT(body.at("eval_duration").as_int64(), 0);
+  EXPECT_GT(body.at("load_duration").as_int64(), 0);
+  EXPECT_GE(body.at("total_duration").as_int64(), body.at("load_duration").as_int64());
+  EXPECT_TRUE(body.at("created_at").as_string().ends_with("Z"));
+  EXPECT_EQ(json::serialize(body.at("context")), "[256,97,98,99,97,98,99]");
+}
+
+TEST_F(ServerTest, GenerateStreamed) {
+  const Answer answer =
+      ask("POST", "/api/generate",
+          R"({"model":"stories260k","prompt":"abc","options":{"num_predict":2,"stop":["x"]}})");
+  EXPECT_EQ(answer.header("Content-Type"), "application/x-ndjson");
+  EXPECT_EQ(answer.header("Transfer-Encoding"), "chunked");
+  const auto lines = answer.lines();
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_EQ(lines[0].at("response").as_string(), "A");
+  EXPECT_FALSE(lines[0].at("done").as_bool());
+  EXPECT_EQ(lines[1].at("response").as_string(), "B");
+  EXPECT_TRUE(lines[2].at("done").as_bool());
+  EXPECT_EQ(lines[2].at("done_reason").as_string(), "length");
+  EXPECT_EQ(lines[2].at("response").as_string(), "");
+}
+
+TEST_F(ServerTest, Chat) {
+  const std::string messages =
+      R"("messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"},)"
+      R"({"role":"user","content":"c"}])";
+  const json::value whole =
+      ask("POST", "/api/chat", R"({"model":"stories260k","stream":false,)" + messages + "}").json();
+  EXPECT_EQ(whole.at("message").at("content").as_string(), "A\nB\nC");
+  EXPECT_EQ(whole.at("message").at("role").as_string(), "assistant");
+  EXPECT_EQ(whole.at("eval_count").as_int64(), 5);
+  const auto lines =
+      ask("POST", "/api/chat", R"({"model":"stories260k",)" + messages + "}").lines();
+  ASSERT_EQ(lines.size(), 6U);
+  EXPECT_EQ(lines[0].at("message").at("content").as_string(), "A");
+  EXPECT_TRUE(lines[5].at("done").as_bool());
+}
+
+TEST_F(ServerTest, GenerateTemplatesSystemsAndContext) {
+  const json::value rendered =
+      ask("POST", "/api/generate",
+          R"({"model":"stories260k","prompt":"p","system":"s","stream":false,)"
+          R"("template":"<{{ .System }}|{{ .Prompt }}>"})")
+          .json();
+  EXPECT_EQ(rendered.at("response").as_string(), "<S|P>");
+  const json::value raw = ask("POST", "/api/generate",
+                              R"({"model":"stories260k","prompt":"x","raw":true,"stream":false})")
+                              .json();
+  EXPECT_EQ(raw.at("response").as_string(), "X");
+  EXPECT_FALSE(raw.as_object().contains("context"));
+  const json::value more =
+      ask("POST", "/api/generate",
+          R"({"model":"stories260k","prompt":"d","context":[256,97],"stream":false})")
+          .json();
+  EXPECT_EQ(more.at("response").as_string(), "AD");
+  const json::value debug =
+      ask("POST", "/api/generate",
+          R"({"model":"stories260k","prompt":"p","template":"[{{ .Prompt }}]","_debug_render_only":true})")
+          .json();
+  EXPECT_EQ(debug.at("_debug_info").at("rendered_template").as_string(), "[p]");
+}
+
+// The texts are what clients match on.
+TEST_F(ServerTest, RequestErrors) {
+  struct Case {
+    const char* path;
+    std::string body;
+    int status;
+    std::string error;
+  };
+  for (const Case& each : std::vector<Case>{
+           {"/api/generate", "", 400, "missing request body"},
+           {"/api/generate", R"({"model":"nope","prompt":"x"})", 404, "model 'nope' not found"},
+           {"/api/generate", R"({"prompt":"x"})", 404, "model '' not found"},
+           {"/api/generate", R"({"model":"a b","prompt":"x"})", 400, "invalid model name"},
+           {"/api/generate", R"({"model":"stories260k","raw":true,"system":"s","prompt":"x"})", 400,
+            "raw mode does not support template, system, or context"},
+           {"/api/generate", R"({"model":"stories260k","prompt":"x","suffix":"y"})", 400,
+            "registry.ollama.ai/library/stories260k:latest does not support insert"},
+           {"/api/chat", "", 400, "missing request body"},
+           {"/api/chat", R"({"messages":[]})", 400, "model is required"},
+           {"/api/chat", R"({"model":"nope"})", 404, "model 'nope' not found"},
+           {"/api/chat",
+            R"({"model":"stories260k","messages":[{"role":"user","content":"x"}],"think":true})",
+            400, R"("stories260k" does not support thinking)"},
+           {"/api/show", "{}", 400, "model is required"},
+           {"/api/show", R"({"model":"nope"})", 404, "model 'nope' not found"},
+           {"/api/embed", R"({"model":"nope","input":"x"})", 404,
+            R"(model "nope" not found, try pulling it first)"},
+           {"/api/embeddings", R"({"prompt":"x"})", 400, "model is required"},
+           {"/api/copy", R"({"source":"","destination":"b"})", 400, R"(source "" is invalid)"},
+           {"/api/copy", R"({"source":"nope","destination":"b"})", 404,
+            R"(model "nope" not found)"},
+           {"/api/create", "{}", 400, "model is required"}}) {
+    const Answer answer = ask("POST", each.path, each.body);
+    EXPECT_EQ(answer.status, each.status) << each.path << each.body << answer.body;
+    EXPECT_TRUE(answer.error().starts_with(each.error)) << each.path << each.body << answer.body;
+    EXPECT_EQ(answer.header("Content-Type"), "application/json; charset=utf-8");
+  }
+  for (const char* body :
+       {"{", "[]", "nonsense", R"({"model":1})", R"({"model":"x","stream":"yes"})",
+        R"({"model":"stories260k","options":{"temperature":"hot"}})"}) {
+    EXPECT_EQ(ask("POST", "/api/generate", body).status, 400) << body;
+  }
+  EXPECT_EQ(ask("DELETE", "/api/delete", R"({"model":"nope"})").status, 404);
+  EXPECT_EQ(ask("DELETE", "/api/delete", R"({"model":""})").error(), R"(name "" is invalid)");
+  // An option that the engine refuses.
+  EXPECT_EQ(ask("POST", "/api/generate",
+                R"({"model":"stories260k","prompt":"x","options":{"temperature":1000}})")
+                .status,
+            400);
+}
+
+TEST_F(ServerTest, WhatIsNotThereSaysSo) {
+  for (const char* path :
+       {"/api/pull", "/api/push", "/api/me", "/api/signout", "/api/experimental/web_search"}) {
+    const Answer answer = ask("POST", path, "{}");
+    EXPECT_EQ(answer.status, 501) << path;
+    EXPECT_FALSE(answer.error().empty());
+  }
+}
+
+TEST_F(ServerTest, LoadAndUnload) {
+  const json::value loaded = ask("POST", "/api/generate", R"({"model":"stories260k"})").json();
+  EXPECT_EQ(loaded.at("done_reason").as_string(), "load");
+  const json::value running = ask("GET", "/api/ps").json().at("models").at(0);
+  EXPECT_EQ(running.at("name").as_string(), "stories260k:latest");
+  EXPECT_EQ(running.at("size").as_int64(), 1010);
+  EXPECT_GT(running.at("context_length").as_int64(), 0);
+  const json::value unloaded =
+      ask("POST", "/api/chat", R"({"model":"stories260k","keep_alive":0})").json();
+  EXPECT_EQ(unloaded.at("done_reason").as_string(), "unload");
+  wait_for_loaded(0);
+}
+
+TEST_F(ServerTest, Embeddings) {
+  const json::value both =
+      ask("POST", "/api/embed", R"({"model":"stories260k","input":["abc","abcdefg"]})").json();
+  ASSERT_EQ(both.at("embeddings").as_array().size(), 2U);
+  EXPECT_NEAR(both.at("embeddings").at(0).at(0).to_number<double>(), 0.8, 1e-6);
+  EXPECT_NEAR(both.at("embeddings").at(0).at(1).to_number<double>(), 0.6, 1e-6);
+  EXPECT_EQ(both.at("prompt_eval_count").as_int64(), 12);
+  const json::value cut =
+      ask("POST", "/api/embed", R"({"model":"stories260k","input":"abc","dimensions":1})").json();
+  EXPECT_EQ(json::serialize(cut.at("embeddings")), "[[1]]");
+  EXPECT_EQ(ask("POST", "/api/embed", R"({"model":"stories260k","input":"","truncate":false})")
+                .json()
+                .at("embeddings")
+                .as_array()
+                .size(),
+            0U);
+  const json::value old =
+      ask("POST", "/api/embeddings", R"({"model":"stories260k","prompt":"abc"})").json();
+  EXPECT_EQ(old.at("embedding").at(0).to_number<double>(), 4);  // not normalised
+}
+
+// A client that goes away must not keep a model busy: the answer is endless unless it is cancelled,
+// and the model leaves only when the answer has ended.
+TEST_F(ServerTest, DisconnectCancels) {
+  for (const bool stream : {true, false}) {
+    {
+      Client gone = client();
+      gone.request(
+          "POST", "/api/generate",
+          std::format(R"({{"model":"stories260k","prompt":"~","keep_alive":0,"stream":{}}})",
+                      stream));
+      if (stream) {
+        EXPECT_EQ(gone.receive_head().status, 200);
+        EXPECT_FALSE(gone.receive_chunk().empty());
+      } else {
+        wait_for_loaded(1);
+      }
+    }
+    wait_for_loaded(0);
+  }
+}
+
+// Go's server takes a half-closed connection for a closed one, and so do we.
+TEST_F(ServerTest, HalfCloseCancels) {
+  Client half = client();
+  half.request("POST", "/api/generate", R"({"model":"stories260k","prompt":"~","keep_alive":0})");
+  EXPECT_FALSE((half.receive_head(), half.receive_chunk()).empty());
+  half.shutdown_send();
+  wait_for_loaded(0);
+}
+
+// The processes that threads of this one have started.
+std::vector<pid_t> child_processes() {
+  std::vector<pid_t> pids;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream children(task.path() / "children");
+    for (pid_t pid = 0; children >> pid;) pids.push_back(pid);
+  }
+  return pids;
+}
+
+// The server survives a runner's death in the middle of an answer, and its client hears of it.
+TEST_F(ServerTest, RunnerIsKilled) {
+  Client streaming = client();
+  streaming.request("POST", "/api/generate", R"({"model":"stories260k","prompt":"~"})");
+  EXPECT_FALSE((streaming.receive_head(), streaming.receive_chunk()).empty());
+  const auto pids = child_processes();
+  ASSERT_EQ(pids.size(), 1U);
+  ::kill(pids[0], SIGKILL);
+  std::string last;
+  while (true) {
+    std::string chunk = streaming.receive_chunk();
+    if (chunk.empty()) break;
+    last = std::move(chunk);
+  }
+  EXPECT_THAT(last, HasSubstr(R"({"error":"the model's runner process ended unexpectedly)"));
+  EXPECT_EQ(ask("POST", "/api/generate", kPrompt).json().at("response").as_string(), "ABC");
+}
+
+// What an assertion in the runner said is in the error.
+TEST_F(ServerTest, RunnerAborts) {
+  const auto lines =
+      ask("POST", "/api/generate", R"({"model":"stories260k","prompt":"ab!"})").lines();
+  EXPECT_THAT(std::string(lines.back().at("error").as_string()), HasSubstr("GGML_ASSERT"));
+  const Answer whole =
+      ask("POST", "/api/generate", R"({"model":"stories260k","prompt":"ab!","stream":false})");
+  EXPECT_EQ(whole.status, 500);
+  EXPECT_THAT(whole.error(), HasSubstr("GGML_ASSERT"));
+  EXPECT_EQ(ask("POST", "/api/generate", kPrompt).json().at("response").as_string(), "ABC");
+}
+
+TEST_F(ServerTest, FullQueueIs503) {
+  config_.max_queue = 1;
+  Client one = client();
+  one.request("POST", "/api/generate", R"({"model":"stories260k","prompt":"~"})");
+  EXPECT_FALSE((one.receive_head(), one.receive_chunk()).empty());
+  Client two = client();
+  two.request("POST", "/api/generate", R"({"model":"stories260k","prompt":"~"})");
+  EXPECT_FALSE((two.receive_head(), two.receive_chunk()).empty());  // the fake takes turns
+  const Answer three = ask("POST", "/api/generate", kPrompt);
+  EXPECT_EQ(three.status, 503);
+  EXPECT_EQ(three.error(), "server busy, please try again.  maximum pending requests exceeded");
+}
+
+TEST_F(ServerTest, SeveralClientsAtOnce) {
+  start();
+  std::vector<std::thread> threads;
+  std::atomic<int> good = 0;
+  threads.reserve(16);
+  for (int i = 0; i < 16; ++i) {
+    threads.emplace_back([&] {
+      if (Client(port_).ask("POST", "/api/generate", kPrompt).json().at("response").as_string() ==
+          "ABC") {
+        ++good;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(good, 16);
+  EXPECT_EQ(ask("GET", "/api/ps").json().at("models").as_array().size(), 1U);
+}
+
+// ---- Connections
+
+TEST_F(ServerTest, KeepAliveAndPipelining) {
+  Client one = client();
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(one.ask("GET", "/").body, "Ollama is running");
+  // Sent ahead, some of it while an answer is on its way: answered in order.
+  one.request("POST", "/api/generate", R"({"model":"stories260k","prompt":"abc"})");
+  one.request("GET", "/api/version");
+  one.request("GET", "/");
+  EXPECT_EQ(one.receive().lines().back().at("done").as_bool(), true);
+  EXPECT_EQ(one.receive().body, R"({"version":"0.33.0"})");
+  EXPECT_EQ(one.receive().body, "Ollama is running");
+  const Answer last = one.ask("GET", "/", {}, "Connection: close\r\n");
+  EXPECT_EQ(last.header("Connection"), "close");
+  EXPECT_TRUE(one.closed());
+}
+
+TEST_F(ServerTest, Http10) {
+  Client old = client();
+  old.send("GET / HTTP/1.0\r\n\r\n");
+  EXPECT_EQ(old.receive().body, "Ollama is running");
+  EXPECT_TRUE(old.closed());
+  Client stream = client();
+  const std::string body = R"({"model":"stories260k","prompt":"a"})";
+  stream.send(std::format("POST /api/generate HTTP/1.0\r\nContent-Length: {}\r\n\r\n{}",
+                          body.size(), body));
+  const Answer answer = stream.receive();
+  EXPECT_EQ(answer.header("Transfer-Encoding"), "");
+  EXPECT_EQ(answer.lines().size(), 2U);
+}
+
+TEST_F(ServerTest, ChunkedBodies) {
+  Client good = client();
+  good.send(
+      "POST /api/show HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+      "3\r\n{\"m\r\n13\r\nodel\":\"stories260k\"\r\n1\r\n}\r\n0\r\n\r\n");
+  EXPECT_EQ(good.receive().status, 200);
+  for (const char* bad :
+       {"zz\r\n{}\r\n0\r\n\r\n", "2\r\n{}x\r\n0\r\n\r\n", "-1\r\n", "fffffffffffffffff\r\n"}) {
+    Client broken = client();
+    broken.send("POST /api/show HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+    broken.send(bad);
+    EXPECT_EQ(broken.receive().status, 400) << bad;
+    EXPECT_TRUE(broken.closed());
+  }
+}
+
+// Requests that two servers could read differently are refused (request smuggling).
+TEST_F(ServerTest, HostileHeads) {
+  for (const char* head :
+       {"POST / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "GET / HTTP/1.1\r\n\r\n",
+        "nonsense\r\n\r\n", "GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nbad\r\n\r\n",
+        "POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: "
+        "3\r\n\r\n{}",
+        "POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: -2\r\n\r\n{}"}) {
+    Client hostile = client();
+    hostile.send(head);
+    EXPECT_EQ(hostile.receive().status, 400) << head;
+    EXPECT_TRUE(hostile.closed()) << head;
+  }
+  Client both = client();
+  both.send(
+      "POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: "
+      "chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  EXPECT_EQ(both.receive().status, 400);
+  Client large = client();
+  large.send("GET / HTTP/1.1\r\nHost: localhost\r\nX: " + std::string(100'000, 'x') + "\r\n\r\n");
+  EXPECT_EQ(large.receive().status, 431);
+}
+
+TEST_F(ServerTest, BodiesAreBounded) {
+  limits_.body = 1000;
+  const std::string body(1001, ' ');
+  EXPECT_EQ(ask("POST", "/api/show", body).status, 413);
+  Client chunked = client();
+  chunked.send("POST /api/show HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+  chunked.send(std::format("{:x}\r\n{}\r\n0\r\n\r\n", body.size(), body));
+  EXPECT_EQ(chunked.receive().status, 413);
+  // A claim alone is refused before anything is sent.
+  Client claim = client();
+  claim.send("POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n");
+  EXPECT_EQ(claim.receive().status, 413);
+}
+
+TEST_F(ServerTest, ContinuesWhenAsked) {
+  Client careful = client();
+  careful.send(
+      "POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: "
+      "100-continue\r\n\r\n");
+  EXPECT_EQ(careful.receive_head().status, 100);
+  careful.send("{}");
+  EXPECT_EQ(careful.receive().status, 400);
+}
+
+// A client that sends its header, or nothing, for ever (slowloris) is shown out.
+TEST_F(ServerTest, SlowClientsAreShownOut) {
+  limits_.head = std::chrono::milliseconds(50);
+  limits_.idle = std::chrono::milliseconds(100);
+  limits_.body_time = std::chrono::milliseconds(50);
+  Client half = client();
+  half.send("GET / HTTP/1.1\r\nHost: loc");
+  EXPECT_TRUE(half.closed());
+  Client idle = client();
+  EXPECT_TRUE(idle.closed());
+  Client body = client();
+  body.send("POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n{");
+  EXPECT_TRUE(body.closed());
+}
+
+TEST_F(ServerTest, HoldsManyIdleConnections) {
+  start();
+  std::vector<Client> idle;
+  for (int i = 0; i < 300; ++i) idle.emplace_back(port_);
+  for (Client& each : idle) EXPECT_EQ(each.ask("HEAD", "/").status, 200);
+  EXPECT_EQ(idle[0].ask("GET", "/").body, "Ollama is running");
+}
+
+// ---- Browsers
+
+TEST_F(ServerTest, CrossOriginRules) {
+  const Answer allowed = ask("GET", "/api/version", {}, "Origin: http://localhost:3000\r\n");
+  EXPECT_EQ(allowed.status, 200);
+  EXPECT_EQ(allowed.header("Access-Control-Allow-Origin"), "http://localhost:3000");
+  EXPECT_EQ(allowed.header("Vary"), "Origin");
+  const Answer refused = ask("GET", "/api/version", {}, "Origin: http://evil.example\r\n");
+  EXPECT_EQ(refused.status, 403);
+  EXPECT_EQ(refused.body, "");
+  const Answer preflight = ask("OPTIONS", "/api/chat", {},
+                               "Origin: app://obsidian.md\r\n"
+                               "Access-Control-Request-Method: POST\r\n");
+  EXPECT_EQ(preflight.status, 204);
+  EXPECT_THAT(preflight.header("Access-Control-Allow-Methods"), HasSubstr("DELETE"));
+  EXPECT_THAT(preflight.header("Access-Control-Allow-Headers"), HasSubstr("Authorization"));
+  EXPECT_EQ(ask("GET", "/api/version", {}, "Origin: http://localhost\r\n").status, 200);
+}
+
+TEST_F(ServerTest, ForeignHostNamesAreRefused) {
+  Client rebound = client();
+  rebound.send("GET /api/tags HTTP/1.1\r\nHost: evil.example:11434\r\n\r\n");
+  EXPECT_EQ(rebound.receive().status, 403);
+  Client local = client();
+  local.send("GET /api/version HTTP/1.1\r\nHost: 127.0.0.1:11434\r\n\r\n");
+  EXPECT_EQ(local.receive().status, 200);
+}
+
+TEST(Access, Hosts) {
+  for (const char* host : {"localhost", "LOCALHOST:1", "127.0.0.1", "127.1.2.3:80", "[::1]:11434",
+                           "0.0.0.0", "10.1.2.3", "192.168.0.1:11434", "172.16.0.1", "pc.local",
+                           "x.internal:1", "a.localhost", ""}) {
+    EXPECT_TRUE(host_allowed(host)) << host;
+  }
+  for (const char* host : {"evil.example", "localhost.evil.example", "8.8.8.8", "172.32.0.1",
+                           "192.169.0.1", "2001:db8::1", "local", "127.0.0.1.nip.io", "[::2]"}) {
+    EXPECT_FALSE(host_allowed(host)) << host;
+  }
+}
+
+TEST(Access, Origins) {
+  EXPECT_TRUE(origin_matches("http://localhost:*", "http://localhost:3000"));
+  EXPECT_FALSE(origin_matches("http://localhost:*", "http://localhost"));
+  EXPECT_FALSE(origin_matches("http://localhost", "http://localhost.evil.example"));
+  EXPECT_TRUE(origin_matches("https://*.example.com", "https://a.example.com"));
+  EXPECT_FALSE(origin_matches("https://*.example.com", "https://example.com"));
+  const Access everyone{.origins = {"*"}, .check_host = false};
+  const auto verdict = everyone.judge("GET", "localhost", "http://any.example");
+  EXPECT_FALSE(verdict.status);
+  EXPECT_THAT(verdict.headers,
+              testing::ElementsAre(testing::Pair("Access-Control-Allow-Origin", "*")));
+  // A page that the server itself answered needs no leave.
+  const Access nobody{.origins = {}, .check_host = false};
+  EXPECT_FALSE(nobody.judge("GET", "box:11434", "http://box:11434").status);
+  EXPECT_EQ(nobody.judge("GET", "box:11434", "http://box:1").status, 403);
+}
+
+TEST_F(ServerTest, ApiKeys) {
+  config_.api_keys = {"secret", "other"};
+  EXPECT_EQ(ask("GET", "/api/tags").status, 401);
+  EXPECT_EQ(ask("GET", "/api/tags", {}, "Authorization: Bearer secre\r\n").status, 401);
+  EXPECT_EQ(ask("GET", "/api/tags", {}, "Authorization: Bearer other\r\n").status, 200);
+  EXPECT_EQ(ask("GET", "/").status, 200);
+}
+
+// ---- Router
+
+TEST(Router, MatchesPatterns) {
+  Router router;
+  router.add({{.method = "GET", .pattern = "/a/:x", .handler = {}},
+              {.method = "POST", .pattern = "/a/:x/b", .handler = {}}});
+  EXPECT_EQ(router.match("GET", "/a/1").parameters.at("x"), "1");
+  EXPECT_EQ(router.match("POST", "/a/1/b").parameters.at("x"), "1");
+  EXPECT_EQ(router.match("GET", "/a/").status, 404);
+  EXPECT_EQ(router.match("GET", "/a/1/2").status, 404);
+  EXPECT_EQ(router.match("GET", "/a/1/b").status, 405);
+  EXPECT_EQ(router.match("GET", "").status, 404);
+  EXPECT_EQ(decode_path("/a%20b%2Fc").value(), "/a b/c");
+  for (const char* bad : {"%", "/%2", "/%g0", "/%+1"}) EXPECT_FALSE(decode_path(bad)) << bad;
+}
+
+// ---- Models and blobs
+
+TEST_F(ServerTest, BlobsAndModels) {
+  std::ifstream file(OLLAMA_SOURCE_DIR "/models/stories260K-f16.gguf", std::ios::binary);
+  const std::string weights{std::istreambuf_iterator<char>(file), {}};
+  const std::string digest = store::digest_of(weights).text();
+  EXPECT_EQ(ask("HEAD", "/api/blobs/" + digest).status, 404);
+  EXPECT_EQ(ask("POST", "/api/blobs/" + store::digest_of("x").text(), "y").status, 400);
+  EXPECT_EQ(ask("POST", "/api/blobs/nonsense", "y").status, 400);
+  EXPECT_EQ(ask("POST", "/api/blobs/..%2f..%2fetc", "y").status, 404);
+  EXPECT_EQ(ask("POST", "/api/blobs/" + digest, weights).status, 201);
+  EXPECT_EQ(ask("HEAD", "/api/blobs/" + digest).status, 200);
+  EXPECT_EQ(ask("POST", "/api/blobs/" + digest, weights).status, 200);
+
+  const Answer created =
+      ask("POST", "/api/create",
+          std::format(R"({{"model":"mine","files":{{"m.gguf":"{}"}},"system":"S",)"
+                      R"("template":"{{{{ .System }}}}-{{{{ .Prompt }}}}"}})",
+                      digest));
+  ASSERT_EQ(created.status, 200) << created.body;
+  EXPECT_EQ(created.lines().back().at("status").as_string(), "success") << created.body;
+  EXPECT_EQ(ask("POST", "/api/generate", R"({"model":"mine","prompt":"x","stream":false})")
+                .json()
+                .at("response")
+                .as_string(),
+            "S-X");
+  EXPECT_EQ(ask("POST", "/api/show", R"({"model":"mine"})").json().at("system").as_string(), "S");
+  const Answer copied = ask("POST", "/api/copy", R"({"source":"mine","destination":"yours"})");
+  EXPECT_EQ(copied.status, 200);
+  EXPECT_EQ(copied.body, "");
+  EXPECT_EQ(ask("DELETE", "/api/delete", R"({"model":"mine"})").status, 200);
+  EXPECT_EQ(ask("POST", "/api/show", R"({"model":"mine"})").status, 404);
+  EXPECT_EQ(ask("POST", "/api/show", R"({"model":"yours"})").status, 200);
+  const Answer failed = ask("POST", "/api/create", R"({"model":"bad","from":"nope"})");
+  EXPECT_THAT(failed.body, HasSubstr("error"));
+}
+
+// A blob that ends early leaves nothing behind.
+TEST_F(ServerTest, InterruptedBlob) {
+  const std::string digest = store::digest_of("0123456789").text();
+  {
+    Client gone = client();
+    gone.send(std::format(
+        "POST /api/blobs/{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n0123",
+        digest));
+  }
+  EXPECT_EQ(ask("HEAD", "/api/blobs/" + digest).status, 404);
+  EXPECT_EQ(ask("POST", "/api/blobs/" + digest, "0123456789").status, 201);
+}
+
+// ---- The end
+
+TEST_F(ServerTest, StopsWithAnswersInProgress) {
+  Client busy = client();
+  busy.request("POST", "/api/generate", R"({"model":"stories260k","prompt":"~"})");
+  EXPECT_FALSE((busy.receive_head(), busy.receive_chunk()).empty());
+  Client idle = client();
+  EXPECT_EQ(idle.ask("GET", "/").status, 200);
+  stop();
+  while (!busy.receive_chunk().empty()) {
+  }
+  EXPECT_TRUE(idle.closed());
+}
+
+TEST_F(ServerTest, AddressInUse) {
+  start();
+  config_.host.port = port_;
+  const auto second = Server::listen({.config = config_,
+                                      .store = {.models = folder_, .bundled = {}, .prune = false},
+                                      .make_factory = {}});
+  ASSERT_FALSE(second.has_value());
+  EXPECT_EQ(second.error().message(),
+            std::format("listen tcp 127.0.0.1:{}: bind: address already in use", port_));
+}
+
+}  // namespace
+}  // namespace ollama::server
+
+int main(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "--runner-child") {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const rlimit no_core{.rlim_cur = 0, .rlim_max = 0};
+    setrlimit(RLIMIT_CORE, &no_core);
+    return ollama::runner::serve_requests(ollama::runner::kChildSocket,
+                                          ollama::runner::load_fake_engine);
+  }
+  std::signal(SIGPIPE, SIG_IGN);
+  testing::InitGoogleMock(&argc, argv);
+  return RUN_ALL_TESTS();
+}

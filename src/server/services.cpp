@@ -1,0 +1,120 @@
+#include "server/services.h"
+
+#include "base/log.h"
+#include "ml/dtype.h"
+
+namespace ollama::server {
+
+api::Options merged_options(const store::Model& model, const api::Options& requested) {
+  return api::merge(model.options, requested);
+}
+
+sched::Model to_load(const Services& services, const store::Model& model,
+                     const api::Options& options, bool embedding) {
+  const envconfig::Config& config = services.config;
+  sched::Model result;
+  result.key = model.weights.string();
+  for (const auto& adapter : model.adapters) result.key += std::format("\n{}", adapter.string());
+  result.path = model.weights.string();
+  result.name = model.name.display();
+  result.digest = model.digest;
+  result.details = {.parent_model = model.parent_model,
+                    .format = model.config.model_format,
+                    .family = model.config.model_family,
+                    .families = model.config.model_families,
+                    .parameter_size = model.config.model_type,
+                    .quantization_level = model.config.file_type};
+  engine::LoadOptions& load = result.options;
+  const auto positive = [](std::optional<std::int32_t> value, std::uint32_t fallback) {
+    return value && *value > 0 ? static_cast<std::uint32_t>(*value) : fallback;
+  };
+  load.context = std::max(positive(options.num_ctx, config.context_length), 4U);
+  load.batch = positive(options.num_batch, load.batch);
+  load.parallel = config.num_parallel;
+  load.gpu_layers = options.num_gpu.value_or(load.gpu_layers);
+  load.main_gpu = options.main_gpu.value_or(load.main_gpu);
+  load.threads = positive(options.num_thread, load.threads);
+  load.kv_type = ml::parse_dtype(config.kv_cache_type).value_or(load.kv_type);
+  if (config.flash_attention) {
+    load.flash_attention =
+        *config.flash_attention ? ml::FlashAttention::kOn : ml::FlashAttention::kOff;
+  }
+  load.use_mmap = options.use_mmap.value_or(load.use_mmap);
+  load.embedding = embedding;
+  return result;
+}
+
+void apply_options(const api::Options& options, runner::Generate& generate) {
+  sample::Options& sampling = generate.sampling;
+  const auto set = [](auto& to, const auto& from) {
+    if (from) to = *from;
+  };
+  set(sampling.temperature, options.temperature);
+  set(sampling.top_k, options.top_k);
+  set(sampling.top_p, options.top_p);
+  set(sampling.min_p, options.min_p);
+  set(sampling.typical_p, options.typical_p);
+  set(sampling.repeat_last_n, options.repeat_last_n);
+  set(sampling.repeat_penalty, options.repeat_penalty);
+  set(sampling.presence_penalty, options.presence_penalty);
+  set(sampling.frequency_penalty, options.frequency_penalty);
+  set(sampling.seed, options.seed);
+  set(generate.num_predict, options.num_predict);
+  set(generate.num_keep, options.num_keep);
+  set(generate.stop, options.stop);
+}
+
+Task<std::variant<sched::Lease, Error, Gone>> acquire(Services& services, Exchange& exchange,
+                                                      sched::Request request) {
+  using Outcome = std::variant<sched::Lease, Error, Gone>;
+  auto box = std::make_shared<Mailbox<Outcome>>(services.blocking.loop());
+  const auto ticket =
+      services.scheduler.acquire(std::move(request), [box](Result<sched::Lease> lease) {
+        box->push(lease ? Outcome(std::move(*lease)) : Outcome(std::move(lease).error()));
+      });
+  exchange.on_disconnect([box] { box->push(Gone{}); });
+  Outcome outcome = co_await box->pop();
+  if (std::holds_alternative<Gone>(outcome)) services.scheduler.abandon(ticket);
+  co_return outcome;
+}
+
+struct Answer::State final : runner::GenerateListener {
+  explicit State(const boost::asio::any_io_executor& loop) : events(loop) {}
+  void piece(runner::Piece piece) override { events.push(std::move(piece)); }
+  void done(runner::Done done) override {
+    ended = true;
+    events.push(std::move(done));
+  }
+  void failed(const Error& error) override {
+    ended = true;
+    events.push(error);
+  }
+
+  Mailbox<Event> events;
+  bool ended = false;
+};
+
+Answer::Answer(Exchange& exchange, const sched::Lease& lease, runner::Generate generate,
+               const boost::asio::any_io_executor& loop)
+    : state_(std::make_shared<State>(loop)), runner_(lease.runner()) {
+  id_ = runner_.generate(std::move(generate), state_);
+  exchange.on_disconnect([state = state_, &runner = runner_, id = id_] {
+    if (state->ended) return;
+    runner.cancel(id);  // at once, even while a write to the client hangs
+    state->events.push(Gone{});
+  });
+}
+Answer::~Answer() {
+  if (!std::exchange(state_->ended, true)) runner_.cancel(id_);
+}
+Task<Answer::Event> Answer::next() { co_return co_await state_->events.pop(); }
+bool Answer::ready() const { return !state_->events.empty(); }
+
+api::StatusError answer_error(const Error& error) {
+  api::StatusError status = api::status_error(error);
+  // A runner that died is the server's trouble, not a queue that is full.
+  if (error.code() == ErrorCode::kUnavailable) status.status = 500;
+  return status;
+}
+
+}  // namespace ollama::server

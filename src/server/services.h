@@ -1,0 +1,107 @@
+// What the routes of all API families stand on: the store, the scheduler, a place for work that
+// waits for a disk, and the steps from a request to an answer.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+
+#include "envconfig/config.h"
+#include "runner/runner.h"
+#include "sched/scheduler.h"
+#include "server/http.h"
+#include "server/mailbox.h"
+#include "server/router.h"
+#include "store/store.h"
+
+namespace ollama::server {
+
+// Threads for blocking work, started when there is some.
+class Blocking {
+ public:
+  explicit Blocking(boost::asio::any_io_executor loop) : loop_(std::move(loop)) {}
+
+  // Runs `work` on another thread and continues here with its result. What it refers to must live
+  // as long as it runs, which a coroutine's own variables do.
+  template <typename Work>
+  Task<std::invoke_result_t<Work&>> run(Work work) {
+    using Value = std::invoke_result_t<Work&>;
+    auto box = std::make_shared<Mailbox<Value>>(loop_);
+    boost::asio::post(pool(), [this, box, work = std::move(work)]() mutable {
+      auto value = std::make_shared<Value>(work());
+      boost::asio::post(loop_, [box, value] { box->push(std::move(*value)); });
+    });
+    co_return co_await box->pop();
+  }
+  // Runs `work` on another thread; whatever it refers to it must own.
+  void start(std::function<void()> work) { boost::asio::post(pool(), std::move(work)); }
+  const boost::asio::any_io_executor& loop() const { return loop_; }
+  // Waits for what is running.
+  void join() {
+    if (pool_) pool_->join();
+  }
+
+ private:
+  boost::asio::thread_pool& pool() {
+    if (!pool_) pool_.emplace(2);
+    return *pool_;
+  }
+  boost::asio::any_io_executor loop_;
+  std::optional<boost::asio::thread_pool> pool_;
+};
+
+struct Services {
+  const envconfig::Config& config;
+  store::Store& store;
+  sched::Scheduler& scheduler;
+  Blocking& blocking;
+};
+
+// The client went away, or the server is going.
+struct Gone {};
+
+// What is to be answered, put together from the request's and the model's options.
+api::Options merged_options(const store::Model& model, const api::Options& requested);
+sched::Model to_load(const Services& services, const store::Model& model,
+                     const api::Options& options, bool embedding);
+void apply_options(const api::Options& options, runner::Generate& generate);
+
+// The model, loaded; Gone when nobody waits for it any more.
+Task<std::variant<sched::Lease, Error, Gone>> acquire(Services& services, Exchange& exchange,
+                                                      sched::Request request);
+
+// The events of one answer. The answer is cancelled when the client goes, or with the object.
+class Answer {
+ public:
+  using Event = std::variant<runner::Piece, runner::Done, Error, Gone>;
+
+  // `lease` outlives the Answer.
+  Answer(Exchange& exchange, const sched::Lease& lease, runner::Generate generate,
+         const boost::asio::any_io_executor& loop);
+  Answer(const Answer&) = delete;
+  Answer& operator=(const Answer&) = delete;
+  ~Answer();
+
+  // Pieces, then one of the others.
+  Task<Event> next();
+  // Whether next() would not wait.
+  bool ready() const;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+  runner::Runner& runner_;
+  runner::Id id_ = 0;
+};
+
+// The status and text that a runner's error is told with.
+api::StatusError answer_error(const Error& error);
+
+// ---- Routes, a family each
+std::vector<Route> native_routes(Services& services);
+
+}  // namespace ollama::server
