@@ -43,9 +43,12 @@ TEST(Units, PrintAsOllamaDoes) {
   EXPECT_EQ(human_bytes(535936), "535 KB");
   EXPECT_EQ(human_bytes(4'700'000'000), "4.7 GB");
   EXPECT_EQ(human_bytes(1'000'000), "1 MB");
+  EXPECT_EQ(human_bytes(2'020'000'000), "2.0 GB");
   EXPECT_EQ(human_number(999), "999");
   EXPECT_EQ(human_number(260'032), "260K");
-  EXPECT_EQ(human_number(1'235'814'432), "1.24B");
+  EXPECT_EQ(human_number(1'235'814'432), "1.2B");
+  EXPECT_EQ(human_number(596'049'920), "596.05M");
+  EXPECT_EQ(human_number(8'000'000'000), "8B");
   EXPECT_EQ(human_bytes_binary(457 * kMiB), "457.0 MiB");
 }
 

@@ -6,12 +6,12 @@
 namespace ollama {
 namespace {
 
-// Three significant digits at most, as Ollama's format.HumanBytes does.
+// From ten on whole units; below that one decimal, unless the value is whole.
 std::string with_unit(double value, std::string_view unit) {
-  if (value >= 10) return std::format("{:.0f} {}", std::floor(value), unit);
-  const std::string digits = std::format("{:.1f}", value);
-  return std::format("{} {}", digits.ends_with(".0") ? digits.substr(0, digits.size() - 2) : digits,
-                     unit);
+  if (value >= 10 || value == std::floor(value)) {
+    return std::format("{:.0f} {}", std::floor(value), unit);
+  }
+  return std::format("{:.1f} {}", value, unit);
 }
 
 }  // namespace
@@ -34,15 +34,13 @@ std::string human_bytes_binary(std::uint64_t bytes) {
 }
 
 std::string human_number(std::uint64_t count) {
-  const auto scaled = [count](double divisor, std::string_view suffix) {
+  const auto scaled = [count](double divisor, int decimals, std::string_view suffix) {
     const double value = static_cast<double>(count) / divisor;
-    if (value >= 100) return std::format("{:.0f}{}", value, suffix);
-    if (value >= 10) return std::format("{:.1f}{}", value, suffix);
-    return std::format("{:.2f}{}", value, suffix);
+    return std::format("{:.{}f}{}", value, value == std::floor(value) ? 0 : decimals, suffix);
   };
-  if (count >= 1'000'000'000) return scaled(1e9, "B");
-  if (count >= 1'000'000) return scaled(1e6, "M");
-  if (count >= 1'000) return scaled(1e3, "K");
+  if (count >= 1'000'000'000) return scaled(1e9, 1, "B");
+  if (count >= 1'000'000) return scaled(1e6, 2, "M");
+  if (count >= 1'000) return scaled(1e3, 0, "K");
   return std::to_string(count);
 }
 
