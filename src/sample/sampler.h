@@ -22,7 +22,7 @@ struct Options {
   float min_p = 0.0F;
   float typical_p = 1.0F;
   std::int32_t repeat_last_n = 64;  // 0: off, -1: the whole text
-  float repeat_penalty = 1.1F;
+  float repeat_penalty = 1.0F;
   float presence_penalty = 0.0F;
   float frequency_penalty = 0.0F;
   std::int64_t seed = -1;  // negative: a random one, drawn anew by reset()

@@ -23,7 +23,7 @@ for await (const part of await client.generate({ model: "stories260k", prompt: "
   last = part;
 }
 assert.equal(streamed, whole.response);
-assert.equal(last.done_reason, "stop");
+assert.equal(last.done_reason, whole.done_reason);
 
 const messages = [{ role: "user", content: "Once upon a time" }];
 const chat = await client.chat({ model: "stories260k", messages });

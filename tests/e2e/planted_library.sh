@@ -13,7 +13,7 @@ done
 export PLANTED_MARK="$work/mark" GGML_BACKEND_PATH="$work/here/libggml-cpu.so"
 
 # The mark works at all.
-LD_PRELOAD="$PLANTED" true
+LD_PRELOAD="$PLANTED" /bin/true
 [ -e "$PLANTED_MARK" ] || fail "the planted library leaves no mark"
 rm "$PLANTED_MARK"
 
