@@ -18,6 +18,9 @@
 
 namespace ollama::api {
 
+// The level of Ollama's API that is spoken here: what clients and REQUIRES compare.
+inline constexpr std::string_view kApiLevel = "0.33.0";
+
 using Json = boost::json::value;
 using JsonObject = boost::json::object;
 using Duration = std::chrono::nanoseconds;

@@ -10,9 +10,6 @@
 namespace ollama::cmd {
 namespace {
 
-// The level of Ollama's API that is implemented: what clients compare.
-constexpr std::string_view kApiLevel = "0.33.0";
-
 Result<int> version(const envconfig::Config& config) {
   OLLAMA_ASSIGN(api::Client client, api::Client::create(config));
   const auto server = client.version();
@@ -21,7 +18,7 @@ Result<int> version(const envconfig::Config& config) {
   } else {
     std::println("Warning: could not connect to a running Ollama instance");
   }
-  if (!server || *server != kApiLevel) std::println("Warning: client version is {}", kApiLevel);
+  if (!server || *server != api::kApiLevel) std::println("Warning: client version is {}", api::kApiLevel);
   std::println("ollama.cpp version is {}", OLLAMA_CPP_VERSION);
   return 0;
 }

@@ -11,9 +11,6 @@ namespace ollama::server {
 
 namespace {
 
-// The level of Ollama's API that is spoken here.
-constexpr std::string_view kApiVersion = "0.33.0";
-
 using Clock = std::chrono::steady_clock;
 using api::Duration;
 
@@ -63,7 +60,7 @@ class Native {
   static Task<> root(Exchange& x) { co_await x.respond(200, kText, "Ollama is running"); }
   static Task<> version(Exchange& x) {
     co_await x.respond_json(
-        200, api::to_json(api::VersionResponse{.version = std::string(kApiVersion)}));
+        200, api::to_json(api::VersionResponse{.version = std::string(api::kApiLevel)}));
   }
   static Task<> status(Exchange& x) {
     co_await x.respond_json(200, {{"cloud", {{"disabled", true}, {"source", "none"}}}});
@@ -610,7 +607,8 @@ class Native {
           api::ChatResponse piece;
           piece.model = request.model;
           piece.created_at = api::now();
-          piece.message = message_of("assistant", text);
+          piece.message.role = "assistant";
+          piece.message.content = std::move(text);
           return api::to_json(piece);
         },
         [&](runner::Done& done, std::string text) {

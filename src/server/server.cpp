@@ -25,7 +25,6 @@ using SystemError = boost::system::error_code;
 
 namespace {
 
-constexpr std::string_view kVersion = "0.33.0";
 constexpr std::size_t kDefaultMaxLoaded = 3;  // models, on the CPU
 
 sched::Options sched_options(const envconfig::Config& config) {
@@ -269,7 +268,7 @@ Result<> serve(const envconfig::Config& config) {
   std::string settings;
   for (const auto& [name, value] : config.values()) settings += std::format(" {}={}", name, value);
   log::info("server config:{}", settings);
-  log::info("Listening on {} (version {})", config.host.address(), kVersion);
+  log::info("Listening on {} (version {})", config.host.address(), api::kApiLevel);
   server.run();
   return {};
 }
