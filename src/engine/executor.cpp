@@ -3,11 +3,13 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "memory/plan.h"
 
 namespace ollama::engine {
 namespace {
 
 constexpr std::uint32_t kDefaultContext = 16384;
+constexpr std::uint32_t kMaxLayers = 4096;  // as model::read_config bounds them
 
 template <typename T>
 std::span<const std::byte> bytes_of(std::span<const T> values) {
@@ -48,8 +50,13 @@ Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& pa
                 ml::new_backend(options.backend, {.threads = options.threads,
                                                   .flash_attention = options.flash_attention,
                                                   .use_mmap = options.use_mmap}));
-  const ml::Placement placement;
-  OLLAMA_ASSIGN(e.weights_, e.backend_->load_weights(*e.file_, placement, progress));
+  // What each layer caches is known once the model is bound to its weights; they decide the
+  // placement.
+  const std::vector<kvcache::LayerSpec> layers(
+      std::min(e.file_->u32(".block_count").value_or(0), kMaxLayers));
+  OLLAMA_ASSIGN(const memory::Plan plan,
+                memory::fit(memory::demand(*e.file_, layers, {}), e.backend_->devices()));
+  OLLAMA_ASSIGN(e.weights_, e.backend_->load_weights(*e.file_, plan.placement, progress));
   OLLAMA_ASSIGN(e.model_, model::new_model(*e.file_, *e.weights_));
 
   const model::Config& config = e.model_->config();
@@ -72,7 +79,7 @@ Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& pa
                                               .k_type = options.kv_type,
                                               .v_type = options.kv_type,
                                               .config = e.backend_->cache_config()},
-                                             placement));
+                                             plan.placement));
   e.max_batch_ = std::max(e.max_batch_, options.parallel);
   const std::size_t nodes = e.model_->max_nodes();
   OLLAMA_ASSIGN(e.prefill_.context, e.backend_->new_context(ml::Phase::kPrefill, nodes));
