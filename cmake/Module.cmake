@@ -1,5 +1,6 @@
 # ollama_module(NAME
 #   SOURCES ...        the module's library, ollama_NAME ('/' in NAME becomes '_')
+#   PCH kind           the precompiled header: json or asio instead of the plain one
 #   DEPS ...           other modules, by name, and imported targets, by their full name (Foo::bar)
 #   TESTS ...          *_test.cpp, one executable NAME_test, run by ctest
 #   TEST_DEPS ...      what only the tests need
@@ -22,7 +23,7 @@ function(ollama_link target visibility)
 endfunction()
 
 function(ollama_module name)
-  cmake_parse_arguments(PARSE_ARGV 1 M "" "" "SOURCES;DEPS;TESTS;TEST_DEPS;BENCHES;FUZZERS")
+  cmake_parse_arguments(PARSE_ARGV 1 M "" "PCH" "SOURCES;DEPS;TESTS;TEST_DEPS;BENCHES;FUZZERS")
   string(REPLACE "/" "_" target "${name}")
   set(library "ollama_${target}")
   if(NOT M_SOURCES)
@@ -33,7 +34,7 @@ function(ollama_module name)
     add_library(${library} STATIC ${M_SOURCES})
     target_include_directories(${library} PUBLIC "${CMAKE_SOURCE_DIR}/src")
     ollama_link(${library} PUBLIC ${M_DEPS})
-    ollama_use_pch(${library})
+    ollama_use_pch(${library} ${M_PCH})
   endif()
 
   if(OLLAMA_TESTS AND M_TESTS)
@@ -41,6 +42,7 @@ function(ollama_module name)
     target_link_libraries(${target}_test PRIVATE ${library} GTest::gtest GTest::gmock
       GTest::gtest_main "${RAPIDCHECK_LIBRARY}")
     ollama_link(${target}_test PRIVATE ${M_TEST_DEPS})
+    ollama_use_pch(${target}_test test)
     set_source_files_properties(${M_TESTS} PROPERTIES COMPILE_DEFINITIONS
       "OLLAMA_TEST_DATA=\"${CMAKE_SOURCE_DIR}/tests/data\";OLLAMA_SOURCE_DIR=\"${CMAKE_SOURCE_DIR}\"")
     gtest_discover_tests(${target}_test DISCOVERY_TIMEOUT 120 DISCOVERY_MODE PRE_TEST
@@ -70,19 +72,41 @@ function(ollama_module name)
   endif()
 endfunction()
 
-# One precompiled header of the standard library for every module.
+# Precompiled headers, each compiled once: src/pch.h for every module, and those that add to it.
+# ollama_use_pch(TARGET [json|asio|test])
 function(ollama_use_pch target)
-  if(NOT TARGET ollama_pch)
-    file(GENERATE OUTPUT "${CMAKE_BINARY_DIR}/pch/pch.cpp" CONTENT "// The carrier of src/pch.h.\n")
-    add_library(ollama_pch OBJECT "${CMAKE_BINARY_DIR}/pch/pch.cpp")
-    target_precompile_headers(ollama_pch PRIVATE "${CMAKE_SOURCE_DIR}/src/pch.h")
+  set(kind "${ARGV1}")
+  set(carrier ollama_pch)
+  set(header pch.h)
+  if(kind)
+    set(carrier ollama_pch_${kind})
+    set(header pch_${kind}.h)
   endif()
-  target_precompile_headers(${target} REUSE_FROM ollama_pch)
+  if(NOT TARGET ${carrier})
+    file(GENERATE OUTPUT "${CMAKE_BINARY_DIR}/pch/${carrier}.cpp" CONTENT "// The carrier of src/${header}.\n")
+    add_library(${carrier} OBJECT "${CMAKE_BINARY_DIR}/pch/${carrier}.cpp")
+    target_include_directories(${carrier} PRIVATE "${CMAKE_SOURCE_DIR}/src")
+    target_precompile_headers(${carrier} PRIVATE "${CMAKE_SOURCE_DIR}/src/${header}")
+    if(kind STREQUAL "test")
+      target_link_libraries(${carrier} PRIVATE GTest::gtest GTest::gmock)
+    elseif(kind)
+      target_link_libraries(${carrier} PRIVATE Boost::json)
+    endif()
+    if(kind STREQUAL "asio")
+      target_compile_definitions(${carrier} PRIVATE ${OLLAMA_ASIO_DEFINITIONS})
+    endif()
+  endif()
+  target_precompile_headers(${target} REUSE_FROM ${carrier})
 endfunction()
+
+# Asio is compiled once (runner/asio.cpp), without its older forms.
+set(OLLAMA_ASIO_DEFINITIONS BOOST_ASIO_SEPARATE_COMPILATION BOOST_ASIO_NO_DEPRECATED)
 
 # GGML and libgomp are not instrumented: what the sanitizers say of them is suppressed, by name.
 set(OLLAMA_TEST_ENVIRONMENT
   "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/tsan.supp:halt_on_error=1"
   "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/lsan.supp:print_suppressions=0"
   "UBSAN_OPTIONS=print_stacktrace=1"
+  # Test processes share the cores with one another: waiting threads must not spin.
+  "GOMP_SPINCOUNT=1000"
   "ASAN_OPTIONS=detect_odr_violation=0")
