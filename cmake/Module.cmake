@@ -1,6 +1,7 @@
 # ollama_module(NAME
 #   SOURCES ...        the module's library, ollama_NAME ('/' in NAME becomes '_')
 #   PCH kind           the precompiled header: json or asio instead of the plain one
+#   HOT ...            those of the sources that are worth -O3
 #   DEPS ...           other modules, by name, and imported targets, by their full name (Foo::bar)
 #   TESTS ...          *_test.cpp, one executable NAME_test, run by ctest
 #   TEST_DEPS ...      what only the tests need
@@ -23,7 +24,7 @@ function(ollama_link target visibility)
 endfunction()
 
 function(ollama_module name)
-  cmake_parse_arguments(PARSE_ARGV 1 M "" "PCH" "SOURCES;DEPS;TESTS;TEST_DEPS;BENCHES;FUZZERS")
+  cmake_parse_arguments(PARSE_ARGV 1 M "" "PCH" "HOT;SOURCES;DEPS;TESTS;TEST_DEPS;BENCHES;FUZZERS")
   string(REPLACE "/" "_" target "${name}")
   set(library "ollama_${target}")
   if(NOT M_SOURCES)
@@ -35,6 +36,9 @@ function(ollama_module name)
     target_include_directories(${library} PUBLIC "${CMAKE_SOURCE_DIR}/src")
     ollama_link(${library} PUBLIC ${M_DEPS})
     ollama_use_pch(${library} ${M_PCH})
+    # A precompiled header serves one set of flags only.
+    set_source_files_properties(${M_HOT} PROPERTIES
+      COMPILE_OPTIONS "$<$<CONFIG:Release>:-O3>" SKIP_PRECOMPILE_HEADERS ON)
   endif()
 
   if(OLLAMA_TESTS AND M_TESTS)
@@ -75,7 +79,7 @@ endfunction()
 # Precompiled headers, each compiled once: src/pch.h for every module, and those that add to it.
 # ollama_use_pch(TARGET [json|asio|test])
 function(ollama_use_pch target)
-  set(kind "${ARGV1}")
+  set(kind "${ARGN}")
   set(carrier ollama_pch)
   set(header pch.h)
   if(kind)
@@ -89,6 +93,9 @@ function(ollama_use_pch target)
     target_precompile_headers(${carrier} PRIVATE "${CMAKE_SOURCE_DIR}/src/${header}")
     if(kind STREQUAL "test")
       target_link_libraries(${carrier} PRIVATE GTest::gtest GTest::gmock)
+      # As executables are compiled.
+      set_target_properties(${carrier} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+      target_compile_options(${carrier} PRIVATE -fPIE)
     elseif(kind)
       target_link_libraries(${carrier} PRIVATE Boost::json)
     endif()

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <format>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -34,7 +35,7 @@ void prepare_in_process(std::uint32_t threads) {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
   for (std::string argument; std::getline(file, argument, '\0');) arguments.push_back(argument);
   std::vector<std::string> environment = runner::runner_environment(threads);
-  environment.push_back(std::string(kGuard) + "=1");
+  environment.push_back(std::format("{}=1", kGuard));
   if (!arguments.empty()) {
     ::execve("/proc/self/exe", pointers(arguments).data(), pointers(environment).data());
   }

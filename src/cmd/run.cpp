@@ -140,7 +140,11 @@ Result<int> run(const envconfig::Config& config, const Arguments& arguments) {
   show.model = session.model;
   if (const auto model = client.show(show);
       !model && model.error().code() == ErrorCode::kNotFound) {
-    OLLAMA_TRY(pull_model(client, session.model, arguments.boolean("insecure")));
+    if (const auto pulled = pull_model(client, session.model, arguments.boolean("insecure"));
+        !pulled) {
+      return std::unexpected(
+          pulled.error().with_context(std::format("model '{}' not found", session.model)));
+    }
   }
   const auto host = server_host(client);
   OLLAMA_TRY(converse(*host, session, config, arguments));

@@ -189,7 +189,7 @@ class Native {
       co_return;
     }
   }
-  // The last line of a progress, or the only one.
+  // The last line of a progress, or the only one. The store has streamed its own "success".
   static Task<> finish_progress(Exchange& x, const Result<>& result, bool stream) {
     if (!result && !x.started()) {
       co_await x.respond_error(result.error());
@@ -207,7 +207,7 @@ class Native {
       co_return;
     }
     if (!x.started()) co_await x.begin_stream(kNdjson);
-    co_await x.write(api::to_string(last) + "\n");
+    if (!result) co_await x.write(api::to_string(last) + "\n");
     co_await x.end_stream();
   }
 
