@@ -236,7 +236,7 @@ TEST(ShowInfo, PrintsBoxesLikeOllama) {
   EXPECT_EQ(format_model(model, false),
             "  Model\n"
             "    architecture        llama      \n"
-            "    parameters          7.00B      \n"
+            "    parameters          7B         \n"
             "    context length      131072     \n"
             "    embedding length    1000000    \n"
             "    quantization        Q4_K_M     \n"
