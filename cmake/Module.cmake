@@ -46,6 +46,7 @@ function(ollama_module name)
     target_link_libraries(${target}_test PRIVATE ${library} GTest::gtest GTest::gmock
       GTest::gtest_main "${RAPIDCHECK_LIBRARY}")
     ollama_link(${target}_test PRIVATE ${M_TEST_DEPS})
+    target_compile_options(${target}_test PRIVATE ${OLLAMA_TEST_OPTIONS})
     ollama_use_pch(${target}_test test)
     set_source_files_properties(${M_TESTS} PROPERTIES COMPILE_DEFINITIONS
       "OLLAMA_TEST_DATA=\"${CMAKE_SOURCE_DIR}/tests/data\";OLLAMA_SOURCE_DIR=\"${CMAKE_SOURCE_DIR}\"")
@@ -95,7 +96,7 @@ function(ollama_use_pch target)
       target_link_libraries(${carrier} PRIVATE GTest::gtest GTest::gmock)
       # As executables are compiled.
       set_target_properties(${carrier} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
-      target_compile_options(${carrier} PRIVATE -fPIE)
+      target_compile_options(${carrier} PRIVATE -fPIE ${OLLAMA_TEST_OPTIONS})
     elseif(kind)
       target_link_libraries(${carrier} PRIVATE Boost::json)
     endif()
@@ -105,6 +106,9 @@ function(ollama_use_pch target)
   endif()
   target_precompile_headers(${target} REUSE_FROM ${carrier})
 endfunction()
+
+# Tests need not be fast, the build does.
+set(OLLAMA_TEST_OPTIONS $<$<CONFIG:Release>:-O1>)
 
 # Asio is compiled once (runner/asio.cpp), without its older forms.
 set(OLLAMA_ASIO_DEFINITIONS BOOST_ASIO_SEPARATE_COMPILATION BOOST_ASIO_NO_DEPRECATED)

@@ -18,7 +18,8 @@ Result<int> version(const envconfig::Config& config) {
   } else {
     std::println("Warning: could not connect to a running Ollama instance");
   }
-  if (!server || *server != api::kApiLevel) std::println("Warning: client version is {}", api::kApiLevel);
+  if (!server || *server != api::kApiLevel)
+    std::println("Warning: client version is {}", api::kApiLevel);
   std::println("ollama.cpp version is {}", OLLAMA_CPP_VERSION);
   return 0;
 }
