@@ -108,7 +108,7 @@ function(ollama_use_pch target)
 endfunction()
 
 # Tests need not be fast, the build does.
-set(OLLAMA_TEST_OPTIONS $<$<CONFIG:Release>:-O1>)
+set(OLLAMA_TEST_OPTIONS $<$<CONFIG:Release>:-O0>)
 
 # Asio is compiled once (runner/asio.cpp), without its older forms.
 set(OLLAMA_ASIO_DEFINITIONS BOOST_ASIO_SEPARATE_COMPILATION BOOST_ASIO_NO_DEPRECATED)
