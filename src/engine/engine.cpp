@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <deque>
 #include <list>
 #include <mutex>
 #include <thread>
@@ -65,7 +64,7 @@ class EngineImpl final : public Engine {
  public:
   explicit EngineImpl(std::unique_ptr<Executor> executor, std::uint32_t parallel)
       : executor_(std::move(executor)),
-        prefixes_(executor_->cache(), executor_->max_sequences()),
+        prefixes_(executor_->cache()),
         parallel_(parallel),
         thread_([this](const std::stop_token& stop) { run(stop); }) {}
 
@@ -106,12 +105,7 @@ class EngineImpl final : public Engine {
   Result<> fit(Request& request) const {
     std::vector<Token>& prompt = request.prompt;
     if (prompt.empty()) return fail(ErrorCode::kInvalidArgument, "the prompt has no tokens");
-    for (const Token token : prompt) {
-      if (token < 0 || static_cast<std::size_t>(token) >= info().vocab_size) {
-        return fail(ErrorCode::kInvalidArgument, "token {} is outside the vocabulary of {}", token,
-                    info().vocab_size);
-      }
-    }
+    OLLAMA_TRY(executor_->check(prompt));
     const std::size_t context = info().context;
     if (prompt.size() > context) {
       if (!request.truncate) return fail(kPromptTooLong);
@@ -306,7 +300,7 @@ class EngineImpl final : public Engine {
     std::vector<Token>& cached = prefixes_.tokens(a.sequence);
     const auto resumed = executor_->cache().resume_point(
         a.sequence, static_cast<kvcache::Position>(std::min<std::size_t>(a.keep, cached.size())));
-    executor_->cache().remove(a.sequence, resumed, std::numeric_limits<kvcache::Position>::max());
+    executor_->cache().remove(a.sequence, resumed, kvcache::kNoEnd);
     cached.resize(static_cast<std::size_t>(resumed));
     log::debug("context shift: kept {}, dropped {} tokens", a.keep, dropped);
   }

@@ -41,12 +41,7 @@ Result<Evaluation> evaluate(const std::filesystem::path& path, const EvaluateOpt
                                                      .backend = options.backend},
                                                     {}));
   const std::size_t vocab = executor->info().vocab_size;
-  for (const Token token : options.tokens) {
-    if (token < 0 || static_cast<std::size_t>(token) >= vocab) {
-      return fail(ErrorCode::kInvalidArgument, "token {} is outside the vocabulary of {}", token,
-                  vocab);
-    }
-  }
+  OLLAMA_TRY(executor->check(options.tokens));
   if (total > executor->info().context) {
     return fail(ErrorCode::kInvalidArgument, "{} tokens are more than the model's context of {}",
                 total, executor->info().context);

@@ -11,11 +11,6 @@ namespace {
 constexpr std::uint32_t kDefaultContext = 16384;
 constexpr std::uint32_t kMaxLayers = 4096;  // as model::read_config bounds them
 
-template <typename T>
-std::span<const std::byte> bytes_of(std::span<const T> values) {
-  return std::as_bytes(values);
-}
-
 }  // namespace
 
 void StepBatch::clear() {
@@ -50,8 +45,7 @@ Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& pa
                 ml::new_backend(options.backend, {.threads = options.threads,
                                                   .flash_attention = options.flash_attention,
                                                   .use_mmap = options.use_mmap}));
-  // What each layer caches is known once the model is bound to its weights; they decide the
-  // placement.
+  // By the weights alone: what each layer caches is known once the model is bound to them.
   const std::vector<kvcache::LayerSpec> layers(
       std::min(e.file_->u32(".block_count").value_or(0), kMaxLayers));
   OLLAMA_ASSIGN(const memory::Plan plan,
@@ -68,19 +62,18 @@ Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& pa
     }
     context = train_context;
   }
-  e.max_batch_ = std::clamp(options.batch, 1U, std::max(context, 1U));
+  // No more than a context holds, no less than a token of every sequence.
+  e.max_batch_ = std::max(std::clamp(options.batch, 1U, std::max(context, 1U)), options.parallel);
   e.decode_tokens_ = options.parallel;
-  e.max_sequences_ = kvcache::kMaxSequences;
   OLLAMA_ASSIGN(e.cache_, kvcache::new_cache(*e.backend_, e.model_->cache_layers(),
                                              {.cells = context * options.parallel,
-                                              .sequences = e.max_sequences_,
+                                              .sequences = kvcache::kMaxSequences,
                                               .parallel = options.parallel,
-                                              .max_batch = std::max(e.max_batch_, options.parallel),
+                                              .max_batch = e.max_batch_,
                                               .k_type = options.kv_type,
                                               .v_type = options.kv_type,
                                               .config = e.backend_->cache_config()},
                                              plan.placement));
-  e.max_batch_ = std::max(e.max_batch_, options.parallel);
   const std::size_t nodes = e.model_->max_nodes();
   OLLAMA_ASSIGN(e.prefill_.context, e.backend_->new_context(ml::Phase::kPrefill, nodes));
   OLLAMA_ASSIGN(e.decode_.context, e.backend_->new_context(ml::Phase::kDecode, nodes));
@@ -99,8 +92,17 @@ Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& pa
   return executor;
 }
 
+Result<> Executor::check(std::span<const Token> tokens) const {
+  for (const Token token : tokens) {
+    if (token < 0 || static_cast<std::size_t>(token) >= info_.vocab_size) {
+      return fail(ErrorCode::kInvalidArgument, "token {} is outside the vocabulary of {}", token,
+                  info_.vocab_size);
+    }
+  }
+  return {};
+}
+
 Result<> Executor::build(Graph& graph, std::uint64_t tokens, std::uint64_t outputs) {
-  ++counters_.graph_builds;
   graph.tokens = 0;  // nothing, should building fail
   ml::Context& ctx = *graph.context;
   ctx.reset();
@@ -134,8 +136,8 @@ Result<std::span<float>> Executor::evaluate(Graph& graph, const StepBatch& batch
     OLLAMA_TRY(build(graph, batch.size(), outputs.size()));
   }
   uploads_.clear();
-  uploads_.push_back({graph.token_input, bytes_of<Token>(batch.tokens)});
-  uploads_.push_back({graph.position_input, bytes_of<kvcache::Position>(batch.positions)});
+  uploads_.push_back({graph.token_input, std::as_bytes(std::span(batch.tokens))});
+  uploads_.push_back({graph.position_input, std::as_bytes(std::span(batch.positions))});
   uploads_.push_back({graph.output_input, std::as_bytes(outputs)});
   cache_->collect_uploads(graph.cache_inputs, uploads_);
   OLLAMA_TRY(graph.context->upload(uploads_));
@@ -148,7 +150,6 @@ Result<std::span<float>> Executor::evaluate(Graph& graph, const StepBatch& batch
 }
 
 Result<std::span<float>> Executor::run(const StepBatch& batch) {
-  ++counters_.steps;
   OLLAMA_TRY(cache_->begin({.positions = batch.positions, .sequences = batch.sequences}));
   // A graph without outputs would end in empty tensors: one row is cheap.
   const std::int32_t last = static_cast<std::int32_t>(batch.size()) - 1;

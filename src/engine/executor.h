@@ -27,15 +27,9 @@ struct StepBatch {
   std::size_t size() const { return tokens.size(); }
 };
 
-struct ExecutorCounters {
-  std::uint64_t steps = 0;
-  std::uint64_t graph_builds = 0;
-};
-
 class Executor {
  public:
-  // `sequences`: how many the cache tells apart, 1 to 64; cells: positions it holds over all of
-  // them.
+  // The cache tells kvcache::kMaxSequences sequences apart and holds options.parallel contexts.
   static Result<std::unique_ptr<Executor>> load(const std::filesystem::path& path,
                                                 const LoadOptions& options,
                                                 const Progress& progress);
@@ -47,13 +41,11 @@ class Executor {
   Result<std::span<float>> run(const StepBatch& batch);
 
   kvcache::Cache& cache() { return *cache_; }
-  const model::Model& model() const { return *model_; }
   const tokenizer::Tokenizer& tokenizer() const { return *tokenizer_; }
   const ModelInfo& info() const { return info_; }
   std::uint32_t max_batch() const { return max_batch_; }
-  std::uint32_t max_sequences() const { return max_sequences_; }
-  const ExecutorCounters& counters() const { return counters_; }
-  const ml::Backend& backend() const { return *backend_; }
+  // kInvalidArgument for a token that is no id of the vocabulary.
+  Result<> check(std::span<const Token> tokens) const;
 
  private:
   // A graph that is kept while steps of the same shapes follow one another.
@@ -88,9 +80,7 @@ class Executor {
   std::vector<ml::Upload> uploads_;
   ModelInfo info_;
   std::uint32_t max_batch_ = 0;
-  std::uint32_t max_sequences_ = 1;
   std::uint32_t decode_tokens_ = 1;  // steps of up to this many tokens use decode_
-  ExecutorCounters counters_;
 };
 
 }  // namespace ollama::engine

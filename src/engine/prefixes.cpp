@@ -12,12 +12,21 @@ std::uint32_t common_prefix(std::span<const Token> a, std::span<const Token> b) 
 
 }  // namespace
 
-Prefixes::Prefixes(kvcache::Cache& cache, std::uint32_t sequences)
-    : cache_(cache), entries_(sequences) {}
+Prefixes::Prefixes(kvcache::Cache& cache) : cache_(cache), entries_(kvcache::kMaxSequences) {}
+
+Prefixes::Entry* Prefixes::oldest_idle(const Entry* but) {
+  Entry* oldest = nullptr;
+  for (Entry& entry : entries_) {
+    if (entry.state == State::kIdle && &entry != but &&
+        (oldest == nullptr || entry.last_used < oldest->last_used)) {
+      oldest = &entry;
+    }
+  }
+  return oldest;
+}
 
 void Prefixes::clear(Entry& entry) {
-  const auto sequence = static_cast<kvcache::Sequence>(&entry - entries_.data());
-  cache_.remove(sequence, 0, std::numeric_limits<kvcache::Position>::max());
+  cache_.remove(sequence_of(entry), 0, kvcache::kNoEnd);
   entry.tokens.clear();
   entry.state = State::kFree;
 }
@@ -30,9 +39,8 @@ Prefixes::Claim Prefixes::claim(std::span<const Token> prompt, bool reuse) {
       if (entry.state == State::kFree) continue;
       const std::uint32_t common = common_prefix(entry.tokens, prompt.first(prompt.size() - 1));
       if (common <= cached) continue;
-      const auto sequence = static_cast<kvcache::Sequence>(&entry - entries_.data());
       const auto usable = static_cast<std::uint32_t>(
-          cache_.resume_point(sequence, static_cast<kvcache::Position>(common)));
+          cache_.resume_point(sequence_of(entry), static_cast<kvcache::Position>(common)));
       if (usable > cached) {
         best = &entry;
         cached = usable;
@@ -43,21 +51,11 @@ Prefixes::Claim Prefixes::claim(std::span<const Token> prompt, bool reuse) {
   Entry* chosen = nullptr;
   if (best != nullptr && best->state == State::kIdle && cached * 2 >= best->tokens.size()) {
     chosen = best;  // the next turn of a conversation, most likely
-    cache_.remove(static_cast<kvcache::Sequence>(best - entries_.data()),
-                  static_cast<kvcache::Position>(cached),
-                  std::numeric_limits<kvcache::Position>::max());
+    cache_.remove(sequence_of(*best), static_cast<kvcache::Position>(cached), kvcache::kNoEnd);
     chosen->tokens.resize(cached);
   } else {
-    for (Entry& entry : entries_) {
-      if (entry.state == State::kFree) {
-        chosen = &entry;
-        break;
-      }
-      if (entry.state == State::kIdle && &entry != best &&
-          (chosen == nullptr || entry.last_used < chosen->last_used)) {
-        chosen = &entry;
-      }
-    }
+    const auto unused = std::ranges::find(entries_, State::kFree, &Entry::state);
+    chosen = unused != entries_.end() ? &*unused : oldest_idle(best);
     if (chosen == nullptr) {
       // Only the best match is idle: it makes room after all.
       chosen = best;
@@ -65,16 +63,15 @@ Prefixes::Claim Prefixes::claim(std::span<const Token> prompt, bool reuse) {
       best = nullptr;
     }
     clear(*chosen);
-    if (best != nullptr && cached > 0) {
-      cache_.copy_prefix(static_cast<kvcache::Sequence>(best - entries_.data()),
-                         static_cast<kvcache::Sequence>(chosen - entries_.data()),
+    if (best != nullptr) {
+      cache_.copy_prefix(sequence_of(*best), sequence_of(*chosen),
                          static_cast<kvcache::Position>(cached));
       chosen->tokens.assign(best->tokens.begin(), best->tokens.begin() + cached);
     }
   }
   chosen->state = State::kClaimed;
   chosen->last_used = ++clock_;
-  return {static_cast<kvcache::Sequence>(chosen - entries_.data()), cached};
+  return {sequence_of(*chosen), cached};
 }
 
 void Prefixes::release(kvcache::Sequence sequence, bool keep) {
@@ -88,12 +85,7 @@ void Prefixes::release(kvcache::Sequence sequence, bool keep) {
 }
 
 bool Prefixes::drop_oldest() {
-  Entry* oldest = nullptr;
-  for (Entry& entry : entries_) {
-    if (entry.state == State::kIdle && (oldest == nullptr || entry.last_used < oldest->last_used)) {
-      oldest = &entry;
-    }
-  }
+  Entry* const oldest = oldest_idle();
   if (oldest == nullptr) return false;
   clear(*oldest);
   return true;

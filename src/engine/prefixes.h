@@ -14,7 +14,7 @@ namespace ollama::engine {
 
 class Prefixes {
  public:
-  Prefixes(kvcache::Cache& cache, std::uint32_t sequences);
+  explicit Prefixes(kvcache::Cache& cache);
 
   struct Claim {
     kvcache::Sequence sequence = 0;
@@ -40,6 +40,11 @@ class Prefixes {
     std::vector<Token> tokens;
   };
 
+  kvcache::Sequence sequence_of(const Entry& entry) const {
+    return static_cast<kvcache::Sequence>(&entry - entries_.data());
+  }
+  // The idle prefix unused longest, other than `but`; nullptr when there is none.
+  Entry* oldest_idle(const Entry* but = nullptr);
   void clear(Entry& entry);
 
   kvcache::Cache& cache_;

@@ -23,6 +23,9 @@ namespace ollama::kvcache {
 using Sequence = std::uint32_t;  // 0 to kMaxSequences - 1
 using Position = std::int32_t;
 
+// As the end of a range of positions: all that follow.
+inline constexpr Position kNoEnd = INT32_MAX;
+
 // The tokens of one step: token i of sequence sequences[i] at positions[i].
 struct Batch {
   std::span<const Position> positions;
@@ -47,6 +50,10 @@ struct CacheOptions {
   ml::DType v_type = ml::DType::kF16;
   ml::CacheConfig config;
 };
+
+// Cells that layers with this window keep: all of options.cells without one, else at most a window
+// and a batch in flight for every sequence that is evaluated.
+std::uint32_t cells_of_window(std::int32_t window, const CacheOptions& options);
 
 // A graph's inputs of one group of layers (those with the same window).
 struct Inputs {

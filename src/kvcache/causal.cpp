@@ -18,6 +18,17 @@ T round_up(T value, T multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
+// Calls visit(sequence, index of its first token) once for each sequence of the batch.
+template <typename Visitor>
+void for_each_sequence(const Batch& batch, Visitor&& visit) {
+  std::uint64_t seen = 0;
+  for (std::size_t i = 0; i < batch.sequences.size(); ++i) {
+    const std::uint64_t bit = std::uint64_t{1} << batch.sequences[i];
+    if ((seen & bit) == 0) visit(batch.sequences[i], i);
+    seen |= bit;
+  }
+}
+
 }  // namespace
 
 Causal::Causal(Cells cells, FreeList free, const CacheOptions& options, std::int32_t window)
@@ -79,18 +90,13 @@ Result<> Causal::begin(const Batch& batch) {
   const std::size_t count = batch.positions.size();
   if (count > options_.max_batch) return fail(kBatchTooLarge);
   if (window_ > 0) {
-    // What no later token of its sequence can see any more goes first.
-    for (std::size_t i = 0; i < count; ++i) {
-      const Sequence sequence = batch.sequences[i];
-      const Position end = batch.positions[i] - window_ + 1;
-      // A sequence's tokens come in order: its first one in the batch sees the farthest back.
-      const bool is_first =
-          std::ranges::find(batch.sequences.first(i), sequence) == batch.sequences.first(i).end();
-      if (!is_first || end <= 0) continue;
-      if (const Position low = cells_.min_position(sequence); low >= 0 && low < end) {
-        cells_.remove(sequence, 0, end, free_);
-      }
-    }
+    // What no later token of its sequence can see any more goes first. A sequence's tokens come in
+    // order: its first one in the batch sees the farthest back.
+    for_each_sequence(batch, [&](Sequence sequence, std::size_t first) {
+      const Position end = batch.positions[first] - window_ + 1;
+      const Position low = cells_.min_position(sequence);
+      if (low >= 0 && low < end) cells_.remove(sequence, 0, end, free_);
+    });
   }
   // A lone sequence grows behind its last cell where that is free.
   const std::uint32_t hint =
@@ -128,21 +134,17 @@ void Causal::rollback() {
 void Causal::find_range(const Batch& batch) {
   std::uint32_t first = cells_.size();
   std::uint32_t end = 0;
-  std::uint64_t seen = 0;
-  for (const Sequence sequence : batch.sequences) {
-    const std::uint64_t bit = std::uint64_t{1} << sequence;
-    if ((seen & bit) != 0) continue;
-    seen |= bit;
+  for_each_sequence(batch, [&](Sequence sequence, std::size_t /*first_token*/) {
     const std::span<const std::uint64_t> row = cells_.row(sequence);
     const auto nonzero = [](std::uint64_t word) { return word != 0; };
     const auto low = std::ranges::find_if(row, nonzero);
-    if (low == row.end()) continue;
+    if (low == row.end()) return;
     const auto high = std::find_if(row.rbegin(), row.rend(), nonzero);
     const auto low_word = static_cast<std::uint32_t>(low - row.begin());
     const auto high_word = static_cast<std::uint32_t>(row.rend() - high - 1);
     first = std::min(first, low_word * 64 + static_cast<std::uint32_t>(std::countr_zero(*low)));
     end = std::max(end, high_word * 64 + 64 - static_cast<std::uint32_t>(std::countl_zero(*high)));
-  }
+  });
   const std::uint32_t padding = options_.config.cache_padding;
   first = std::min(first, end) / padding * padding;
   range_ = {first, round_up(end, padding) - first};

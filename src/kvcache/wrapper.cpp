@@ -71,6 +71,13 @@ std::uint64_t Wrapper::bytes() const {
   return total;
 }
 
+std::uint32_t cells_of_window(std::int32_t window, const CacheOptions& options) {
+  if (window <= 0) return options.cells;
+  const std::uint64_t kept =
+      (static_cast<std::uint64_t>(window) + options.max_batch) * options.parallel;
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(options.cells, kept));
+}
+
 Result<std::unique_ptr<Cache>> new_cache(ml::Backend& backend, std::span<const LayerSpec> layers,
                                          const CacheOptions& options,
                                          const ml::Placement& placement) {
@@ -81,12 +88,7 @@ Result<std::unique_ptr<Cache>> new_cache(ml::Backend& backend, std::span<const L
   std::vector<std::unique_ptr<Causal>> groups;
   for (const std::int32_t window : windows) {
     CacheOptions group = options;
-    if (window > 0) {
-      // A window and a batch in flight for every sequence that is evaluated.
-      const std::uint64_t kept =
-          (static_cast<std::uint64_t>(window) + options.max_batch) * options.parallel;
-      group.cells = static_cast<std::uint32_t>(std::min<std::uint64_t>(options.cells, kept));
-    }
+    group.cells = cells_of_window(window, options);
     OLLAMA_ASSIGN(auto cache, Causal::create(backend, layers, window, group, placement));
     groups.push_back(std::move(cache));
   }

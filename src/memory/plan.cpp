@@ -34,12 +34,7 @@ Demand demand(const gguf::File& file, std::span<const kvcache::LayerSpec> layers
     (layer < layers.size() ? result.weights[layer] : result.output_weights) += tensor.size;
   }
   for (const kvcache::LayerSpec& layer : layers) {
-    std::uint64_t cells = options.cells;
-    if (layer.window > 0) {
-      const std::uint64_t kept =
-          (static_cast<std::uint64_t>(layer.window) + options.max_batch) * options.parallel;
-      cells = std::min(cells, kept);
-    }
+    const std::uint64_t cells = kvcache::cells_of_window(layer.window, options);
     const std::size_t keys = ml::row_size(options.k_type, layer.head_dim_k);
     const std::size_t values =
         layer.values_in_keys ? 0 : ml::row_size(options.v_type, layer.head_dim_v);

@@ -23,8 +23,7 @@ struct Demand {
   std::uint64_t total_cache() const;
 };
 
-// A layer with a window keeps that and a batch in flight for each sequence that is evaluated, as
-// kvcache::new_cache does.
+// What the file's tensors take, and what a cache of these layers would.
 Demand demand(const gguf::File& file, std::span<const kvcache::LayerSpec> layers,
               const kvcache::CacheOptions& options);
 
