@@ -5,8 +5,7 @@ namespace ollama::model {
 Decoder::Decoder(Config config, Binder& binder) : Model(std::move(config)) {
   const Config& c = config_;
   embedding_ = binder.embedding("token_embd.weight", c.embedding_length, c.vocab_size);
-  output_norm_ = {.weight = binder.optional("output_norm.weight", {c.embedding_length, 1, 1, 1}),
-                  .epsilon = c.norm_epsilon};
+  output_norm_ = binder.optional_rms_norm("output_norm", c.embedding_length, c.norm_epsilon);
   output_ = binder.optional_linear("output", c.embedding_length, c.vocab_size);
   if (!output_.weight) output_.weight = embedding_.weight;
 }
@@ -73,10 +72,6 @@ nn::Moe Decoder::bind_moe(Binder& binder, std::int64_t layer, std::int64_t exper
           .up_bias = binder.optional(name("ffn_up_exps.bias"), {inside, experts, 1, 1}),
           .down_bias = binder.optional(name("ffn_down_exps.bias"), {width, experts, 1, 1}),
           .used = used};
-}
-
-Tensor soft_capped(ml::Context& ctx, Tensor x, float cap) {
-  return ctx.scale(ctx.activate(ctx.scale(x, 1.0F / cap), ml::Activation::kTanh), cap);
 }
 
 }  // namespace ollama::model

@@ -17,7 +17,8 @@ class Decoder : public Model {
   Result<Tensor> forward(Step& step) const override;
 
  protected:
-  // Binds token_embd, output (tied where it is missing) and output_norm (an RMS norm).
+  // Binds token_embd, output (tied where it is missing) and output_norm (an RMS norm; none where an
+  // architecture overrides final_norm).
   Decoder(Config config, Binder& binder);
 
   // Adds block `layer` to the graph: x [embedding_length, tokens]. The last block goes on with the
@@ -44,8 +45,5 @@ class Decoder : public Model {
   nn::RmsNorm output_norm_;
   nn::Linear output_;
 };
-
-// Tensors of the last block that keep_wanted cuts; logits after tanh capping: cap * tanh(x / cap).
-Tensor soft_capped(ml::Context& ctx, Tensor x, float cap);
 
 }  // namespace ollama::model

@@ -53,6 +53,11 @@ nn::RmsNorm Binder::rms_norm(std::string_view prefix, std::int64_t width, float 
           .epsilon = epsilon};
 }
 
+nn::RmsNorm Binder::optional_rms_norm(std::string_view prefix, std::int64_t width, float epsilon) {
+  return {.weight = optional(std::format("{}.weight", prefix), {width, 1, 1, 1}),
+          .epsilon = epsilon};
+}
+
 nn::LayerNorm Binder::layer_norm(std::string_view prefix, std::int64_t width, float epsilon) {
   return {.weight = require(std::format("{}.weight", prefix), {width, 1, 1, 1}),
           .bias = optional(std::format("{}.bias", prefix), {width, 1, 1, 1}),

@@ -86,6 +86,7 @@ class Binder {
   nn::Linear linear(std::string_view prefix, std::int64_t in, std::int64_t out);
   nn::Linear optional_linear(std::string_view prefix, std::int64_t in, std::int64_t out);
   nn::RmsNorm rms_norm(std::string_view prefix, std::int64_t width, float epsilon);
+  nn::RmsNorm optional_rms_norm(std::string_view prefix, std::int64_t width, float epsilon);
   // "PREFIX.weight" and, where the file has it, "PREFIX.bias".
   nn::LayerNorm layer_norm(std::string_view prefix, std::int64_t width, float epsilon);
   nn::Embedding embedding(std::string_view name, std::int64_t width, std::int64_t rows);

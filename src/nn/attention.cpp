@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "nn/layers.h"
+
 namespace ollama::nn {
 namespace {
 
@@ -31,8 +33,7 @@ Tensor composed(ml::Context& ctx, Tensor q, Tensor k, Tensor v, Tensor mask,
   Tensor scores = ctx.mul_mat(k, q);  // [length, tokens, heads]
   float scale = options.scale;
   if (options.soft_cap > 0) {
-    scores = ctx.scale(scores, scale / options.soft_cap);
-    scores = ctx.scale(ctx.activate(scores, ml::Activation::kTanh), options.soft_cap);
+    scores = soft_capped(ctx, scores, scale, options.soft_cap);
     scale = 1.0F;
   }
   const Tensor weights = ctx.softmax(scores, mask, options.sinks, scale);

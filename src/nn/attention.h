@@ -2,7 +2,6 @@
 // composition. Source: Vaswani et al. 2017; grouped heads: Ainslie et al. 2023.
 #pragma once
 
-#include <map>
 #include <mutex>
 #include <vector>
 

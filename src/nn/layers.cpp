@@ -24,8 +24,20 @@ Tensor Mlp::forward(Context& ctx, Tensor x) const {
   return down.forward(ctx, ctx.gated(gate.forward(ctx, x), up.forward(ctx, x), activation));
 }
 
+Tensor FusedMlp::forward(Context& ctx, Tensor x) const {
+  const Tensor both = gate_up.forward(ctx, x);
+  const std::int64_t inside = both.dim(0) / 2;
+  const Tensor gate = ctx.contiguous(ctx.slice(both, 0, 0, inside));
+  const Tensor up = ctx.contiguous(ctx.slice(both, 0, inside, inside));
+  return down.forward(ctx, ctx.gated(gate, up, ml::Activation::kSilu));
+}
+
 Tensor Rope::forward(Context& ctx, Tensor x, Tensor positions) const {
   return ctx.rope(x, positions, factors, options);
+}
+
+Tensor soft_capped(Context& ctx, Tensor x, float scale, float cap) {
+  return ctx.scale(ctx.activate(ctx.scale(x, scale / cap), ml::Activation::kTanh), cap);
 }
 
 Tensor split_heads(Context& ctx, Tensor x, std::int64_t head_dim, std::int64_t heads) {

@@ -47,12 +47,22 @@ struct Mlp {
   Tensor forward(Context& ctx, Tensor x) const;
 };
 
+// The same with gate and up in one matrix: [in, 2 * inside], gate first.
+struct FusedMlp {
+  Linear gate_up;
+  Linear down;
+  Tensor forward(Context& ctx, Tensor x) const;
+};
+
 // Rotary positions for heads [head_dim, heads, tokens].
 struct Rope {
   ml::RopeOptions options;
   Tensor factors;  // f32 [dimensions / 2], divides the frequencies; or none
   Tensor forward(Context& ctx, Tensor x, Tensor positions) const;
 };
+
+// cap * tanh(scale * x / cap).
+Tensor soft_capped(Context& ctx, Tensor x, float scale, float cap);
 
 // [head_dim * heads, tokens] as [head_dim, heads, tokens].
 Tensor split_heads(Context& ctx, Tensor x, std::int64_t head_dim, std::int64_t heads);

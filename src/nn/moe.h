@@ -31,4 +31,13 @@ struct Moe {
   Tensor weights(Context& ctx, Tensor logits, Tensor* chosen) const;
 };
 
+// The second half of a block: one network, or a mixture where the model has experts.
+struct FeedForward {
+  Mlp mlp;
+  Moe moe;
+  Tensor forward(Context& ctx, Tensor x) const {
+    return moe.used > 0 ? moe.forward(ctx, x) : mlp.forward(ctx, x);
+  }
+};
+
 }  // namespace ollama::nn

@@ -1,7 +1,5 @@
 #include "ml/ggml/context.h"
 
-#include <string>
-
 namespace ollama::ml::ggml {
 namespace {
 
@@ -118,16 +116,14 @@ Result<> GgmlContext::download(Tensor tensor, std::span<std::byte> bytes) {
 Tensor GgmlContext::input(DType dtype, const Shape& shape, std::string_view name) {
   ggml_tensor* tensor = ggml_new_tensor_4d(context_.get(), static_cast<ggml_type>(dtype), shape[0],
                                            shape[1], shape[2], shape[3]);
-  ggml_set_name(tensor, std::string(name).c_str());
   ggml_set_input(tensor);
-  return wrap(tensor);
+  return named(wrap(tensor), name, -1);
 }
 
 Tensor GgmlContext::output(Tensor tensor, std::string_view name) {
-  ggml_set_name(raw(tensor), std::string(name).c_str());
   ggml_set_output(raw(tensor));
   keep(tensor);
-  return tensor;
+  return named(tensor, name, -1);
 }
 
 void GgmlContext::keep(Tensor tensor) { ggml_build_forward_expand(graph_, raw(tensor)); }

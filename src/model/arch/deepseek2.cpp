@@ -20,8 +20,7 @@ struct Layer {
   nn::Linear output;
   nn::Rope rope;
   nn::RmsNorm feed_forward_norm;
-  nn::Mlp mlp;
-  nn::Moe moe;
+  nn::FeedForward feed_forward;
 };
 
 struct Sizes {
@@ -63,9 +62,9 @@ class Deepseek2 final : public Decoder {
       layer.rope = {.options = c.rope};
       layer.feed_forward_norm = binder.rms_norm(name("ffn_norm"), width, c.norm_epsilon);
       if (i < sizes.dense_layers) {
-        layer.mlp = bind_mlp(binder, i, c.feed_forward_length);
+        layer.feed_forward.mlp = bind_mlp(binder, i, c.feed_forward_length);
       } else {
-        layer.moe = bind_experts(file, binder, i);
+        layer.feed_forward.moe = bind_experts(file, binder, i);
       }
     }
   }
@@ -88,7 +87,7 @@ class Deepseek2 final : public Decoder {
     keep_wanted(step, index, x, attended);
     x = ctx.add(x, attended);
     const Tensor f = ctx.named(layer.feed_forward_norm.forward(ctx, x), "ffn_norm", index);
-    return ctx.add(x, layer.moe.used > 0 ? layer.moe.forward(ctx, f) : layer.mlp.forward(ctx, f));
+    return ctx.add(x, layer.feed_forward.forward(ctx, f));
   }
 
  private:

@@ -11,10 +11,11 @@ namespace {
 
 struct Variant {
   int window_period;        // every n-th layer sees everything
+  bool window_base;         // windowed layers rotate by a base of their own
   std::int64_t big_layers;  // the size whose queries are scaled by width / heads instead
 };
-constexpr Variant kGemma2{2, 46};
-constexpr Variant kGemma3{6, 62};
+constexpr Variant kGemma2{.window_period = 2, .window_base = false, .big_layers = 46};
+constexpr Variant kGemma3{.window_period = 6, .window_base = true, .big_layers = 62};
 
 struct Layer {
   nn::RmsNorm attention_norm, post_attention_norm;
@@ -37,9 +38,7 @@ class Gemma final : public Decoder {
         return binder.rms_norm(layer_name(i, part), c.embedding_length, c.norm_epsilon);
       };
       const auto head_norm = [&](std::string_view part) {
-        return nn::RmsNorm{
-            .weight = binder.optional(layer_name(i, part) + ".weight", {c.head_dim_k, 1, 1, 1}),
-            .epsilon = c.norm_epsilon};
+        return binder.optional_rms_norm(layer_name(i, part), c.head_dim_k, c.norm_epsilon);
       };
       Layer& layer = layers_.emplace_back();
       layer.attention_norm = norm("attn_norm");
@@ -47,7 +46,7 @@ class Gemma final : public Decoder {
       layer.attention.q_norm = head_norm("attn_q_norm");
       layer.attention.k_norm = head_norm("attn_k_norm");
       layer.attention.rope.options.neox = true;
-      if (variant_.window_period == kGemma3.window_period && is_windowed(i)) {
+      if (variant_.window_base && is_windowed(i)) {
         layer.attention.rope.options.base = window_base;
         layer.attention.rope.options.scale = 1.0F;
       }
@@ -92,7 +91,7 @@ class Gemma final : public Decoder {
   }
 
   Tensor finish_logits(Step& step, Tensor logits) const override {
-    return output_cap_ > 0.0F ? soft_capped(step.ctx, logits, output_cap_) : logits;
+    return output_cap_ > 0.0F ? nn::soft_capped(step.ctx, logits, 1.0F, output_cap_) : logits;
   }
 
  private:

@@ -10,7 +10,7 @@ struct Layer {
   nn::RmsNorm attention_norm, post_attention_norm;
   nn::SelfAttention attention;
   nn::RmsNorm feed_forward_norm, post_feed_forward_norm;
-  nn::Linear gate_up, down;
+  nn::FusedMlp mlp;
 };
 
 class Glm4 final : public Decoder {
@@ -26,9 +26,9 @@ class Glm4 final : public Decoder {
       layer.attention = bind_attention(binder, i);
       layer.post_attention_norm = norm("post_attention_norm");
       layer.feed_forward_norm = norm("ffn_norm");
-      layer.gate_up =
+      layer.mlp.gate_up =
           binder.linear(layer_name(i, "ffn_up"), c.embedding_length, 2 * c.feed_forward_length);
-      layer.down =
+      layer.mlp.down =
           binder.linear(layer_name(i, "ffn_down"), c.feed_forward_length, c.embedding_length);
       layer.post_feed_forward_norm = norm("post_ffw_norm");
     }
@@ -37,18 +37,13 @@ class Glm4 final : public Decoder {
  protected:
   Result<Tensor> block(Step& step, int index, Tensor x) const override {
     ml::Context& ctx = step.ctx;
-    const std::int64_t inside = config_.feed_forward_length;
     const Layer& layer = layers_[static_cast<std::size_t>(index)];
     const Tensor h = ctx.named(layer.attention_norm.forward(ctx, x), "attn_norm", index);
     OLLAMA_ASSIGN(Tensor attended, layer.attention.forward(step, index, h));
     keep_wanted(step, index, x, attended);
     x = ctx.add(x, layer.post_attention_norm.forward(ctx, attended));
     const Tensor f = ctx.named(layer.feed_forward_norm.forward(ctx, x), "ffn_norm", index);
-    const Tensor both = layer.gate_up.forward(ctx, f);
-    const Tensor gate = ctx.contiguous(ctx.slice(both, 0, 0, inside));
-    const Tensor up = ctx.contiguous(ctx.slice(both, 0, inside, inside));
-    const Tensor y = layer.down.forward(ctx, ctx.gated(gate, up, ml::Activation::kSilu));
-    return ctx.add(x, layer.post_feed_forward_norm.forward(ctx, y));
+    return ctx.add(x, layer.post_feed_forward_norm.forward(ctx, layer.mlp.forward(ctx, f)));
   }
 
  private:

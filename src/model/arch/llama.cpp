@@ -12,8 +12,7 @@ struct Layer {
   nn::RmsNorm attention_norm;
   nn::SelfAttention attention;
   nn::RmsNorm feed_forward_norm;
-  nn::Mlp mlp;
-  nn::Moe moe;  // instead of the network where the model has experts
+  nn::FeedForward feed_forward;
 };
 
 class Llama final : public Decoder {
@@ -35,9 +34,10 @@ class Llama final : public Decoder {
       layer.attention.rope.factors = factors;
       layer.feed_forward_norm = norm("ffn_norm");
       if (c.experts == 0) {
-        layer.mlp = bind_mlp(binder, i, c.feed_forward_length);
+        layer.feed_forward.mlp = bind_mlp(binder, i, c.feed_forward_length);
       } else {
-        layer.moe = bind_moe(binder, i, c.experts, c.experts_used, c.feed_forward_length);
+        layer.feed_forward.moe =
+            bind_moe(binder, i, c.experts, c.experts_used, c.feed_forward_length);
       }
     }
   }
@@ -55,7 +55,7 @@ class Llama final : public Decoder {
     keep_wanted(step, index, x, attended);
     x = ctx.add(x, scaled(step, attended, residual_scale_));
     const Tensor f = ctx.named(layer.feed_forward_norm.forward(ctx, x), "ffn_norm", index);
-    const Tensor y = layer.moe.used > 0 ? layer.moe.forward(ctx, f) : layer.mlp.forward(ctx, f);
+    const Tensor y = layer.feed_forward.forward(ctx, f);
     return ctx.add(x, scaled(step, y, residual_scale_));
   }
 

@@ -12,7 +12,7 @@ struct Layer {
   nn::Linear qkv;
   nn::SelfAttention attention;  // without projections of its own for q, k and v
   nn::RmsNorm feed_forward_norm;
-  nn::Linear gate_up, down;
+  nn::FusedMlp mlp;
 };
 
 class Phi3 final : public Decoder {
@@ -41,8 +41,8 @@ class Phi3 final : public Decoder {
           .options = {.scale = c.attention_scale}};
       layer.attention.rope.options.neox = true;
       layer.feed_forward_norm = binder.rms_norm(name("ffn_norm"), width, c.norm_epsilon);
-      layer.gate_up = binder.linear(name("ffn_up"), width, 2 * c.feed_forward_length);
-      layer.down = binder.linear(name("ffn_down"), c.feed_forward_length, width);
+      layer.mlp.gate_up = binder.linear(name("ffn_up"), width, 2 * c.feed_forward_length);
+      layer.mlp.down = binder.linear(name("ffn_down"), c.feed_forward_length, width);
     }
   }
 
@@ -66,11 +66,7 @@ class Phi3 final : public Decoder {
     keep_wanted(step, index, x, attended);
     x = ctx.add(x, attended);
     const Tensor f = ctx.named(layer.feed_forward_norm.forward(ctx, x), "ffn_norm", index);
-    const Tensor both = layer.gate_up.forward(ctx, f);
-    const Tensor gate = ctx.contiguous(ctx.slice(both, 0, 0, c.feed_forward_length));
-    const Tensor up =
-        ctx.contiguous(ctx.slice(both, 0, c.feed_forward_length, c.feed_forward_length));
-    return ctx.add(x, layer.down.forward(ctx, ctx.gated(gate, up, ml::Activation::kSilu)));
+    return ctx.add(x, layer.mlp.forward(ctx, f));
   }
 
  private:

@@ -10,8 +10,7 @@ struct Layer {
   nn::RmsNorm attention_norm;
   nn::SelfAttention attention;
   nn::RmsNorm feed_forward_norm;
-  nn::Mlp mlp;
-  nn::Moe moe;
+  nn::FeedForward feed_forward;
 };
 
 class Qwen final : public Decoder {
@@ -19,24 +18,23 @@ class Qwen final : public Decoder {
   Qwen(Config config, Binder& binder) : Decoder(std::move(config), binder) {
     const Config& c = config_;
     for (std::int64_t i = 0; i < c.layers; ++i) {
-      const auto norm = [&](std::string_view part, std::int64_t width) {
-        return nn::RmsNorm{
-            .weight = binder.optional(layer_name(i, part) + ".weight", {width, 1, 1, 1}),
-            .epsilon = c.norm_epsilon};
+      const auto head_norm = [&](std::string_view part) {
+        return binder.optional_rms_norm(layer_name(i, part), c.head_dim_k, c.norm_epsilon);
       };
       Layer& layer = layers_.emplace_back();
       layer.attention_norm =
           binder.rms_norm(layer_name(i, "attn_norm"), c.embedding_length, c.norm_epsilon);
       layer.attention = bind_attention(binder, i);
       layer.attention.rope.options.neox = true;
-      layer.attention.q_norm = norm("attn_q_norm", c.head_dim_k);
-      layer.attention.k_norm = norm("attn_k_norm", c.head_dim_k);
+      layer.attention.q_norm = head_norm("attn_q_norm");
+      layer.attention.k_norm = head_norm("attn_k_norm");
       layer.feed_forward_norm =
           binder.rms_norm(layer_name(i, "ffn_norm"), c.embedding_length, c.norm_epsilon);
       if (c.experts == 0) {
-        layer.mlp = bind_mlp(binder, i, c.feed_forward_length);
+        layer.feed_forward.mlp = bind_mlp(binder, i, c.feed_forward_length);
       } else {
-        layer.moe = bind_moe(binder, i, c.experts, c.experts_used, c.expert_feed_forward_length);
+        layer.feed_forward.moe =
+            bind_moe(binder, i, c.experts, c.experts_used, c.expert_feed_forward_length);
       }
     }
   }
@@ -50,7 +48,7 @@ class Qwen final : public Decoder {
     keep_wanted(step, index, x, attended);
     x = ctx.add(x, attended);
     const Tensor f = ctx.named(layer.feed_forward_norm.forward(ctx, x), "ffn_norm", index);
-    return ctx.add(x, layer.moe.used > 0 ? layer.moe.forward(ctx, f) : layer.mlp.forward(ctx, f));
+    return ctx.add(x, layer.feed_forward.forward(ctx, f));
   }
 
  private:
