@@ -3,6 +3,10 @@
 add_compile_options(-Wall -Wextra -Wpedantic -Wconversion -Wno-psabi)
 # Designated initialisers leave the other members at their defaults on purpose.
 add_compile_options(-Wno-missing-field-initializers)
+if(OLLAMA_UNITY AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # It takes a source within a group for a header.
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-subobject-linkage>)
+endif()
 if(OLLAMA_WERROR)
   add_compile_options(-Werror)
 endif()

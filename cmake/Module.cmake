@@ -2,6 +2,7 @@
 #   SOURCES ...        the module's library, ollama_NAME ('/' in NAME becomes '_')
 #   PCH kind           the precompiled header: json or asio instead of the plain one
 #   HOT ...            those of the sources that are worth -O3
+#   ALONE ...          those of the sources that share no translation unit with others (OLLAMA_UNITY)
 #   DEPS ...           other modules, by name, and imported targets, by their full name (Foo::bar)
 #   TESTS ...          *_test.cpp, one executable NAME_test, run by ctest
 #   TEST_DEPS ...      what only the tests need
@@ -24,7 +25,7 @@ function(ollama_link target visibility)
 endfunction()
 
 function(ollama_module name)
-  cmake_parse_arguments(PARSE_ARGV 1 M "" "PCH" "HOT;SOURCES;DEPS;TESTS;TEST_DEPS;BENCHES;FUZZERS")
+  cmake_parse_arguments(PARSE_ARGV 1 M "" "PCH" "HOT;ALONE;SOURCES;DEPS;TESTS;TEST_DEPS;BENCHES;FUZZERS")
   string(REPLACE "/" "_" target "${name}")
   set(library "ollama_${target}")
   if(NOT M_SOURCES)
@@ -39,6 +40,8 @@ function(ollama_module name)
     # A precompiled header serves one set of flags only.
     set_source_files_properties(${M_HOT} PROPERTIES
       COMPILE_OPTIONS "$<$<CONFIG:Release>:-O3>" SKIP_PRECOMPILE_HEADERS ON)
+    set_source_files_properties(${M_ALONE} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+    ollama_use_unity(${library})
   endif()
 
   if(OLLAMA_TESTS AND M_TESTS)
@@ -48,8 +51,9 @@ function(ollama_module name)
     ollama_link(${target}_test PRIVATE ${M_TEST_DEPS})
     target_compile_options(${target}_test PRIVATE ${OLLAMA_TEST_OPTIONS})
     ollama_use_pch(${target}_test test)
-    set_source_files_properties(${M_TESTS} PROPERTIES COMPILE_DEFINITIONS
-      "OLLAMA_TEST_DATA=\"${CMAKE_SOURCE_DIR}/tests/data\";OLLAMA_SOURCE_DIR=\"${CMAKE_SOURCE_DIR}\"")
+    target_compile_definitions(${target}_test PRIVATE
+      "OLLAMA_TEST_DATA=\"${CMAKE_SOURCE_DIR}/tests/data\"" "OLLAMA_SOURCE_DIR=\"${CMAKE_SOURCE_DIR}\"")
+    ollama_use_unity(${target}_test)
     gtest_discover_tests(${target}_test DISCOVERY_TIMEOUT 120 DISCOVERY_MODE PRE_TEST
       TEST_PREFIX "${name}." PROPERTIES TIMEOUT 600
       ENVIRONMENT "${OLLAMA_TEST_ENVIRONMENT}")
@@ -75,6 +79,12 @@ function(ollama_module name)
       target_link_options(${fuzzer} PRIVATE -fsanitize=fuzzer)
     endforeach()
   endif()
+endfunction()
+
+# With OLLAMA_UNITY a few sources are compiled as one: a third of the work.
+function(ollama_use_unity target)
+  set_target_properties(${target} PROPERTIES
+    UNITY_BUILD ${OLLAMA_UNITY} UNITY_BUILD_BATCH_SIZE 8 UNITY_BUILD_UNIQUE_ID OLLAMA_UNITY_ID)
 endfunction()
 
 # Precompiled headers, each compiled once: src/pch.h for every module, and those that add to it.

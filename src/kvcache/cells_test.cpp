@@ -147,7 +147,7 @@ TEST(Cells, ResetFreesEverything) {
 }
 
 // The specification: a set of sequences for each cell, everything found by looking at all cells.
-struct Naive {
+struct NaiveCells {
   struct Cell {
     std::int32_t position = 0;
     std::set<std::uint32_t> members;
@@ -183,12 +183,12 @@ struct Naive {
   }
 };
 
-void expect_same(const Cells& cells, const FreeList& free, const Naive& naive) {
+void expect_same(const Cells& cells, const FreeList& free, const NaiveCells& naive) {
   std::uint32_t used = 0;
   std::uint32_t first = UINT32_MAX;
   std::uint32_t last = 0;
   for (std::uint32_t cell = 0; cell < cells.size(); ++cell) {
-    const Naive::Cell& expected = naive.cells[cell];
+    const NaiveCells::Cell& expected = naive.cells[cell];
     std::uint64_t members = 0;
     for (const std::uint32_t sequence : expected.members) members |= std::uint64_t{1} << sequence;
     RC_ASSERT(cells.members(cell) == members);
@@ -210,7 +210,7 @@ void expect_same(const Cells& cells, const FreeList& free, const Naive& naive) {
     std::int32_t min = -1;
     std::int32_t max = -1;
     for (std::uint32_t cell = 0; cell < cells.size(); ++cell) {
-      const Naive::Cell& expected = naive.cells[cell];
+      const NaiveCells::Cell& expected = naive.cells[cell];
       const bool member = expected.members.contains(sequence);
       RC_ASSERT(cells.has(cell, sequence) == member);
       RC_ASSERT((cells.row(sequence)[cell / 64] >> (cell % 64) & 1U) == (member ? 1U : 0U));
@@ -233,7 +233,7 @@ TEST(Cells, NeverDivergeFromSetsOfSequences) {
     const auto any_sequence = rc::gen::inRange<std::uint32_t>(0, sequences);
     Cells cells = make(size, sequences);
     FreeList free(size);
-    Naive naive{std::vector<Naive::Cell>(size)};
+    NaiveCells naive{std::vector<NaiveCells::Cell>(size)};
     std::vector<CellRun> runs;
     std::vector<std::uint32_t> last_cell(sequences, kNoCell);
     const int steps = *rc::gen::inRange(1, 50);

@@ -116,7 +116,7 @@ TEST(FreeList, IsMovedWhole) {
 }
 
 // The specification, over a plain array of flags.
-struct Naive {
+struct NaiveFreeList {
   std::vector<bool> free;
 
   Runs runs() const {
@@ -161,7 +161,7 @@ TEST(FreeList, NeverDivergesFromPlainFlags) {
   EXPECT_TRUE(rc::check("random allocations and releases", [] {
     const auto cells = *rc::gen::inRange<std::uint32_t>(1, 200);
     FreeList list(cells);
-    Naive naive{std::vector<bool>(cells, true)};
+    NaiveFreeList naive{std::vector<bool>(cells, true)};
     Runs taken;
     Runs runs;
     runs.reserve((cells + 1) / 2);

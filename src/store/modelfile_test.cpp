@@ -19,7 +19,7 @@ std::vector<Command> commands_of(std::string_view text) {
   return modelfile ? modelfile->commands : std::vector<Command>();
 }
 
-std::string error_of(std::string_view text) {
+std::string modelfile_error(std::string_view text) {
   const auto modelfile = parse_modelfile(text);
   return modelfile ? "(no error)" : std::string(modelfile.error().message());
 }
@@ -69,23 +69,23 @@ TEST(Modelfile, LineEndsOfWindowsAndMarks) {
 }
 
 TEST(Modelfile, ErrorsNameTheLine) {
-  EXPECT_EQ(error_of(""), "no FROM line");
-  EXPECT_EQ(error_of("# nothing\n"), "no FROM line");
-  EXPECT_EQ(error_of("SYSTEM x\n"), "no FROM line");
-  EXPECT_THAT(error_of("FROM a\n\nFROB x\n"), HasSubstr("(line 3): command must be one of"));
-  EXPECT_THAT(error_of("FROM a\nPARAMETER\n"), HasSubstr("(line 2)"));
-  EXPECT_THAT(error_of("FROM a\nPARAMETER top_k\n"), HasSubstr("(line 2)"));
-  EXPECT_THAT(error_of("FROM a\nPARAMETER top_k  \n"), HasSubstr("(line 2)"));
-  EXPECT_THAT(error_of("FROM a\nPARAMETER top-k 1\n"), HasSubstr("(line 2)"));
-  EXPECT_THAT(error_of("FROM\n"), HasSubstr("(line 1)"));
-  EXPECT_THAT(error_of("FROM \n"), HasSubstr("(line 1)"));
-  EXPECT_THAT(error_of("FROM"), HasSubstr("(line 1)"));
-  EXPECT_THAT(error_of("FR0M a\n"), HasSubstr("(line 1)"));
-  EXPECT_THAT(error_of("FROM a\nMESSAGE robot hi\n"), HasSubstr("(line 2): message role must be"));
-  EXPECT_THAT(error_of("FROM a\r\n\r\nSYSTEM \"\"\"x\n\ny\n"),
+  EXPECT_EQ(modelfile_error(""), "no FROM line");
+  EXPECT_EQ(modelfile_error("# nothing\n"), "no FROM line");
+  EXPECT_EQ(modelfile_error("SYSTEM x\n"), "no FROM line");
+  EXPECT_THAT(modelfile_error("FROM a\n\nFROB x\n"), HasSubstr("(line 3): command must be one of"));
+  EXPECT_THAT(modelfile_error("FROM a\nPARAMETER\n"), HasSubstr("(line 2)"));
+  EXPECT_THAT(modelfile_error("FROM a\nPARAMETER top_k\n"), HasSubstr("(line 2)"));
+  EXPECT_THAT(modelfile_error("FROM a\nPARAMETER top_k  \n"), HasSubstr("(line 2)"));
+  EXPECT_THAT(modelfile_error("FROM a\nPARAMETER top-k 1\n"), HasSubstr("(line 2)"));
+  EXPECT_THAT(modelfile_error("FROM\n"), HasSubstr("(line 1)"));
+  EXPECT_THAT(modelfile_error("FROM \n"), HasSubstr("(line 1)"));
+  EXPECT_THAT(modelfile_error("FROM"), HasSubstr("(line 1)"));
+  EXPECT_THAT(modelfile_error("FR0M a\n"), HasSubstr("(line 1)"));
+  EXPECT_THAT(modelfile_error("FROM a\nMESSAGE robot hi\n"), HasSubstr("(line 2): message role must be"));
+  EXPECT_THAT(modelfile_error("FROM a\r\n\r\nSYSTEM \"\"\"x\n\ny\n"),
               HasSubstr("(line 3): the quotes that begin here are never closed"));
-  EXPECT_THAT(error_of("FROM a\nSYSTEM \"x\n"), HasSubstr("(line 2)"));
-  EXPECT_THAT(error_of("\xff\xfe"
+  EXPECT_THAT(modelfile_error("FROM a\nSYSTEM \"x\n"), HasSubstr("(line 2)"));
+  EXPECT_THAT(modelfile_error("\xff\xfe"
                        "F\0R\0"),
               HasSubstr("UTF-8"));
 }
@@ -118,7 +118,7 @@ TEST(Modelfile, ArbitraryBytesNeverBreakTheParser) {
 TEST(Modelfile, LongQuotesOfLineEnds) {
   const std::string ends(4'000'000, '\n');
   EXPECT_EQ(commands_of("FROM a\nSYSTEM \"\"\"\"" + ends + "\"\"\"").back().value, "\"" + ends);
-  EXPECT_THAT(error_of("FROM a\nSYSTEM \"\"\"" + ends), HasSubstr("(line 2)"));
+  EXPECT_THAT(modelfile_error("FROM a\nSYSTEM \"\"\"" + ends), HasSubstr("(line 2)"));
 }
 
 class PlanTest : public testing::Test {
