@@ -3,6 +3,9 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <thread>
 
 #include "runner/frame.h"
@@ -25,6 +28,8 @@ struct LocalRunner::State {
   Id last_id = 0;
   std::mutex mutex;
   std::string last_line;  // of standard error
+  bool errors_ended = false;
+  std::condition_variable errors_end;
   std::thread error_thread;
 
   // Standard error goes on to ours; the last line is kept.
@@ -36,7 +41,7 @@ struct LocalRunner::State {
       while (true) {
         const ssize_t bytes = ::read(errors.get(), buffer.data(), buffer.size());
         if (bytes < 0 && errno == EINTR) continue;
-        if (bytes <= 0) return;
+        if (bytes <= 0) break;
         [[maybe_unused]] const auto written =
             ::write(STDERR_FILENO, buffer.data(), static_cast<std::size_t>(bytes));
         for (const char c : std::string_view(buffer.data(), static_cast<std::size_t>(bytes))) {
@@ -49,6 +54,9 @@ struct LocalRunner::State {
           line.clear();
         }
       }
+      const std::lock_guard lock(mutex);
+      errors_ended = true;
+      errors_end.notify_all();
     });
   }
 
@@ -63,7 +71,9 @@ struct LocalRunner::State {
       }
       process.signal(9);
     }
-    const std::lock_guard lock(mutex);
+    // What it said last may still be in the pipe; a child of its own could keep that open.
+    std::unique_lock lock(mutex);
+    errors_end.wait_for(lock, std::chrono::seconds(1), [this] { return errors_ended; });
     return {ErrorCode::kUnavailable,
             std::format("the model's runner process ended unexpectedly ({}){}{}", how,
                         last_line.empty() ? "" : "; it said last: ", last_line)};
