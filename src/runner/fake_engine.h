@@ -2,16 +2,22 @@
 // step, in upper case.
 #pragma once
 
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cctype>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <thread>
 
 #include "engine/engine.h"
+#include "runner/child.h"
+#include "runner/process.h"
 
 namespace ollama::runner {
 
@@ -198,6 +204,15 @@ inline Result<std::unique_ptr<engine::Engine>> load_fake_engine(const std::files
     if (path == "slow") std::this_thread::sleep_for(std::chrono::milliseconds(5));
   } while (path == "slow");
   return std::make_unique<FakeEngine>(options);
+}
+
+// For a test's main(): the exit code where the test started itself as the child of a runner.
+inline std::optional<int> serve_as_fake_child(int argc, char** argv) {
+  if (argc < 2 || std::string_view(argv[1]) != "--runner-child") return std::nullopt;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const rlimit no_core{.rlim_cur = 0, .rlim_max = 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+  return serve_requests(kChildSocket, load_fake_engine);
 }
 
 }  // namespace ollama::runner

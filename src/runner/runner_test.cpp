@@ -3,8 +3,6 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <rapidcheck.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -680,13 +678,7 @@ TEST(LocalRunner, LoadErrors) {
 }  // namespace ollama::runner
 
 int main(int argc, char** argv) {
-  if (argc > 1 && std::string_view(argv[1]) == "--runner-child") {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    const rlimit no_core{.rlim_cur = 0, .rlim_max = 0};
-    setrlimit(RLIMIT_CORE, &no_core);
-    return ollama::runner::serve_requests(ollama::runner::kChildSocket,
-                                          ollama::runner::load_fake_engine);
-  }
+  if (const auto code = ollama::runner::serve_as_fake_child(argc, argv)) return *code;
   testing::InitGoogleMock(&argc, argv);
   return RUN_ALL_TESTS();
 }

@@ -367,6 +367,33 @@ class Native {
     co_return std::nullopt;
   }
 
+  // As `lease`, for a model that is to answer with text; `purpose` is what an embedding model
+  // cannot do.
+  Task<std::optional<sched::Lease>> lease_for(Exchange& x, const api::InferenceRequest& request,
+                                              const store::Model& model,
+                                              const api::Options& options,
+                                              std::string_view purpose) {
+    auto granted = co_await lease(x, model, options, request.keep_alive, false);
+    if (granted && granted->info().is_embedding) {
+      co_await x.respond_error(
+          400, std::format("{} does not support {}", json_quoted(request.model), purpose));
+      co_return std::nullopt;
+    }
+    co_return granted;
+  }
+
+  // All but the messages or the prompt.
+  static runner::Generate to_generate(const api::InferenceRequest& request,
+                                      const store::Model& model, const api::Options& options) {
+    runner::Generate generate;
+    apply_options(options, generate);
+    generate.shift = request.shift.value_or(true);
+    generate.truncate = request.truncate.value_or(true);
+    generate.template_text =
+        request.template_text.empty() ? model.template_text : request.template_text;
+    return generate;
+  }
+
   // Streams or collects an answer. `line` makes a response's JSON of a piece, `last` of the end,
   // with all of the text when it was collected.
   Task<> answer(Exchange& x, const sched::Lease& lease, runner::Generate generate, bool stream,
@@ -470,14 +497,9 @@ class Native {
       co_await x.respond_error(problem->status, problem->message);
       co_return;
     }
-    const auto granted = co_await lease(x, *model, options, request.keep_alive, false);
+    const auto granted = co_await lease_for(x, request, *model, options, "generate");
     if (!granted) co_return;
     const auto loaded = Clock::now();
-    if (granted->info().is_embedding) {
-      co_await x.respond_error(
-          400, std::format("{} does not support generate", json_quoted(request.model)));
-      co_return;
-    }
     if (request.prompt.empty()) {
       response.created_at = api::now();
       response.done_reason = "load";
@@ -485,17 +507,12 @@ class Native {
       co_return;
     }
 
-    runner::Generate generate;
-    apply_options(options, generate);
-    generate.shift = request.shift.value_or(true);
-    generate.truncate = request.truncate.value_or(true);
+    runner::Generate generate = to_generate(request, *model, options);
     generate.raw = request.raw;
     generate.want_context = !request.raw;
     if (request.raw) {
       generate.prompt = request.prompt;
     } else {
-      generate.template_text =
-          request.template_text.empty() ? model->template_text : request.template_text;
       generate.context = request.context;
       const std::string& system = request.system.empty() ? model->system : request.system;
       if (!system.empty()) generate.messages.push_back(message_of("system", system));
@@ -570,14 +587,9 @@ class Native {
       co_await x.respond_error(problem->status, problem->message);
       co_return;
     }
-    const auto granted = co_await lease(x, *model, options, request.keep_alive, false);
+    const auto granted = co_await lease_for(x, request, *model, options, "chat");
     if (!granted) co_return;
     const auto loaded = Clock::now();
-    if (granted->info().is_embedding) {
-      co_await x.respond_error(400,
-                               std::format("{} does not support chat", json_quoted(request.model)));
-      co_return;
-    }
     if (request.messages.empty()) {
       response.created_at = api::now();
       response.done_reason = "load";
@@ -585,12 +597,7 @@ class Native {
       co_return;
     }
 
-    runner::Generate generate;
-    apply_options(options, generate);
-    generate.shift = request.shift.value_or(true);
-    generate.truncate = request.truncate.value_or(true);
-    generate.template_text =
-        request.template_text.empty() ? model->template_text : request.template_text;
+    runner::Generate generate = to_generate(request, *model, options);
     if (request.messages.front().role != "system" && !model->system.empty()) {
       generate.messages.push_back(message_of("system", model->system));
     }

@@ -4,8 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <boost/asio/io_context.hpp>
@@ -796,13 +794,7 @@ TEST_F(ServerTest, AddressInUse) {
 }  // namespace ollama::server
 
 int main(int argc, char** argv) {
-  if (argc > 1 && std::string_view(argv[1]) == "--runner-child") {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    const rlimit no_core{.rlim_cur = 0, .rlim_max = 0};
-    setrlimit(RLIMIT_CORE, &no_core);
-    return ollama::runner::serve_requests(ollama::runner::kChildSocket,
-                                          ollama::runner::load_fake_engine);
-  }
+  if (const auto code = ollama::runner::serve_as_fake_child(argc, argv)) return *code;
   std::signal(SIGPIPE, SIG_IGN);
   testing::InitGoogleMock(&argc, argv);
   return RUN_ALL_TESTS();

@@ -81,12 +81,13 @@ TEST(Modelfile, ErrorsNameTheLine) {
   EXPECT_THAT(modelfile_error("FROM \n"), HasSubstr("(line 1)"));
   EXPECT_THAT(modelfile_error("FROM"), HasSubstr("(line 1)"));
   EXPECT_THAT(modelfile_error("FR0M a\n"), HasSubstr("(line 1)"));
-  EXPECT_THAT(modelfile_error("FROM a\nMESSAGE robot hi\n"), HasSubstr("(line 2): message role must be"));
+  EXPECT_THAT(modelfile_error("FROM a\nMESSAGE robot hi\n"),
+              HasSubstr("(line 2): message role must be"));
   EXPECT_THAT(modelfile_error("FROM a\r\n\r\nSYSTEM \"\"\"x\n\ny\n"),
               HasSubstr("(line 3): the quotes that begin here are never closed"));
   EXPECT_THAT(modelfile_error("FROM a\nSYSTEM \"x\n"), HasSubstr("(line 2)"));
   EXPECT_THAT(modelfile_error("\xff\xfe"
-                       "F\0R\0"),
+                              "F\0R\0"),
               HasSubstr("UTF-8"));
 }
 

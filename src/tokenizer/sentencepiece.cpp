@@ -17,17 +17,6 @@
 namespace ollama::tokenizer {
 namespace {
 
-void replace_blank_symbols(std::string_view text, std::string& out) {
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t symbol = std::min(text.find(utf8::kBlankSymbol, at), text.size());
-    out.append(text.substr(at, symbol - at));
-    at = symbol;
-    if (at == text.size()) break;
-    out.push_back(' ');
-    at += utf8::kBlankSymbol.size();
-  }
-}
-
 // The higher the score, the lower the number.
 std::uint32_t priority_of(float score) {
   if (std::isnan(score)) return kNone - 1;
@@ -52,7 +41,7 @@ class SentencePieceTokenizer final : public VocabularyTokenizer {
       // Texts have no blanks once they are U+2581, so no token with one is ever found.
       if (!vocabulary.matchable(id) || vocabulary.texts[id].contains(' ')) continue;
       text.clear();
-      replace_blank_symbols(vocabulary.texts[id], text);
+      utf8::append_with_blanks(vocabulary.texts[id], text);
       tokens_.set(text, static_cast<std::uint32_t>(id));
       if (const int byte = byte_of(text); byte >= 0) {
         byte_tokens_[static_cast<std::size_t>(byte)] = static_cast<Token>(id);
@@ -79,7 +68,7 @@ class SentencePieceTokenizer final : public VocabularyTokenizer {
       blanked.push_back(' ');
     }
     if (!blanked.empty() || text.contains(utf8::kBlankSymbol)) {
-      replace_blank_symbols(text, blanked);
+      utf8::append_with_blanks(text, blanked);
       text = blanked;
     }
     Scratch scratch;

@@ -12,6 +12,17 @@ bool needs_mask(char32_t code) { return (code >= 0xD800 && code <= 0xDFFF) || co
 
 }  // namespace
 
+void append_with_blanks(std::string_view text, std::string& out) {
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t symbol = std::min(text.find(kBlankSymbol, at), text.size());
+    out.append(text.substr(at, symbol - at));
+    at = symbol;
+    if (at == text.size()) break;
+    out.push_back(' ');
+    at += kBlankSymbol.size();
+  }
+}
+
 Character decode_lenient(std::string_view text) {
   const auto byte = [&](std::size_t i) {
     return static_cast<char32_t>(static_cast<unsigned char>(text[i]));

@@ -13,6 +13,8 @@ inline constexpr char32_t kReplacement = 0xFFFD;
 inline constexpr std::string_view kReplacementText = "\xEF\xBF\xBD";
 // U+2581, which SentencePiece vocabularies write for a blank.
 inline constexpr std::string_view kBlankSymbol = "\xE2\x96\x81";
+// Appends `text` with a blank for each of them.
+void append_with_blanks(std::string_view text, std::string& out);
 
 // The length that a lead byte announces; 1 for a stray continuation byte, 4 for 0xF8 and above.
 inline std::size_t announced_length(char lead) {

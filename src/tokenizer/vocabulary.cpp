@@ -48,17 +48,6 @@ void append_decoded(std::string_view text, std::string& out) {
   }
 }
 
-void append_with_blanks(std::string_view text, std::string& out) {
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t symbol = std::min(text.find(utf8::kBlankSymbol, at), text.size());
-    out.append(text.substr(at, symbol - at));
-    at = symbol;
-    if (at == text.size()) break;
-    out.push_back(' ');
-    at += utf8::kBlankSymbol.size();
-  }
-}
-
 }  // namespace
 
 std::optional<std::string> decode_byte_characters(std::string_view text) {
@@ -133,7 +122,7 @@ VocabularyTokenizer::VocabularyTokenizer(const Vocabulary& vocabulary, PieceStyl
           append_decoded(text, pieces_);
           break;
         case PieceStyle::kBlankSymbol:
-          append_with_blanks(text, pieces_);
+          utf8::append_with_blanks(text, pieces_);
           break;
         case PieceStyle::kText:
           pieces_.append(text);
