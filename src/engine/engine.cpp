@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "engine/executor.h"
+#include "engine/pooling.h"
 #include "engine/prefixes.h"
 #include "engine/stop_matcher.h"
 
@@ -25,6 +26,16 @@ constexpr ErrorConstant kNoRoom{ErrorCode::kOutOfMemory,
 std::int64_t nanoseconds(Clock::duration duration) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count();
 }
+
+// A text whose embedding is wanted.
+struct Text {
+  std::vector<Token> tokens;
+  Engine::EmbedCallback done;
+  Pooler pooler;
+  std::optional<kvcache::Sequence> sequence;  // with a cache, once it is begun
+  std::size_t evaluated = 0;
+  std::size_t in_step = 0;  // tokens in the step being evaluated
+};
 
 // A request in the engine's hands.
 struct Active {
@@ -78,6 +89,9 @@ class EngineImpl final : public Engine {
   const tokenizer::Tokenizer& tokenizer() const override { return executor_->tokenizer(); }
 
   Result<RequestId> submit(Request request, std::unique_ptr<Listener> listener) override {
+    if (info().is_embedding) {
+      return fail(ErrorCode::kUnsupported, "the model gives embeddings, no text");
+    }
     OLLAMA_TRY(sample::validate(request.sampling));
     OLLAMA_TRY(fit(request));
     const std::scoped_lock lock(mutex_);
@@ -94,8 +108,17 @@ class EngineImpl final : public Engine {
     wake_.notify_all();
   }
 
-  Result<> embed(std::vector<Token> /*tokens*/, EmbedCallback /*done*/) override {
-    return fail(ErrorCode::kUnsupported, "this model does not support embeddings");
+  Result<> embed(std::vector<Token> tokens, EmbedCallback done) override {
+    if (tokens.empty()) return fail(ErrorCode::kInvalidArgument, "the text has no tokens");
+    if (tokens.size() > info().context) return fail(kPromptTooLong);
+    OLLAMA_TRY(executor_->check(tokens));
+    const std::scoped_lock lock(mutex_);
+    text_inbox_.push_back({.tokens = std::move(tokens),
+                           .done = std::move(done),
+                           .pooler = Pooler(executor_->pooling(), info().embedding_length),
+                           .sequence = {}});
+    wake_.notify_all();
+    return {};
   }
 
  private:
@@ -128,6 +151,7 @@ class EngineImpl final : public Engine {
   void run(const std::stop_token& stop) {
     while (receive(stop)) {
       admit();
+      if (!texts_.empty()) embed_step();
       if (active_.empty()) continue;
       gather();
       step();
@@ -139,16 +163,22 @@ class EngineImpl final : public Engine {
     const std::scoped_lock lock(mutex_);
     for (const auto& active : inbox_) active->listener->failed(Error(kStopped));
     inbox_.clear();
+    texts_.splice(texts_.end(), text_inbox_);
+    for (const Text& text : texts_) text.done(std::unexpected(Error(kStopped)));
+    texts_.clear();
   }
 
   // Takes what other threads left; sleeps while there is nothing to do. False: time to stop.
   bool receive(const std::stop_token& stop) {
     {
       std::unique_lock lock(mutex_);
-      const auto has_news = [&] { return !inbox_.empty() || !cancelled_.empty(); };
-      if (active_.empty() && waiting_.empty()) wake_.wait(lock, stop, has_news);
+      const auto has_news = [&] {
+        return !inbox_.empty() || !cancelled_.empty() || !text_inbox_.empty();
+      };
+      if (active_.empty() && waiting_.empty() && texts_.empty()) wake_.wait(lock, stop, has_news);
       if (stop.stop_requested()) return false;
       waiting_.splice(waiting_.end(), inbox_);
+      texts_.splice(texts_.end(), text_inbox_);
       std::swap(cancelled_, cancelled_now_);
     }
     for (const RequestId id : cancelled_now_) {
@@ -161,9 +191,19 @@ class EngineImpl final : public Engine {
     return true;
   }
 
+  // Longer than a step: takes a sequence's share of the cells while it is evaluated.
+  bool is_long(const Text& text) const {
+    return executor_->cache() != nullptr && text.tokens.size() > executor_->max_batch();
+  }
+  // A long text that waits is next.
+  std::size_t slots_taken() const {
+    const bool long_text = !texts_.empty() && is_long(texts_.front());
+    return active_.size() + (long_text ? 1 : 0);
+  }
+
   // Gives waiting requests a sequence while there is one for them.
   void admit() {
-    while (active_.size() < parallel_ && !waiting_.empty()) {
+    while (slots_taken() < parallel_ && !waiting_.empty()) {
       Active& a = *waiting_.front();
       a.started = Clock::now();
       a.stats.prompt_tokens = static_cast<std::uint32_t>(a.text().size());
@@ -189,6 +229,81 @@ class EngineImpl final : public Engine {
       return context > request.prompt.size() ? context - request.prompt.size() : 1;
     }
     return 10 * context;  // a guard against endless answers
+  }
+
+  // Evaluates the texts that fit into one step, in their order; of a long one a part.
+  void embed_step() {
+    Text& first = texts_.front();
+    if (is_long(first) && !first.sequence && active_.size() >= parallel_) return;
+    gather_texts();
+    if (batch_.size() == 0) return;
+    Result<std::span<float>> states = run_step();
+    if (!states && states.error().code() == ErrorCode::kOutOfMemory && !active_.empty()) {
+      release_texts();  // again when those have made room
+      return;
+    }
+    const std::size_t width = info().embedding_length;
+    std::size_t row = 0;
+    while (!texts_.empty() && texts_.front().in_step > 0) {
+      Text& text = texts_.front();
+      if (states) {
+        for (std::size_t i = 0; i < text.in_step; ++i) {
+          if (!text.pooler.wants(text.evaluated + i, text.tokens.size())) continue;
+          text.pooler.add(states->subspan(row++ * width, width));
+        }
+        text.evaluated += std::exchange(text.in_step, 0);
+        if (text.evaluated < text.tokens.size()) return;
+      }
+      if (text.sequence) prefixes_.release(*text.sequence, false);
+      text.done(states ? Result<std::vector<float>>(text.pooler.result())
+                       : std::unexpected(states.error()));
+      texts_.pop_front();
+    }
+  }
+
+  void gather_texts() {
+    batch_.clear();
+    batch_.states = true;
+    // A claim always finds a name: active requests hold the others.
+    const std::size_t names = kvcache::kMaxSequences - active_.size();
+    std::size_t count = 0;
+    kvcache::Sequence next = 0;
+    for (Text& text : texts_) {
+      const std::size_t most = executor_->max_batch();
+      const std::size_t room = most - std::min(batch_.size(), most);
+      const std::size_t left = text.tokens.size() - text.evaluated;
+      const bool whole = left <= room;
+      if (count++ == names || (!whole && batch_.size() > 0)) break;
+      text.in_step = executor_->cache() == nullptr ? left : std::min(left, room);
+      if (executor_->cache() != nullptr && !text.sequence) {
+        text.sequence = prefixes_.claim(text.tokens, /*reuse=*/false).sequence;
+      }
+      const kvcache::Sequence sequence = text.sequence.value_or(next++);
+      for (std::size_t i = text.evaluated; i < text.evaluated + text.in_step; ++i) {
+        batch_.add(text.tokens[i], static_cast<kvcache::Position>(i), sequence,
+                   text.pooler.wants(i, text.tokens.size()));
+      }
+    }
+  }
+
+  // Names and cells of texts that wait again.
+  void release_texts() {
+    for (Text& text : texts_) {
+      text.in_step = 0;
+      if (!text.sequence || text.evaluated > 0) continue;
+      prefixes_.release(*text.sequence, false);
+      text.sequence.reset();
+    }
+  }
+
+  // Runs the batch, with fewer idle prefixes where cells are short.
+  Result<std::span<float>> run_step() {
+    Result<std::span<float>> results = executor_->run(batch_);
+    while (!results && results.error().code() == ErrorCode::kOutOfMemory &&
+           prefixes_.drop_oldest()) {
+      results = executor_->run(batch_);
+    }
+    return results;
   }
 
   // Fills the step's batch: first a token of every sequence that generates, then prompts, taking
@@ -221,10 +336,7 @@ class EngineImpl final : public Engine {
   }
 
   void step() {
-    Result<std::span<float>> logits = executor_->run(batch_);
-    while (!logits && logits.error().code() == ErrorCode::kOutOfMemory && prefixes_.drop_oldest()) {
-      logits = executor_->run(batch_);
-    }
+    const Result<std::span<float>> logits = run_step();
     if (!logits) {
       const Error error =
           logits.error().message() == kvcache::kCacheFull.message ? Error(kNoRoom) : logits.error();
@@ -298,9 +410,9 @@ class EngineImpl final : public Engine {
     const auto from = text.begin() + static_cast<std::ptrdiff_t>(a.keep);
     text.erase(from, from + static_cast<std::ptrdiff_t>(dropped));
     std::vector<Token>& cached = prefixes_.tokens(a.sequence);
-    const auto resumed = executor_->cache().resume_point(
+    const auto resumed = executor_->cache()->resume_point(
         a.sequence, static_cast<kvcache::Position>(std::min<std::size_t>(a.keep, cached.size())));
-    executor_->cache().remove(a.sequence, resumed, kvcache::kNoEnd);
+    executor_->cache()->remove(a.sequence, resumed, kvcache::kNoEnd);
     cached.resize(static_cast<std::size_t>(resumed));
     log::debug("context shift: kept {}, dropped {} tokens", a.keep, dropped);
   }
@@ -334,13 +446,15 @@ class EngineImpl final : public Engine {
   Prefixes prefixes_;
   const std::uint32_t parallel_;
   StepBatch batch_;
-  ActiveList active_;   // have a sequence; the engine thread's
-  ActiveList waiting_;  // will get one, in this order; the engine thread's
+  ActiveList active_;      // have a sequence; the engine thread's
+  ActiveList waiting_;     // will get one, in this order; the engine thread's
+  std::list<Text> texts_;  // the engine thread's
   std::vector<RequestId> cancelled_now_;
 
   std::mutex mutex_;  // guards what follows
   std::condition_variable_any wake_;
   ActiveList inbox_;
+  std::list<Text> text_inbox_;
   std::vector<RequestId> cancelled_;
   RequestId last_id_ = 0;
 

@@ -35,7 +35,6 @@ struct LoadOptions {
   ml::FlashAttention flash_attention = ml::FlashAttention::kAuto;
   ml::BackendKind backend = ml::BackendKind::kGgml;
   bool use_mmap = true;
-  bool embedding = false;  // pooled embeddings are wanted instead of logits
 };
 
 enum class DoneReason : std::uint8_t { kStop, kLength, kCancelled };
@@ -108,8 +107,9 @@ class Engine {
   // Ends a request within one step; its listener hears done(kCancelled). Unknown ids are ignored.
   virtual void cancel(RequestId id) = 0;
 
-  // The pooled, unnormalised embedding of one input, [embedding_length]; `done` is called once, on
-  // the engine's thread. Inputs queued together are evaluated together.
+  // The pooled, unnormalised embedding of one text, [embedding_length]; `done` is called once, on
+  // the engine's thread. Texts queued together are evaluated together. Errors: kInvalidArgument (no
+  // tokens, or more than the context).
   using EmbedCallback = std::function<void(Result<std::vector<float>>)>;
   virtual Result<> embed(std::vector<Token> tokens, EmbedCallback done) = 0;
 };

@@ -243,11 +243,108 @@ TEST(Engine, BadRequestsAreRefused) {
   EXPECT_EQ(result.error().message(), "token 999999 is outside the vocabulary of 512");
 }
 
-TEST(Engine, QuantisedCachesTellAStoryToo) {
+TEST(Engine, QuantisedCachesNeedWholeBlocks) {
   // The head size of stories260K, 8, is below the block size: a clear error and no crash.
   const auto engine = Engine::load(kStories, {.kv_type = ml::DType::kQ8_0});
   ASSERT_FALSE(engine);
   EXPECT_TRUE(engine.error().message().contains("head size 8")) << engine.error().message();
+}
+
+// Queues the texts at once and waits for all of their embeddings.
+std::vector<Result<std::vector<float>>> embed_all(Engine& engine,
+                                                  const std::vector<std::vector<Token>>& texts) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::size_t left = texts.size();
+  std::vector<Result<std::vector<float>>> results(texts.size());
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const auto take = [&, i](Result<std::vector<float>> result) {
+      const std::scoped_lock lock(mutex);
+      results[i] = std::move(result);
+      --left;
+      changed.notify_all();
+    };
+    if (const auto queued = engine.embed(texts[i], take); !queued) {
+      take(std::unexpected(queued.error()));
+    }
+  }
+  std::unique_lock lock(mutex);
+  changed.wait(lock, [&] { return left == 0; });
+  return results;
+}
+
+// The largest difference, relative to the largest value.
+double difference(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double largest = 0;
+  double worst = 0;
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(b[i])));
+    worst = std::max(worst, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+  }
+  return worst / largest;
+}
+
+std::vector<std::vector<Token>> texts_of(std::size_t count, Token vocab) {
+  std::vector<std::vector<Token>> texts;
+  for (std::size_t i = 0; i < count; ++i) {
+    auto& text = texts.emplace_back();
+    for (std::size_t j = 0; j < 1 + i * 7 % 40; ++j) {
+      text.push_back(static_cast<Token>((i * 131 + j * 17) % static_cast<std::size_t>(vocab)));
+    }
+  }
+  return texts;
+}
+
+// With and without a cache; more texts than one step takes, and than there are sequence names.
+TEST(Engine, TextsEmbeddedTogetherGiveWhatTheyGiveAlone) {
+  for (const auto& path : {kData / "arch/bert.gguf", kExactStories}) {
+    const auto engine = load({.context = 128, .batch = 64, .kv_type = ml::DType::kF32}, path);
+    const auto texts = texts_of(100, 500);
+    const auto together = embed_all(*engine, texts);
+    for (std::size_t i = 0; i < texts.size(); i += 9) {
+      const auto alone = embed_all(*engine, {texts[i]});
+      ASSERT_TRUE(together[i] && alone[0]);
+      EXPECT_LE(difference(*together[i], *alone[0]), 1e-4) << path << " text " << i;
+    }
+    EXPECT_GT(difference(*together[1], *together[2]), 0.1) << "all texts give the same";
+  }
+}
+
+TEST(Engine, EmbedsATextLongerThanAStepBesideAnswers) {
+  const auto whole =
+      load({.context = 128, .batch = 128, .kv_type = ml::DType::kF32}, kExactStories);
+  const auto parts =
+      load({.context = 128, .batch = 16, .parallel = 2, .kv_type = ml::DType::kF32}, kExactStories);
+  std::vector<Token> text;
+  for (Token i = 0; i < 120; ++i) text.push_back(1 + i * 13 % 500);
+  const auto expected = embed_all(*whole, {text});
+  const auto alone = run(*whole, greedy(*whole, "Once upon a time", 100));
+
+  const auto first = start(*parts, greedy(*parts, "Once upon a time", 100));
+  const auto second = start(*parts, greedy(*parts, "Once upon a time", 100));
+  const auto embeddings = embed_all(*parts, {text, text});
+  first->wait();
+  second->wait();
+  ASSERT_TRUE(expected[0]);
+  for (const auto& embedding : embeddings) {
+    ASSERT_TRUE(embedding) << embedding.error().message();
+    EXPECT_LE(difference(*embedding, *expected[0]), 1e-4);
+  }
+  EXPECT_EQ(first->text, alone->text);
+  EXPECT_EQ(second->text, alone->text);
+}
+
+TEST(Engine, RefusesTextsAndPromptsThatDoNotFitTheModel) {
+  const auto bert = load({}, kData / "arch/bert.gguf");
+  EXPECT_TRUE(bert->info().is_embedding);
+  EXPECT_EQ(run(*bert, greedy(*bert, "hello"))->error, "the model gives embeddings, no text");
+  const std::vector<Token> too_long(bert->info().context + 1, 5);
+  const auto results = embed_all(*bert, {{}, too_long, {-1}, {5}});
+  EXPECT_EQ(results[0].error().message(), "the text has no tokens");
+  EXPECT_EQ(results[1].error().message(), "the input length exceeds the context length");
+  EXPECT_EQ(results[2].error().code(), ErrorCode::kInvalidArgument);
+  EXPECT_TRUE(results[3].has_value());
 }
 
 TEST(StopMatcher, HoldsBackWhatMayBecomeAStop) {

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "engine/executor.h"
+#include "engine/pooling.h"
 
 namespace ollama::engine {
 namespace {
@@ -23,6 +24,28 @@ std::array<std::pair<Token, float>, 5> best_five(std::span<const float> logits) 
     best[i] = {ids[i], logits[static_cast<std::size_t>(ids[i])]};
   }
   return best;
+}
+
+// Of the last copy: the others' neighbour.
+Result<std::vector<float>> embed(Executor& executor, std::span<const Token> tokens,
+                                 std::uint32_t copies) {
+  StepBatch batch;
+  batch.states = true;
+  Pooler pooler(executor.pooling(), executor.info().embedding_length);
+  for (std::uint32_t copy = 0; copy < copies; ++copy) {
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      batch.add(tokens[i], static_cast<kvcache::Position>(i), copy,
+                copy + 1 == copies && pooler.wants(i, tokens.size()));
+    }
+  }
+  OLLAMA_ASSIGN(const std::span<const float> states, executor.run(batch));
+  const std::size_t width = executor.info().embedding_length;
+  for (std::size_t row = 0; row < batch.outputs.size(); ++row) {
+    pooler.add(states.subspan(row * width, width));
+  }
+  std::vector<float> result = pooler.result();
+  normalize(result);
+  return result;
 }
 
 }  // namespace
@@ -48,6 +71,10 @@ Result<Evaluation> evaluate(const std::filesystem::path& path, const EvaluateOpt
   }
 
   Evaluation result;
+  if (executor->info().is_embedding) {
+    OLLAMA_ASSIGN(result.embedding_normalized, embed(*executor, options.tokens, copies));
+    return result;
+  }
   const std::uint32_t chunk = options.chunk == 0 ? total : options.chunk;
   StepBatch batch;
   for (std::uint32_t begin = 0; begin < total; begin += chunk) {

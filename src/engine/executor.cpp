@@ -11,6 +11,17 @@ namespace {
 constexpr std::uint32_t kDefaultContext = 16384;
 constexpr std::uint32_t kMaxLayers = 4096;  // as model::read_config bounds them
 
+// Who sees whom without a cache: tokens of the same text. [tokens, tokens].
+template <typename T>
+void write_mask(std::span<const kvcache::Sequence> texts, T visible, T hidden,
+                std::vector<std::byte>& bytes) {
+  bytes.resize(texts.size() * texts.size() * sizeof(T));
+  T* mask = reinterpret_cast<T*>(bytes.data());  // operator new's memory serves every T here
+  for (const kvcache::Sequence of : texts) {
+    for (const kvcache::Sequence seen : texts) *mask++ = of == seen ? visible : hidden;
+  }
+}
+
 }  // namespace
 
 void StepBatch::clear() {
@@ -18,6 +29,7 @@ void StepBatch::clear() {
   positions.clear();
   sequences.clear();
   outputs.clear();
+  states = false;
 }
 
 void StepBatch::add(Token token, kvcache::Position position, kvcache::Sequence sequence,
@@ -65,28 +77,26 @@ Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& pa
   // No more than a context holds, no less than a token of every sequence.
   e.max_batch_ = std::max(std::clamp(options.batch, 1U, std::max(context, 1U)), options.parallel);
   e.decode_tokens_ = options.parallel;
-  OLLAMA_ASSIGN(e.cache_, kvcache::new_cache(*e.backend_, e.model_->cache_layers(),
-                                             {.cells = context * options.parallel,
-                                              .sequences = kvcache::kMaxSequences,
-                                              .parallel = options.parallel,
-                                              .max_batch = e.max_batch_,
-                                              .k_type = options.kv_type,
-                                              .v_type = options.kv_type,
-                                              .config = e.backend_->cache_config()},
-                                             plan.placement));
-  const std::size_t nodes = e.model_->max_nodes();
-  OLLAMA_ASSIGN(e.prefill_.context, e.backend_->new_context(ml::Phase::kPrefill, nodes));
-  OLLAMA_ASSIGN(e.decode_.context, e.backend_->new_context(ml::Phase::kDecode, nodes));
-
+  if (config.causal) {
+    OLLAMA_ASSIGN(e.cache_, kvcache::new_cache(*e.backend_, e.model_->cache_layers(),
+                                               {.cells = context * options.parallel,
+                                                .sequences = kvcache::kMaxSequences,
+                                                .parallel = options.parallel,
+                                                .max_batch = e.max_batch_,
+                                                .k_type = options.kv_type,
+                                                .v_type = options.kv_type,
+                                                .config = e.backend_->cache_config()},
+                                               plan.placement));
+  }
   e.info_ = {.architecture = config.architecture,
              .context = context,
              .train_context = train_context,
              .embedding_length = static_cast<std::uint32_t>(config.embedding_length),
              .layers = static_cast<std::uint32_t>(config.layers),
              .vocab_size = static_cast<std::size_t>(config.vocab_size),
-             .is_embedding = false,
+             .is_embedding = !config.causal,
              .weight_bytes = e.weights_->bytes(),
-             .cache_bytes = e.cache_->bytes(),
+             .cache_bytes = e.cache_ ? e.cache_->bytes() : 0,
              .graph_bytes = 0,
              .device_bytes = 0};
   return executor;
@@ -102,7 +112,7 @@ Result<> Executor::check(std::span<const Token> tokens) const {
   return {};
 }
 
-Result<> Executor::build(Graph& graph, std::uint64_t tokens, std::uint64_t outputs) {
+Result<> Executor::build(Graph& graph, std::uint64_t tokens, std::uint64_t outputs, bool states) {
   graph.tokens = 0;  // nothing, should building fail
   ml::Context& ctx = *graph.context;
   ctx.reset();
@@ -112,56 +122,85 @@ Result<> Executor::build(Graph& graph, std::uint64_t tokens, std::uint64_t outpu
   graph.output_input =
       ctx.input(ml::DType::kI32, {static_cast<std::int64_t>(outputs), 1, 1, 1}, "output_rows");
   graph.cache_inputs.clear();
-  cache_->declare_inputs(ctx, graph.cache_inputs);
+  graph.mask_input = {};
+  if (cache_) {
+    cache_->declare_inputs(ctx, graph.cache_inputs);
+  } else {
+    graph.mask_input = ctx.input(backend_->cache_config().mask_dtype, {n, n, 1, 1}, "mask");
+  }
   model::Step step{.ctx = ctx,
                    .attention = attention_,
                    .cache = cache_.get(),
                    .cache_inputs = graph.cache_inputs,
                    .tokens = graph.token_input,
                    .positions = graph.position_input,
-                   .output_rows = graph.output_input};
-  OLLAMA_ASSIGN(const ml::Tensor logits, model_->forward(step));
-  graph.logits = ctx.output(logits, "logits");
+                   .output_rows = graph.output_input,
+                   .mask = graph.mask_input};
+  OLLAMA_ASSIGN(const ml::Tensor results,
+                states ? model_->hidden_states(step) : model_->forward(step));
+  graph.results = ctx.output(results, states ? "states" : "logits");
   OLLAMA_TRY(ctx.prepare());
   graph.tokens = tokens;
   graph.outputs = outputs;
-  graph.cache_key = cache_->shape_key();
+  graph.cache_key = cache_key();
   return {};
+}
+
+// Steps of one kind share a graph, which alternating kinds leave alone.
+Result<Executor::Graph*> Executor::graph_for(const StepBatch& batch) {
+  const bool decodes = batch.size() <= decode_tokens_;
+  Graph& graph = batch.states ? states_ : decodes ? decode_ : prefill_;
+  if (!graph.context) {
+    const ml::Phase phase = decodes && !batch.states ? ml::Phase::kDecode : ml::Phase::kPrefill;
+    OLLAMA_ASSIGN(graph.context, backend_->new_context(phase, model_->max_nodes()));
+  }
+  return &graph;
 }
 
 Result<std::span<float>> Executor::evaluate(Graph& graph, const StepBatch& batch,
                                             std::span<const std::int32_t> outputs) {
   if (graph.tokens != batch.size() || graph.outputs != outputs.size() ||
-      graph.cache_key != cache_->shape_key()) {
-    OLLAMA_TRY(build(graph, batch.size(), outputs.size()));
+      graph.cache_key != cache_key()) {
+    OLLAMA_TRY(build(graph, batch.size(), outputs.size(), batch.states));
   }
   uploads_.clear();
   uploads_.push_back({graph.token_input, std::as_bytes(std::span(batch.tokens))});
   uploads_.push_back({graph.position_input, std::as_bytes(std::span(batch.positions))});
   uploads_.push_back({graph.output_input, std::as_bytes(outputs)});
-  cache_->collect_uploads(graph.cache_inputs, uploads_);
+  if (cache_) {
+    cache_->collect_uploads(graph.cache_inputs, uploads_);
+  } else {
+    if (graph.mask_input.dtype() == ml::DType::kF16) {
+      write_mask<std::uint16_t>(batch.sequences, ml::kHalfZero, ml::kHalfMinusInfinity, mask_);
+    } else {
+      write_mask(batch.sequences, 0.0F, -std::numeric_limits<float>::infinity(), mask_);
+    }
+    uploads_.push_back({graph.mask_input, mask_});
+  }
   OLLAMA_TRY(graph.context->upload(uploads_));
   OLLAMA_TRY(graph.context->compute());
-  const std::size_t wanted = info_.vocab_size * outputs.size();
-  if (logits_.size() < wanted) logits_.resize(wanted);
-  const std::span<float> logits(logits_.data(), wanted);
-  OLLAMA_TRY(graph.context->download(graph.logits, std::as_writable_bytes(logits)));
-  return logits;
+  const std::size_t wanted = width(batch.states) * outputs.size();
+  if (results_.size() < wanted) results_.resize(wanted);
+  const std::span<float> results(results_.data(), wanted);
+  OLLAMA_TRY(graph.context->download(graph.results, std::as_writable_bytes(results)));
+  return results;
 }
 
 Result<std::span<float>> Executor::run(const StepBatch& batch) {
-  OLLAMA_TRY(cache_->begin({.positions = batch.positions, .sequences = batch.sequences}));
+  OLLAMA_ASSIGN(Graph* const graph, graph_for(batch));
+  if (cache_) {
+    OLLAMA_TRY(cache_->begin({.positions = batch.positions, .sequences = batch.sequences}));
+  }
   // A graph without outputs would end in empty tensors: one row is cheap.
   const std::int32_t last = static_cast<std::int32_t>(batch.size()) - 1;
   const std::span<const std::int32_t> outputs =
       batch.outputs.empty() ? std::span(&last, 1) : std::span<const std::int32_t>(batch.outputs);
-  Graph& graph = batch.size() <= decode_tokens_ ? decode_ : prefill_;
-  Result<std::span<float>> logits = evaluate(graph, batch, outputs);
-  if (!logits) {
-    cache_->rollback();
-    return logits;
+  Result<std::span<float>> results = evaluate(*graph, batch, outputs);
+  if (!results) {
+    if (cache_) cache_->rollback();
+    return results;
   }
-  return logits->first(info_.vocab_size * batch.outputs.size());
+  return results->first(width(batch.states) * batch.outputs.size());
 }
 
 }  // namespace ollama::engine

@@ -20,7 +20,8 @@ struct StepBatch {
   std::vector<Token> tokens;
   std::vector<kvcache::Position> positions;
   std::vector<kvcache::Sequence> sequences;
-  std::vector<std::int32_t> outputs;  // indices of tokens whose logits are wanted
+  std::vector<std::int32_t> outputs;  // indices of tokens whose results are wanted
+  bool states = false;                // results: states before the output matrix, not logits
 
   void clear();
   void add(Token token, kvcache::Position position, kvcache::Sequence sequence, bool output);
@@ -35,12 +36,16 @@ class Executor {
                                                 const Progress& progress);
   ~Executor();
 
-  // Evaluates the batch, whose tokens are ids of the vocabulary. Gives the logits of batch.outputs,
-  // [vocab, outputs], valid until the next call; they may be changed in place. On an error the
-  // cache is as it was before. Errors: kvcache::kCacheFull, those of ml::Context.
+  // Evaluates the batch, whose tokens are ids of the vocabulary. Gives the results of
+  // batch.outputs, [width, outputs] (width: vocabulary, or embedding_length for states), valid
+  // until the next call; they may be changed in place. On an error the cache is as it was before.
+  // Without a cache a batch must hold its texts whole. Errors: kvcache::kCacheFull, those of
+  // ml::Context.
   Result<std::span<float>> run(const StepBatch& batch);
 
-  kvcache::Cache& cache() { return *cache_; }
+  // Null for models that see each text at once (is_embedding).
+  kvcache::Cache* cache() { return cache_.get(); }
+  model::Pooling pooling() const { return model_->config().pooling; }
   const tokenizer::Tokenizer& tokenizer() const { return *tokenizer_; }
   const ModelInfo& info() const { return info_; }
   std::uint32_t max_batch() const { return max_batch_; }
@@ -57,12 +62,18 @@ class Executor {
     ml::Tensor token_input;
     ml::Tensor position_input;
     ml::Tensor output_input;
+    ml::Tensor mask_input;  // without a cache
     std::vector<kvcache::Inputs> cache_inputs;
-    ml::Tensor logits;
+    ml::Tensor results;
   };
 
   Executor() = default;
-  Result<> build(Graph& graph, std::uint64_t tokens, std::uint64_t outputs);
+  Result<> build(Graph& graph, std::uint64_t tokens, std::uint64_t outputs, bool states);
+  Result<Graph*> graph_for(const StepBatch& batch);
+  std::uint64_t cache_key() const { return cache_ ? cache_->shape_key() : 0; }
+  std::size_t width(bool states) const {
+    return states ? info_.embedding_length : info_.vocab_size;
+  }
   Result<std::span<float>> evaluate(Graph& graph, const StepBatch& batch,
                                     std::span<const std::int32_t> outputs);
 
@@ -76,7 +87,9 @@ class Executor {
   nn::AttentionSupport attention_;
   Graph prefill_;
   Graph decode_;
-  std::vector<float> logits_;
+  Graph states_;
+  std::vector<float> results_;
+  std::vector<std::byte> mask_;
   std::vector<ml::Upload> uploads_;
   ModelInfo info_;
   std::uint32_t max_batch_ = 0;

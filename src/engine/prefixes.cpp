@@ -12,7 +12,7 @@ std::uint32_t common_prefix(std::span<const Token> a, std::span<const Token> b) 
 
 }  // namespace
 
-Prefixes::Prefixes(kvcache::Cache& cache) : cache_(cache), entries_(kvcache::kMaxSequences) {}
+Prefixes::Prefixes(kvcache::Cache* cache) : cache_(cache), entries_(kvcache::kMaxSequences) {}
 
 Prefixes::Entry* Prefixes::oldest_idle(const Entry* but) {
   Entry* oldest = nullptr;
@@ -26,7 +26,7 @@ Prefixes::Entry* Prefixes::oldest_idle(const Entry* but) {
 }
 
 void Prefixes::clear(Entry& entry) {
-  cache_.remove(sequence_of(entry), 0, kvcache::kNoEnd);
+  cache_->remove(sequence_of(entry), 0, kvcache::kNoEnd);
   entry.tokens.clear();
   entry.state = State::kFree;
 }
@@ -40,7 +40,7 @@ Prefixes::Claim Prefixes::claim(std::span<const Token> prompt, bool reuse) {
       const std::uint32_t common = common_prefix(entry.tokens, prompt.first(prompt.size() - 1));
       if (common <= cached) continue;
       const auto usable = static_cast<std::uint32_t>(
-          cache_.resume_point(sequence_of(entry), static_cast<kvcache::Position>(common)));
+          cache_->resume_point(sequence_of(entry), static_cast<kvcache::Position>(common)));
       if (usable > cached) {
         best = &entry;
         cached = usable;
@@ -51,7 +51,7 @@ Prefixes::Claim Prefixes::claim(std::span<const Token> prompt, bool reuse) {
   Entry* chosen = nullptr;
   if (best != nullptr && best->state == State::kIdle && cached * 2 >= best->tokens.size()) {
     chosen = best;  // the next turn of a conversation, most likely
-    cache_.remove(sequence_of(*best), static_cast<kvcache::Position>(cached), kvcache::kNoEnd);
+    cache_->remove(sequence_of(*best), static_cast<kvcache::Position>(cached), kvcache::kNoEnd);
     chosen->tokens.resize(cached);
   } else {
     const auto unused = std::ranges::find(entries_, State::kFree, &Entry::state);
@@ -64,8 +64,8 @@ Prefixes::Claim Prefixes::claim(std::span<const Token> prompt, bool reuse) {
     }
     clear(*chosen);
     if (best != nullptr) {
-      cache_.copy_prefix(sequence_of(*best), sequence_of(*chosen),
-                         static_cast<kvcache::Position>(cached));
+      cache_->copy_prefix(sequence_of(*best), sequence_of(*chosen),
+                          static_cast<kvcache::Position>(cached));
       chosen->tokens.assign(best->tokens.begin(), best->tokens.begin() + cached);
     }
   }

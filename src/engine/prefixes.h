@@ -14,7 +14,8 @@ namespace ollama::engine {
 
 class Prefixes {
  public:
-  explicit Prefixes(kvcache::Cache& cache);
+  // `cache` may be null where no claim is ever made.
+  explicit Prefixes(kvcache::Cache* cache);
 
   struct Claim {
     kvcache::Sequence sequence = 0;
@@ -47,7 +48,7 @@ class Prefixes {
   Entry* oldest_idle(const Entry* but = nullptr);
   void clear(Entry& entry);
 
-  kvcache::Cache& cache_;
+  kvcache::Cache* cache_;
   std::vector<Entry> entries_;  // index: sequence
   std::uint64_t clock_ = 0;
 };

@@ -10,9 +10,6 @@ namespace {
 constexpr ErrorConstant kBatchTooLarge{ErrorCode::kInvalidArgument,
                                        "a batch has more tokens than the cache was made for"};
 
-constexpr std::uint16_t kHalfZero = 0;
-constexpr std::uint16_t kHalfMinusInfinity = 0xFC00;
-
 template <typename T>
 T round_up(T value, T multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -115,7 +112,7 @@ Result<> Causal::begin(const Batch& batch) {
   find_range(batch);
   mask_tokens_ = round_up<std::size_t>(count, options_.config.mask_batch_padding);
   if (options_.config.mask_dtype == ml::DType::kF16) {
-    write_mask<std::uint16_t>(batch, kHalfZero, kHalfMinusInfinity);
+    write_mask<std::uint16_t>(batch, ml::kHalfZero, ml::kHalfMinusInfinity);
   } else {
     write_mask<float>(batch, 0.0F, -std::numeric_limits<float>::infinity());
   }

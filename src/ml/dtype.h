@@ -28,6 +28,10 @@ enum class DType : std::int32_t {
   kMXFP4 = 39,
 };
 
+// f16 values of masks, by their bits.
+inline constexpr std::uint16_t kHalfZero = 0;
+inline constexpr std::uint16_t kHalfMinusInfinity = 0xFC00;
+
 std::string_view dtype_name(DType type);
 // "f16", "q8_0", ...; nullopt for a name that is not one of the types above.
 std::optional<DType> parse_dtype(std::string_view name);

@@ -6,6 +6,7 @@
 namespace ollama::model {
 
 std::vector<kvcache::LayerSpec> Model::cache_layers() const {
+  if (!config_.causal) return {};
   return std::vector<kvcache::LayerSpec>(
       static_cast<std::size_t>(config_.layers),
       {.head_dim_k = static_cast<std::int32_t>(config_.head_dim_k),
@@ -133,6 +134,21 @@ Result<ml::RopeOptions> read_rope(const gguf::File& file, const Config& config) 
   return rope;
 }
 
+// The numbers are llama.cpp's. 0, none, means for Ollama what generating models do without the key.
+Result<Pooling> read_pooling(const gguf::File& file, bool causal) {
+  OLLAMA_ASSIGN(const std::int64_t type, read_bounded(file, ".pooling_type", causal ? 3 : 1, 0, 4));
+  switch (type) {
+    case 1:
+      return Pooling::kMean;
+    case 2:
+      return Pooling::kFirst;
+    case 4:
+      return fail(ErrorCode::kUnsupported, "the model ranks texts: it has no embeddings to give");
+    default:
+      return Pooling::kLast;
+  }
+}
+
 }  // namespace
 
 Result<Config> read_config(const gguf::File& file) {
@@ -167,6 +183,8 @@ Result<Config> read_config(const gguf::File& file) {
       read_bounded(file, ".expert_feed_forward_length", c.feed_forward_length, 0, kMaxWidth * 16));
   OLLAMA_ASSIGN(c.sliding_window, read_bounded(file, ".attention.sliding_window", 0, 0,
                                                std::numeric_limits<std::int32_t>::max()));
+  c.causal = file.boolean(".attention.causal").value_or(true);
+  OLLAMA_ASSIGN(c.pooling, read_pooling(file, c.causal));
   const float scale = file.f32(".attention.scale").value_or(0.0F);
   c.attention_scale = scale != 0.0F ? scale : 1.0F / std::sqrt(static_cast<float>(c.head_dim_k));
   OLLAMA_ASSIGN(c.rope, read_rope(file, c));

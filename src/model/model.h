@@ -19,6 +19,9 @@
 
 namespace ollama::model {
 
+// How the states of a text's tokens become its embedding.
+enum class Pooling : std::uint8_t { kMean, kFirst, kLast };
+
 // What most architectures say of themselves, read and bounded once. Keys are those that llama.cpp's
 // converters write.
 struct Config {
@@ -36,6 +39,8 @@ struct Config {
   std::int64_t experts_used = 0;
   std::int64_t expert_feed_forward_length = 0;
   std::int64_t sliding_window = 0;
+  bool causal = true;  // tokens see only those before them; else all of their text
+  Pooling pooling = Pooling::kLast;
   float norm_epsilon = 1e-5F;
   float attention_scale = 0.0F;  // 1 / sqrt(head_dim_k) unless the file says otherwise
   ml::RopeOptions rope;
@@ -58,7 +63,7 @@ class Model {
   virtual ~Model() = default;
 
   const Config& config() const { return config_; }
-  // What each layer keeps in the cache.
+  // What each layer keeps in the cache; nothing of a model that is not causal.
   virtual std::vector<kvcache::LayerSpec> cache_layers() const;
   // Adds the forward pass to the step's graph: logits f32 [vocab, outputs]; for models without an
   // output matrix the last states [embedding_length, outputs].
@@ -77,6 +82,8 @@ class Binder {
  public:
   explicit Binder(const ml::Weights& weights) : weights_(weights) {}
 
+  // The tensor, whatever its shape, or none.
+  ml::Tensor find(std::string_view name) const { return weights_.find(name); }
   // The tensor, which must exist with this shape.
   ml::Tensor require(std::string_view name, const ml::Shape& shape);
   // The tensor or none; when it exists its shape must be this.

@@ -12,13 +12,21 @@ struct Entry {
 };
 
 constexpr std::array kArchitectures{
-    Entry{"command-r", new_command_r}, Entry{"deepseek2", new_deepseek2},
-    Entry{"gemma2", new_gemma2},       Entry{"gemma3", new_gemma3},
-    Entry{"glm4", new_glm4},           Entry{"gpt-oss", new_gpt_oss},
-    Entry{"granite", new_llama},       Entry{"llama", new_llama},
-    Entry{"olmo2", new_olmo2},         Entry{"phi3", new_phi3},
-    Entry{"qwen2", new_qwen},          Entry{"qwen3", new_qwen},
-    Entry{"qwen3moe", new_qwen},       Entry{"starcoder2", new_starcoder2},
+    Entry{"bert", new_bert},
+    Entry{"command-r", new_command_r},
+    Entry{"deepseek2", new_deepseek2},
+    Entry{"gemma2", new_gemma2},
+    Entry{"gemma3", new_gemma3},
+    Entry{"glm4", new_glm4},
+    Entry{"gpt-oss", new_gpt_oss},
+    Entry{"granite", new_llama},
+    Entry{"llama", new_llama},
+    Entry{"olmo2", new_olmo2},
+    Entry{"phi3", new_phi3},
+    Entry{"qwen2", new_qwen},
+    Entry{"qwen3", new_qwen},
+    Entry{"qwen3moe", new_qwen},
+    Entry{"starcoder2", new_starcoder2},
 };
 
 constexpr auto kNames = [] {

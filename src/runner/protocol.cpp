@@ -40,7 +40,6 @@ void fields(Archive& a, engine::LoadOptions& o) {
   a("flash_attention", o.flash_attention);
   a("backend", o.backend);
   a("use_mmap", o.use_mmap);
-  a("embedding", o.embedding);
 }
 template <typename Archive>
 void fields(Archive& a, engine::ModelInfo& i) {

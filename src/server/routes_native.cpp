@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/log.h"
+#include "engine/pooling.h"
 #include "server/services.h"
 #include "store/digest.h"
 #include "store/name.h"
@@ -351,11 +352,10 @@ class Native {
   // A lease on the model, or nothing when the request has been answered already or nobody waits.
   Task<std::optional<sched::Lease>> lease(Exchange& x, const store::Model& model,
                                           const api::Options& options,
-                                          std::optional<Duration> keep_alive, bool embedding) {
-    auto outcome = co_await acquire(services_, x,
-                                    {.model = to_load(services_, model, options, embedding),
-                                     .keep_alive = keep_alive,
-                                     .progress = {}});
+                                          std::optional<Duration> keep_alive) {
+    auto outcome = co_await acquire(
+        services_, x,
+        {.model = to_load(services_, model, options), .keep_alive = keep_alive, .progress = {}});
     if (auto* granted = std::get_if<sched::Lease>(&outcome)) co_return std::move(*granted);
     if (const auto* error = std::get_if<Error>(&outcome)) {
       // Its queue and shutdown are 503; a runner that died while loading is the server's trouble.
@@ -373,7 +373,7 @@ class Native {
                                               const store::Model& model,
                                               const api::Options& options,
                                               std::string_view purpose) {
-    auto granted = co_await lease(x, model, options, request.keep_alive, false);
+    auto granted = co_await lease(x, model, options, request.keep_alive);
     if (granted && granted->info().is_embedding) {
       co_await x.respond_error(
           400, std::format("{} does not support {}", json_quoted(request.model), purpose));
@@ -476,7 +476,7 @@ class Native {
     response.created_at = api::now();
     const api::Options options = merged_options(*model, request.parsed_options);
     if (request.prompt.empty() && request.keep_alive == Duration::zero()) {
-      services_.scheduler.unload(to_load(services_, *model, options, false).key);
+      services_.scheduler.unload(to_load(services_, *model, options).key);
       response.done_reason = "unload";
       co_await x.respond_json(200, api::to_json(response));
       co_return;
@@ -571,7 +571,7 @@ class Native {
     response.created_at = api::now();
     const api::Options options = merged_options(*model, request.parsed_options);
     if (request.messages.empty() && request.keep_alive == Duration::zero()) {
-      services_.scheduler.unload(to_load(services_, *model, options, false).key);
+      services_.scheduler.unload(to_load(services_, *model, options).key);
       response.done_reason = "unload";
       co_await x.respond_json(200, api::to_json(response));
       co_return;
@@ -654,19 +654,6 @@ class Native {
     co_return results;
   }
 
-  static Result<> normalize(std::vector<float>& values) {
-    double sum = 0;
-    for (const float value : values) {
-      if (!std::isfinite(value)) {
-        return fail(ErrorCode::kInternal, "embedding contains NaN or Inf values");
-      }
-      sum += static_cast<double>(value) * value;
-    }
-    const double scale = 1 / std::max(std::sqrt(sum), 1e-12);
-    for (float& value : values) value = static_cast<float>(value * scale);
-    return {};
-  }
-
   Task<> embed(Exchange& x) {
     const auto start = Clock::now();
     auto parsed = parse_body(x.request(), api::parse_embed_request);
@@ -680,7 +667,7 @@ class Native {
         std::format("model {} not found, try pulling it first", json_quoted(request.model)));
     if (!model) co_return;
     const api::Options options = merged_options(*model, request.parsed_options);
-    const auto granted = co_await lease(x, *model, options, request.keep_alive, true);
+    const auto granted = co_await lease(x, *model, options, request.keep_alive);
     if (!granted) co_return;
     const auto loaded = Clock::now();
     std::vector<std::string> input = request.input;
@@ -695,16 +682,14 @@ class Native {
     api::EmbedResponse response;
     response.model = request.model;
     for (runner::Embedded& embedded : std::get<0>(outcome)) {
-      const auto dimensions = static_cast<std::size_t>(std::max(request.dimensions, 0));
-      Result<> normalized = normalize(embedded.values);
-      if (normalized && dimensions > 0 && dimensions < embedded.values.size()) {
-        embedded.values.resize(dimensions);
-        normalized = normalize(embedded.values);
-      }
-      if (!normalized) {
-        co_await x.respond_error(normalized.error());
+      if (!std::ranges::all_of(embedded.values, [](float v) { return std::isfinite(v); })) {
+        co_await x.respond_error(500, "embedding contains NaN or Inf values");
         co_return;
       }
+      if (request.dimensions > 0 && std::cmp_less(request.dimensions, embedded.values.size())) {
+        embedded.values.resize(static_cast<std::size_t>(request.dimensions));
+      }
+      engine::normalize(embedded.values);
       response.prompt_eval_count += embedded.tokens;
       response.embeddings.push_back(std::move(embedded.values));
     }
@@ -725,7 +710,7 @@ class Native {
         std::format("model {} not found, try pulling it first", json_quoted(request.model)));
     if (!model) co_return;
     const api::Options options = merged_options(*model, request.parsed_options);
-    const auto granted = co_await lease(x, *model, options, request.keep_alive, true);
+    const auto granted = co_await lease(x, *model, options, request.keep_alive);
     if (!granted) co_return;
     std::vector<std::string> input;
     if (!request.prompt.empty()) input.push_back(request.prompt);

@@ -10,7 +10,7 @@ api::Options merged_options(const store::Model& model, const api::Options& reque
 }
 
 sched::Model to_load(const Services& services, const store::Model& model,
-                     const api::Options& options, bool embedding) {
+                     const api::Options& options) {
   const envconfig::Config& config = services.config;
   sched::Model result;
   result.key = model.weights.string();
@@ -40,7 +40,6 @@ sched::Model to_load(const Services& services, const store::Model& model,
         *config.flash_attention ? ml::FlashAttention::kOn : ml::FlashAttention::kOff;
   }
   load.use_mmap = options.use_mmap.value_or(load.use_mmap);
-  load.embedding = embedding;
   return result;
 }
 

@@ -67,7 +67,7 @@ struct Gone {};
 // What is to be answered, put together from the request's and the model's options.
 api::Options merged_options(const store::Model& model, const api::Options& requested);
 sched::Model to_load(const Services& services, const store::Model& model,
-                     const api::Options& options, bool embedding);
+                     const api::Options& options);
 void apply_options(const api::Options& options, runner::Generate& generate);
 
 // The model, loaded; Gone when nobody waits for it any more.

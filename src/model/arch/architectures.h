@@ -11,6 +11,7 @@ namespace ollama::model {
 using NewModel = Result<std::unique_ptr<Model>> (*)(const gguf::File& file, Config config,
                                                     Binder& binder);
 
+Result<std::unique_ptr<Model>> new_bert(const gguf::File& file, Config config, Binder& binder);
 Result<std::unique_ptr<Model>> new_command_r(const gguf::File& file, Config config, Binder& binder);
 Result<std::unique_ptr<Model>> new_deepseek2(const gguf::File& file, Config config, Binder& binder);
 Result<std::unique_ptr<Model>> new_gemma2(const gguf::File& file, Config config, Binder& binder);
