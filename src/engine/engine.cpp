@@ -403,18 +403,44 @@ class EngineImpl final : public Engine {
     }
   }
 
-  // Drops the older half of what is not kept; the rest is evaluated again at its new positions.
+  // Drops the older half of what is not kept. The rest moves to its new positions in the cache, or
+  // is evaluated again where that cannot be.
   void shift(Active& a) {
     std::vector<Token>& text = a.text();
     const std::size_t dropped = std::max<std::size_t>(1, (text.size() - a.keep) / 2);
     const auto from = text.begin() + static_cast<std::ptrdiff_t>(a.keep);
     text.erase(from, from + static_cast<std::ptrdiff_t>(dropped));
+    if (move(a, dropped)) {
+      log::debug("context shift: kept {}, dropped {} tokens", a.keep, dropped);
+      return;
+    }
     std::vector<Token>& cached = prefixes_.tokens(a.sequence);
     const auto resumed = executor_->cache()->resume_point(
         a.sequence, static_cast<kvcache::Position>(std::min<std::size_t>(a.keep, cached.size())));
     executor_->cache()->remove(a.sequence, resumed, kvcache::kNoEnd);
     cached.resize(static_cast<std::size_t>(resumed));
-    log::debug("context shift: kept {}, dropped {} tokens", a.keep, dropped);
+    log::debug("context shift: kept {}, dropped {} tokens, evaluating the rest again", a.keep,
+               dropped);
+  }
+
+  // Takes the `dropped` tokens after the kept ones out of the cache and closes the gap. False: not
+  // possible, and nothing after the kept ones can be relied upon.
+  bool move(Active& a, std::size_t dropped) {
+    kvcache::Cache& cache = *executor_->cache();
+    std::vector<Token>& cached = prefixes_.tokens(a.sequence);
+    const auto begin = static_cast<kvcache::Position>(a.keep);
+    const auto gap = static_cast<kvcache::Position>(dropped);
+    const auto end = static_cast<kvcache::Position>(cached.size());
+    // Windowed layers need all that the next token sees.
+    if (begin + gap > end || cache.resume_point(a.sequence, end) != end) return false;
+    cache.remove(a.sequence, begin, begin + gap);
+    const Result<> moved = executor_->move(a.sequence, begin + gap, -gap);
+    if (!moved || cache.resume_point(a.sequence, end - gap) != end - gap) {
+      cache.remove(a.sequence, begin, kvcache::kNoEnd);
+      return false;
+    }
+    cached.erase(cached.begin() + begin, cached.begin() + begin + gap);
+    return true;
   }
 
   static void report(Active& a, std::string_view text) {

@@ -11,6 +11,9 @@ namespace {
 constexpr std::uint32_t kDefaultContext = 16384;
 constexpr std::uint32_t kMaxLayers = 4096;  // as model::read_config bounds them
 
+constexpr ErrorConstant kCannotTurn{ErrorCode::kUnsupported,
+                                    "the model's keys cannot be moved to other positions"};
+
 // Who sees whom without a cache: tokens of the same text. [tokens, tokens].
 template <typename T>
 void write_mask(std::span<const kvcache::Sequence> texts, T visible, T hidden,
@@ -152,7 +155,8 @@ Result<Executor::Graph*> Executor::graph_for(const StepBatch& batch) {
   Graph& graph = batch.states ? states_ : decodes ? decode_ : prefill_;
   if (!graph.context) {
     const ml::Phase phase = decodes && !batch.states ? ml::Phase::kDecode : ml::Phase::kPrefill;
-    OLLAMA_ASSIGN(graph.context, backend_->new_context(phase, model_->max_nodes()));
+    const std::uint32_t most = phase == ml::Phase::kDecode ? decode_tokens_ : max_batch_;
+    OLLAMA_ASSIGN(graph.context, backend_->new_context(phase, model_->max_nodes(), most));
   }
   return &graph;
 }
@@ -161,6 +165,7 @@ Result<std::span<float>> Executor::evaluate(Graph& graph, const StepBatch& batch
                                             std::span<const std::int32_t> outputs) {
   if (graph.tokens != batch.size() || graph.outputs != outputs.size() ||
       graph.cache_key != cache_key()) {
+    last_ = nullptr;
     OLLAMA_TRY(build(graph, batch.size(), outputs.size(), batch.states));
   }
   uploads_.clear();
@@ -168,7 +173,7 @@ Result<std::span<float>> Executor::evaluate(Graph& graph, const StepBatch& batch
   uploads_.push_back({graph.position_input, std::as_bytes(std::span(batch.positions))});
   uploads_.push_back({graph.output_input, std::as_bytes(outputs)});
   if (cache_) {
-    cache_->collect_uploads(graph.cache_inputs, uploads_);
+    cache_->collect_uploads(graph.cache_inputs, last_ == &graph, uploads_);
   } else {
     if (graph.mask_input.dtype() == ml::DType::kF16) {
       write_mask<std::uint16_t>(batch.sequences, ml::kHalfZero, ml::kHalfMinusInfinity, mask_);
@@ -177,13 +182,28 @@ Result<std::span<float>> Executor::evaluate(Graph& graph, const StepBatch& batch
     }
     uploads_.push_back({graph.mask_input, mask_});
   }
+  last_ = nullptr;
   OLLAMA_TRY(graph.context->upload(uploads_));
+  last_ = &graph;
   OLLAMA_TRY(graph.context->compute());
   const std::size_t wanted = width(batch.states) * outputs.size();
   if (results_.size() < wanted) results_.resize(wanted);
   const std::span<float> results(results_.data(), wanted);
   OLLAMA_TRY(graph.context->download(graph.results, std::as_writable_bytes(results)));
   return results;
+}
+
+Result<> Executor::move(kvcache::Sequence sequence, kvcache::Position begin,
+                        kvcache::Position delta) {
+  if (model_->attention(0) == nullptr) return fail(kCannotTurn);
+  if (!moves_) {
+    const std::size_t nodes = 64 + 16 * static_cast<std::size_t>(model_->config().layers);
+    OLLAMA_ASSIGN(moves_, backend_->new_context(ml::Phase::kDecode, nodes, 1));
+  }
+  const auto turn = [this](ml::Context& ctx, int layer, ml::Tensor keys, ml::Tensor by) {
+    return model_->attention(layer)->turn_keys(ctx, keys, by);
+  };
+  return cache_->move(sequence, begin, delta, turn, *moves_);
 }
 
 Result<std::span<float>> Executor::run(const StepBatch& batch) {

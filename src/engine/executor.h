@@ -43,6 +43,10 @@ class Executor {
   // ml::Context.
   Result<std::span<float>> run(const StepBatch& batch);
 
+  // Moves what a sequence holds from position `begin` on by `delta` (see kvcache::Cache::move).
+  // Errors: kUnsupported where the model's keys cannot be turned, those of Cache::move.
+  Result<> move(kvcache::Sequence sequence, kvcache::Position begin, kvcache::Position delta);
+
   // Null for models that see each text at once (is_embedding).
   kvcache::Cache* cache() { return cache_.get(); }
   model::Pooling pooling() const { return model_->config().pooling; }
@@ -88,6 +92,8 @@ class Executor {
   Graph prefill_;
   Graph decode_;
   Graph states_;
+  const Graph* last_ = nullptr;  // evaluated the step before
+  std::unique_ptr<ml::Context> moves_;
   std::vector<float> results_;
   std::vector<std::byte> mask_;
   std::vector<ml::Upload> uploads_;

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -68,6 +69,11 @@ struct KeysValues {
   ml::Tensor mask;  // of the layer's group
 };
 
+// Adds the turning of a layer's keys f32 [head_dim_k, kv_heads, cells], each by its own number of
+// positions (i32 [cells]).
+using TurnKeys =
+    std::function<ml::Tensor(ml::Context& context, int layer, ml::Tensor keys, ml::Tensor by)>;
+
 class Cache {
  public:
   virtual ~Cache() = default;
@@ -86,7 +92,9 @@ class Cache {
   virtual KeysValues update(ml::Context& context, std::span<const Inputs> inputs, int layer,
                             ml::Tensor k, ml::Tensor v) const = 0;
   // Appends this step's values for those inputs; they stay valid until the next begin().
-  virtual void collect_uploads(std::span<const Inputs> inputs,
+  // `unchanged`: the inputs hold what was collected for the step before; then a mask that only
+  // grew by the new tokens' columns goes up as these.
+  virtual void collect_uploads(std::span<const Inputs> inputs, bool unchanged,
                                std::vector<ml::Upload>& uploads) = 0;
 
   // --- sequences ---
@@ -95,6 +103,11 @@ class Cache {
   virtual void copy_prefix(Sequence source, Sequence destination, Position length) = 0;
   // Takes positions [begin, end) from a sequence; cells that nobody uses any more are free.
   virtual void remove(Sequence sequence, Position begin, Position end) = 0;
+  // Moves what a sequence holds from position `begin` on by `delta`, turning its keys in a graph
+  // of `context`; cells that it shares are copied first. On an error the sequence may be left in
+  // parts: remove it. Errors: kCacheFull (no cells for copies), those of ml::Context.
+  virtual Result<> move(Sequence sequence, Position begin, Position delta, const TurnKeys& turn,
+                        ml::Context& context) = 0;
   // The largest p <= position from which evaluation can go on with [0, p) as it is cached: with
   // sliding windows every windowed layer must still hold [p - window, p).
   virtual Position resume_point(Sequence sequence, Position position) const = 0;

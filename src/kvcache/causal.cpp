@@ -34,6 +34,9 @@ Causal::Causal(Cells cells, FreeList free, const CacheOptions& options, std::int
   runs_.reserve(batch);
   indices_.reserve(batch);
   owners_.reserve(batch);
+  positions_.reserve(batch);
+  hidden_.reserve(options.sequences);
+  changes_.reserve(2 * std::size_t{options.sequences});
 }
 
 Result<std::unique_ptr<Causal>> Causal::create(ml::Backend& backend,
@@ -78,44 +81,70 @@ Result<std::unique_ptr<Causal>> Causal::create(ml::Backend& backend,
     if (!layer.spec.values_in_keys) layer.v = cache->storage_->tensors()[next++];
   }
   const std::size_t tokens = round_up(o.max_batch, o.config.mask_batch_padding);
-  const std::size_t element = ml::row_size(o.config.mask_dtype, 1);
-  cache->mask_ = std::make_unique_for_overwrite<std::byte[]>(tokens * o.cells * element);
+  cache->mask_ =
+      std::make_unique_for_overwrite<std::byte[]>(tokens * o.cells * cache->element_bytes());
   return cache;
+}
+
+bool Causal::continues(const Batch& batch) const {
+  if (!mask_holds_ || batch.positions.size() != owners_.size()) return false;
+  for (std::size_t i = 0; i < owners_.size(); ++i) {
+    if (batch.sequences[i] != owners_[i] || batch.positions[i] != positions_[i] + 1) return false;
+  }
+  return true;
+}
+
+bool Causal::leave_window(const Batch& batch) {
+  hidden_.clear();
+  bool one_each = true;
+  if (window_ == 0) return one_each;
+  // A sequence's tokens come in order: its first one in the batch sees the farthest back.
+  for_each_sequence(batch, [&](Sequence sequence, std::size_t first) {
+    const Position end = batch.positions[first] - window_ + 1;
+    const Position low = cells_.min_position(sequence);
+    if (low < 0 || low >= end) return;
+    if (low + 1 == end) {
+      hidden_.push_back({first, cells_.cell_at(sequence, low)});
+    } else {
+      one_each = false;
+    }
+    cells_.remove(sequence, 0, end, free_);
+  });
+  return one_each;
 }
 
 Result<> Causal::begin(const Batch& batch) {
   const std::size_t count = batch.positions.size();
   if (count > options_.max_batch) return fail(kBatchTooLarge);
-  if (window_ > 0) {
-    // What no later token of its sequence can see any more goes first. A sequence's tokens come in
-    // order: its first one in the batch sees the farthest back.
-    for_each_sequence(batch, [&](Sequence sequence, std::size_t first) {
-      const Position end = batch.positions[first] - window_ + 1;
-      const Position low = cells_.min_position(sequence);
-      if (low >= 0 && low < end) cells_.remove(sequence, 0, end, free_);
-    });
-  }
+  bool continuing = continues(batch);
+  mask_holds_ = false;
+  continuing = leave_window(batch) && continuing;
   // A lone sequence grows behind its last cell where that is free.
   const std::uint32_t hint =
       indices_.empty() ? kNoCell : static_cast<std::uint32_t>(indices_.back());
   OLLAMA_TRY(free_.allocate(static_cast<std::uint32_t>(count), runs_, hint));
   indices_.clear();
-  owners_.clear();
+  owners_.assign(batch.sequences.begin(), batch.sequences.end());
+  positions_.assign(batch.positions.begin(), batch.positions.end());
   std::size_t token = 0;
   for (const Run& run : runs_) {
     for (std::uint32_t cell = run.start; cell < run.end(); ++cell, ++token) {
       cells_.occupy(cell, batch.sequences[token], batch.positions[token]);
       indices_.push_back(cell);
-      owners_.push_back(batch.sequences[token]);
     }
   }
+  const Run before = range_;
   find_range(batch);
-  mask_tokens_ = round_up<std::size_t>(count, options_.config.mask_batch_padding);
-  if (options_.config.mask_dtype == ml::DType::kF16) {
-    write_mask<std::uint16_t>(batch, ml::kHalfZero, ml::kHalfMinusInfinity);
+  mask_grew_ = continuing && range_ == before;
+  if (mask_grew_) {
+    update_mask();
   } else {
-    write_mask<float>(batch, 0.0F, -std::numeric_limits<float>::infinity());
+    write_mask(batch);
   }
+  // Of a sequence's two tokens the next step's first sees the other as well.
+  std::size_t sequences = 0;
+  for_each_sequence(batch, [&](Sequence, std::size_t) { ++sequences; });
+  mask_holds_ = sequences == count;
   return {};
 }
 
@@ -126,6 +155,7 @@ void Causal::rollback() {
   }
   indices_.clear();
   owners_.clear();
+  mask_holds_ = false;
 }
 
 void Causal::find_range(const Batch& batch) {
@@ -147,22 +177,52 @@ void Causal::find_range(const Batch& batch) {
   range_ = {first, round_up(end, padding) - first};
 }
 
-template <typename T>
-void Causal::write_mask(const Batch& batch, T visible, T hidden) {
-  const std::size_t length = range_.length;
-  mask_bytes_ = length * mask_tokens_ * sizeof(T);
-  // The buffer comes from operator new[], which is aligned for every T here.
-  T* const mask = reinterpret_cast<T*>(mask_.get());
-  std::fill_n(mask, length * mask_tokens_, hidden);
+void Causal::write_element(std::size_t token, std::uint32_t cell, bool visible) {
+  // The buffer comes from operator new[], which is aligned for both types.
+  const std::size_t index = token * range_.length + (cell - range_.start);
+  if (options_.config.mask_dtype == ml::DType::kF16) {
+    reinterpret_cast<std::uint16_t*>(mask_.get())[index] =
+        visible ? ml::kHalfZero : ml::kHalfMinusInfinity;
+  } else {
+    reinterpret_cast<float*>(mask_.get())[index] =
+        visible ? 0.0F : -std::numeric_limits<float>::infinity();
+  }
+}
+
+void Causal::write_mask(const Batch& batch) {
+  mask_tokens_ = round_up<std::size_t>(batch.positions.size(), options_.config.mask_batch_padding);
+  const std::size_t elements = range_.length * mask_tokens_;
+  mask_bytes_ = elements * element_bytes();
+  if (options_.config.mask_dtype == ml::DType::kF16) {
+    std::fill_n(reinterpret_cast<std::uint16_t*>(mask_.get()), elements, ml::kHalfMinusInfinity);
+  } else {
+    std::fill_n(reinterpret_cast<float*>(mask_.get()), elements,
+                -std::numeric_limits<float>::infinity());
+  }
   for (std::size_t token = 0; token < batch.positions.size(); ++token) {
-    T* const row = mask + token * length;
     const Position position = batch.positions[token];
     const Position oldest = window_ > 0 ? position - window_ + 1 : 0;
     cells_.for_each_cell(batch.sequences[token], [&](std::uint32_t cell) {
       const Position held = cells_.position(cell);
-      if (held <= position && held >= oldest) row[cell - range_.start] = visible;
+      if (held <= position && held >= oldest) write_element(token, cell, true);
     });
   }
+}
+
+void Causal::update_mask() {
+  changes_.clear();
+  const auto change = [this](std::size_t token, std::uint32_t cell, bool visible) {
+    write_element(token, cell, visible);
+    changes_.push_back(token * range_.length + (cell - range_.start));
+  };
+  for (const auto& [token, cell] : hidden_) change(token, cell, false);
+  for (std::size_t token = 0; token < indices_.size(); ++token) {
+    change(token, static_cast<std::uint32_t>(indices_[token]), true);
+  }
+}
+
+void Causal::forget_mask(Sequence sequence) {
+  if (std::ranges::contains(owners_, sequence)) mask_holds_ = false;
 }
 
 std::uint64_t Causal::shape_key() const {
@@ -199,9 +259,18 @@ KeysValues Causal::update(ml::Context& context, std::span<const Inputs> inputs, 
           .mask = input.mask};
 }
 
-void Causal::collect_uploads(std::span<const Inputs> inputs, std::vector<ml::Upload>& uploads) {
-  uploads.push_back({inputs.front().mask, mask()});
-  uploads.push_back({inputs.front().indices, std::as_bytes(std::span(indices_))});
+void Causal::collect_uploads(std::span<const Inputs> inputs, bool unchanged,
+                             std::vector<ml::Upload>& uploads) {
+  const Inputs& input = inputs.front();
+  if (unchanged && mask_grew_) {
+    const std::size_t bytes = element_bytes();
+    for (const std::size_t index : changes_) {
+      uploads.push_back({input.mask, mask().subspan(index * bytes, bytes), index * bytes});
+    }
+  } else {
+    uploads.push_back({input.mask, mask()});
+  }
+  uploads.push_back({input.indices, std::as_bytes(std::span(indices_))});
 }
 
 void Causal::copy_prefix(Sequence source, Sequence destination, Position length) {
@@ -209,7 +278,61 @@ void Causal::copy_prefix(Sequence source, Sequence destination, Position length)
 }
 
 void Causal::remove(Sequence sequence, Position begin, Position end) {
+  forget_mask(sequence);
   cells_.remove(sequence, begin, end, free_);
+}
+
+Result<> Causal::move(Sequence sequence, Position begin, Position delta, const TurnKeys& turn,
+                      ml::Context& context) {
+  forget_mask(sequence);
+  // Where each moved key and value is, and where it will be: the same cell unless that is shared.
+  std::vector<std::int32_t> from;
+  std::uint32_t shared = 0;
+  cells_.for_each_cell(sequence, [&](std::uint32_t cell) {
+    if (cells_.position(cell) < begin) return;
+    from.push_back(static_cast<std::int32_t>(cell));
+    shared += cells_.is_shared(cell) ? 1 : 0;
+  });
+  if (from.empty()) return {};
+  std::vector<Run> runs;
+  if (shared > 0) OLLAMA_TRY(free_.allocate(shared, runs));
+  std::vector<std::int64_t> to(from.begin(), from.end());
+  std::size_t next = 0;
+  for (const Run& run : runs) {
+    for (std::uint32_t copy = run.start; copy < run.end(); ++copy, ++next) {
+      while (!cells_.is_shared(static_cast<std::uint32_t>(from[next]))) ++next;
+      const auto cell = static_cast<std::uint32_t>(from[next]);
+      const Position position = cells_.position(cell);
+      cells_.clear(cell, sequence);  // another sequence holds it
+      cells_.occupy(copy, sequence, position);
+      to[next] = copy;
+    }
+  }
+  OLLAMA_TRY(cells_.shift(sequence, begin, kNoEnd, delta));
+
+  context.reset();
+  const ml::Shape count{static_cast<std::int64_t>(from.size()), 1, 1, 1};
+  const ml::Tensor read = context.input(ml::DType::kI32, count, "from");
+  const ml::Tensor write = context.input(ml::DType::kI64, count, "to");
+  const ml::Tensor by = context.input(ml::DType::kI32, count, "by");
+  for (const auto& [layer, entry] : layers_) {
+    const auto rows = [&context](ml::Tensor storage) {
+      return context.reshape(storage, {storage.dim(0) * storage.dim(1), storage.dim(2), 1, 1});
+    };
+    const ml::Tensor keys = context.reshape(context.get_rows(rows(entry.k), read),
+                                            {entry.k.dim(0), entry.k.dim(1), count[0], 1});
+    const ml::Tensor turned = turn(context, layer, keys, by);
+    context.keep(context.set_rows(
+        rows(entry.k), context.reshape(turned, {entry.k.dim(0) * entry.k.dim(1), count[0], 1, 1}),
+        write));
+    if (shared == 0 || entry.spec.values_in_keys) continue;
+    context.keep(context.set_rows(rows(entry.v), context.get_rows(rows(entry.v), read), write));
+  }
+  const std::vector<Position> turns(from.size(), delta);
+  const std::array uploads{ml::Upload{read, std::as_bytes(std::span(from))},
+                           ml::Upload{write, std::as_bytes(std::span(to))},
+                           ml::Upload{by, std::as_bytes(std::span(turns))}};
+  return ml::batch_tensor_op(context, uploads);
 }
 
 Position Causal::resume_point(Sequence sequence, Position position) const {

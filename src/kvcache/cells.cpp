@@ -60,7 +60,7 @@ std::int32_t Cells::max_position(std::uint32_t sequence) const { return settled(
 
 template <typename Visitor>
 void Cells::for_each_word(std::uint32_t sequence, std::int64_t first, std::int64_t end,
-                          Visitor&& visit) {
+                          Visitor&& visit) const {
   if (count(sequence) == 0) return;
   const std::uint32_t last_word = last_used_ / 64;
   for (std::uint32_t word = first_used_ / 64; word <= last_word; ++word) {
@@ -68,6 +68,18 @@ void Cells::for_each_word(std::uint32_t sequence, std::int64_t first, std::int64
     if (bits == 0 || blocks_[word].max < first || blocks_[word].min >= end) continue;
     visit(word, bits);
   }
+}
+
+std::uint32_t Cells::cell_at(std::uint32_t sequence, std::int32_t position) const {
+  std::uint32_t found = kNoCell;
+  for_each_word(
+      sequence, position, std::int64_t{position} + 1, [&](std::uint32_t word, std::uint64_t bits) {
+        for (; bits != 0 && found == kNoCell; bits &= bits - 1) {
+          const std::uint32_t cell = word * 64 + static_cast<std::uint32_t>(std::countr_zero(bits));
+          if (positions_[cell] == position) found = cell;
+        }
+      });
+  return found;
 }
 
 std::uint32_t Cells::remove(std::uint32_t sequence, std::int32_t first, std::int32_t end,

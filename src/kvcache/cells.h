@@ -75,6 +75,9 @@ class Cells {
   std::int32_t min_position(std::uint32_t sequence) const;
   std::int32_t max_position(std::uint32_t sequence) const;
 
+  // The cell that holds a position of the sequence; kNoCell when none does.
+  std::uint32_t cell_at(std::uint32_t sequence, std::int32_t position) const;
+
   // The sequence's cells as bits: bit i of word w is cell 64 w + i.
   std::span<const std::uint64_t> row(std::uint32_t sequence) const {
     return std::span(rows_).subspan(std::size_t{sequence} * words(), words());
@@ -131,6 +134,9 @@ class Cells {
   std::uint64_t& row_word(std::uint32_t sequence, std::uint32_t cell) {
     return rows_[sequence * words() + cell / 64];
   }
+  std::uint64_t row_word(std::uint32_t sequence, std::uint32_t cell) const {
+    return rows_[sequence * words() + cell / 64];
+  }
   void join(std::uint32_t cell, std::uint32_t sequence) {
     members_[cell] |= bit(sequence);
     row_word(sequence, cell) |= bit(cell);
@@ -151,7 +157,8 @@ class Cells {
   // Calls visit(word, bits) for each word of the sequence's row that has cells and whose block
   // reaches into first <= position < end.
   template <typename Visitor>
-  void for_each_word(std::uint32_t sequence, std::int64_t first, std::int64_t end, Visitor&& visit);
+  void for_each_word(std::uint32_t sequence, std::int64_t first, std::int64_t end,
+                     Visitor&& visit) const;
   const Sequence& settled(std::uint32_t sequence) const;
 
   std::vector<std::int32_t> positions_;

@@ -36,9 +36,10 @@ KeysValues Wrapper::update(ml::Context& context, std::span<const Inputs> inputs,
   return groups_[index]->update(context, inputs.subspan(index, 1), layer, k, v);
 }
 
-void Wrapper::collect_uploads(std::span<const Inputs> inputs, std::vector<ml::Upload>& uploads) {
+void Wrapper::collect_uploads(std::span<const Inputs> inputs, bool unchanged,
+                              std::vector<ml::Upload>& uploads) {
   for (std::size_t i = 0; i < groups_.size(); ++i) {
-    groups_[i]->collect_uploads(inputs.subspan(i, 1), uploads);
+    groups_[i]->collect_uploads(inputs.subspan(i, 1), unchanged, uploads);
   }
 }
 
@@ -48,6 +49,12 @@ void Wrapper::copy_prefix(Sequence source, Sequence destination, Position length
 
 void Wrapper::remove(Sequence sequence, Position begin, Position end) {
   for (const auto& group : groups_) group->remove(sequence, begin, end);
+}
+
+Result<> Wrapper::move(Sequence sequence, Position begin, Position delta, const TurnKeys& turn,
+                       ml::Context& context) {
+  for (const auto& group : groups_) OLLAMA_TRY(group->move(sequence, begin, delta, turn, context));
+  return {};
 }
 
 Position Wrapper::resume_point(Sequence sequence, Position position) const {

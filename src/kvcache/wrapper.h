@@ -16,10 +16,13 @@ class Wrapper final : public Cache {
   void declare_inputs(ml::Context& context, std::vector<Inputs>& inputs) const override;
   KeysValues update(ml::Context& context, std::span<const Inputs> inputs, int layer, ml::Tensor k,
                     ml::Tensor v) const override;
-  void collect_uploads(std::span<const Inputs> inputs, std::vector<ml::Upload>& uploads) override;
+  void collect_uploads(std::span<const Inputs> inputs, bool unchanged,
+                       std::vector<ml::Upload>& uploads) override;
 
   void copy_prefix(Sequence source, Sequence destination, Position length) override;
   void remove(Sequence sequence, Position begin, Position end) override;
+  Result<> move(Sequence sequence, Position begin, Position delta, const TurnKeys& turn,
+                ml::Context& context) override;
   Position resume_point(Sequence sequence, Position position) const override;
   std::uint32_t free_cells() const override;
   std::uint64_t bytes() const override;

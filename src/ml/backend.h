@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "gguf/file.h"
+#include "ml/buffer_pool.h"
 #include "ml/context.h"
 #include "ml/tensor.h"
 
@@ -79,7 +80,7 @@ class Storage {
 enum class Phase : std::uint8_t { kPrefill, kDecode };
 
 struct BackendCounters {
-  std::uint64_t uploads = 0;  // calls that moved inputs to a device
+  std::uint64_t uploads = 0;  // submissions of inputs
   std::uint64_t downloads = 0;
   std::uint64_t computes = 0;  // graphs submitted
   std::uint64_t prepares = 0;  // graphs allocated
@@ -102,9 +103,15 @@ class Backend {
   virtual Result<std::unique_ptr<Storage>> allocate(std::span<const Storage::Request> requests,
                                                     const Placement& placement) = 0;
   // A place to build graphs of one kind of work in: contexts do not disturb each other's graphs.
-  // `max_nodes`: tensors that a graph may have.
-  virtual Result<std::unique_ptr<Context>> new_context(Phase phase, std::size_t max_nodes) = 0;
+  // `max_nodes`: tensors that a graph may have. `batch`: a hint, the tokens that its steps have at
+  // most; it decides whether products with weights on the CPU may move to a GPU.
+  virtual Result<std::unique_ptr<Context>> new_context(Phase phase, std::size_t max_nodes,
+                                                       std::uint32_t batch) = 0;
   virtual BackendCounters counters() const = 0;
+  // Of the pool that arenas and staging buffers come from.
+  virtual PoolCounters pool_counters() const { return {}; }
+  // Gives memory that is cached for later back to the system; for idle times.
+  virtual void trim() {}
 };
 
 // Errors: kUnsupported (the backend's library cannot be loaded).

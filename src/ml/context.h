@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string_view>
 
@@ -76,9 +77,20 @@ class ScaledDotProductAttention {
 };
 
 struct Upload {
-  Tensor tensor;
-  std::span<const std::byte> bytes;  // the whole tensor's; read before upload() returns
+  Tensor tensor;                     // an input
+  std::span<const std::byte> bytes;  // of all of it, or of what lies at `offset`; read before
+                                     // upload() returns
+  std::size_t offset = 0;            // in bytes
 };
+
+// An intermediate result that has a name.
+struct Observed {
+  std::string_view name;  // "attn_norm-3": with its layer
+  DType dtype;            // as computed
+  Shape shape;
+  std::span<const float> values;  // all of them, the fastest dimension first
+};
+using Observer = std::function<void(const Observed& tensor)>;
 
 class Context {
  public:
@@ -88,10 +100,15 @@ class Context {
   virtual void reset() = 0;
   // Allocates the graph that was built. Errors: kOutOfMemory.
   virtual Result<> prepare() = 0;
+  // In one submission. What it leaves out keeps what it held.
   virtual Result<> upload(std::span<const Upload> uploads) = 0;
   // Runs the graph to its end. Errors: kInternal; kCancelled by the backend's abort check.
   virtual Result<> compute() = 0;
   virtual Result<> download(Tensor tensor, std::span<std::byte> bytes) = 0;
+
+  // Hands every named result to `observer` during compute(), in the graph's order; slow. For graphs
+  // that are begun (reset) after this call.
+  virtual void observe(Observer observer) = 0;
 
   // --- structure ---
   virtual Tensor input(DType dtype, const Shape& shape, std::string_view name) = 0;
@@ -158,5 +175,10 @@ class Context {
   // The fused attention of this backend type; nullptr where it has none.
   virtual const ScaledDotProductAttention* fused_attention() const { return nullptr; }
 };
+
+// Runs the operations that were added to the context since reset() as one submission: one
+// allocation, one upload of all inputs, one computation. For what would otherwise be many small
+// ones, such as a change of every layer's cache.
+Result<> batch_tensor_op(Context& context, std::span<const Upload> uploads);
 
 }  // namespace ollama::ml

@@ -15,6 +15,7 @@
 #include "kvcache/cache.h"
 #include "ml/backend.h"
 #include "nn/layers.h"
+#include "nn/self_attention.h"
 #include "nn/step.h"
 
 namespace ollama::model {
@@ -70,6 +71,9 @@ class Model {
   virtual Result<ml::Tensor> forward(Step& step) const = 0;
   // The state before the output matrix instead: f32 [embedding_length, outputs].
   virtual Result<ml::Tensor> hidden_states(Step& step) const = 0;
+  // How a layer makes its keys, for turning cached ones to other positions; null where that cannot
+  // be done.
+  virtual const nn::SelfAttention* attention(int /*layer*/) const { return nullptr; }
   // Upper bound of tensors in a forward graph.
   virtual std::size_t max_nodes() const;
 

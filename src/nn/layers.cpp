@@ -1,5 +1,7 @@
 #include "nn/layers.h"
 
+#include <cmath>
+
 namespace ollama::nn {
 
 Tensor Linear::forward(Context& ctx, Tensor x) const {
@@ -34,6 +36,14 @@ Tensor FusedMlp::forward(Context& ctx, Tensor x) const {
 
 Tensor Rope::forward(Context& ctx, Tensor x, Tensor positions) const {
   return ctx.rope(x, positions, factors, options);
+}
+
+Tensor Rope::turn(Context& ctx, Tensor x, Tensor by) const {
+  ml::RopeOptions turning = options;
+  // YaRN scales what it rotates: this undoes that.
+  turning.attention_factor =
+      options.extrapolation != 0.0F ? 1.0F / (1.0F - 0.1F * std::log(options.scale)) : 1.0F;
+  return ctx.rope(x, by, factors, turning);
 }
 
 Tensor soft_capped(Context& ctx, Tensor x, float scale, float cap) {

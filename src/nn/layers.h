@@ -59,6 +59,8 @@ struct Rope {
   ml::RopeOptions options;
   Tensor factors;  // f32 [dimensions / 2], divides the frequencies; or none
   Tensor forward(Context& ctx, Tensor x, Tensor positions) const;
+  // Moves heads that were rotated already by so many positions more: their size stays.
+  Tensor turn(Context& ctx, Tensor x, Tensor by) const;
 };
 
 // cap * tanh(scale * x / cap).

@@ -19,6 +19,10 @@ Result<Tensor> SelfAttention::forward(Step& step, int layer, Tensor x) const {
                 v.forward(step.ctx, x));
 }
 
+Tensor SelfAttention::turn_keys(Context& ctx, Tensor keys, Tensor by) const {
+  return rope.options.dimensions > 0 ? rope.turn(ctx, keys, by) : keys;
+}
+
 Result<Tensor> SelfAttention::attend(Step& step, int layer, Tensor queries, Tensor keys,
                                      Tensor values) const {
   Context& ctx = step.ctx;

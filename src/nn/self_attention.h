@@ -26,6 +26,9 @@ struct SelfAttention {
   // The same from projections that were made elsewhere, each [head_dim * heads, tokens],
   // contiguous.
   Result<Tensor> attend(Step& step, int layer, Tensor queries, Tensor keys, Tensor values) const;
+  // Cached keys f32 [head_dim_k, kv_heads, cells], each moved by its own number of positions (i32
+  // [cells]).
+  Tensor turn_keys(Context& ctx, Tensor keys, Tensor by) const;
 };
 
 }  // namespace ollama::nn

@@ -1,5 +1,8 @@
 #include "ml/ggml/context.h"
 
+#include <algorithm>
+#include <cstring>
+
 namespace ollama::ml::ggml {
 namespace {
 
@@ -11,6 +14,43 @@ constexpr ErrorConstant kComputeNoMemory{ErrorCode::kOutOfMemory,
 constexpr ErrorConstant kComputeAborted{ErrorCode::kCancelled, "computing was cancelled"};
 constexpr ErrorConstant kUploadSize{ErrorCode::kInternal,
                                     "an input's size does not fit its tensor"};
+
+// Whatever the type and the strides.
+std::vector<float> values_of(const ggml_tensor& tensor) {
+  std::vector<std::byte> bytes(ggml_nbytes(&tensor));
+  ggml_backend_tensor_get(&tensor, bytes.data(), 0, bytes.size());
+  const ggml_type_traits* traits = ggml_get_type_traits(tensor.type);
+  std::vector<float> values(static_cast<std::size_t>(ggml_nelements(&tensor)));
+  const auto read = [&](const std::byte* from, float* to, std::int64_t count) {
+    if (tensor.type == GGML_TYPE_F32) {
+      std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
+    } else if (tensor.type == GGML_TYPE_I32) {
+      std::vector<std::int32_t> integers(static_cast<std::size_t>(count));
+      std::memcpy(integers.data(), from, integers.size() * sizeof(std::int32_t));
+      std::ranges::transform(integers, to, [](std::int32_t i) { return static_cast<float>(i); });
+    } else if (traits->to_float != nullptr) {
+      traits->to_float(from, to, count);
+    }
+  };
+  // Whole rows where they are contiguous.
+  const bool rows = tensor.nb[0] == traits->type_size;
+  const std::int64_t step = rows ? tensor.ne[0] : 1;
+  float* to = values.data();
+  for (std::int64_t i3 = 0; i3 < tensor.ne[3]; ++i3) {
+    for (std::int64_t i2 = 0; i2 < tensor.ne[2]; ++i2) {
+      for (std::int64_t i1 = 0; i1 < tensor.ne[1]; ++i1) {
+        for (std::int64_t i0 = 0; i0 < tensor.ne[0]; i0 += step, to += step) {
+          const std::size_t at = (rows ? 0 : static_cast<std::size_t>(i0) * tensor.nb[0]) +
+                                 static_cast<std::size_t>(i1) * tensor.nb[1] +
+                                 static_cast<std::size_t>(i2) * tensor.nb[2] +
+                                 static_cast<std::size_t>(i3) * tensor.nb[3];
+          read(bytes.data() + at, to, step);
+        }
+      }
+    }
+  }
+  return values;
+}
 
 }  // namespace
 
@@ -55,13 +95,13 @@ Tensor FusedAttention::scaled_dot_product_attention(Context& context, Tensor q, 
 }
 
 GgmlContext::GgmlContext(Shared& shared, PooledBuffer arena, std::size_t max_nodes,
-                         std::uint32_t threads)
+                         std::uint32_t threads, bool offload)
     : shared_(shared), arena_(std::move(arena)), max_nodes_(max_nodes), threads_(threads) {
   context_.reset(ggml_init(
       {.mem_size = arena_.bytes().size(), .mem_buffer = arena_.bytes().data(), .no_alloc = true}));
   scheduler_.reset(ggml_backend_sched_new(shared_.backends.data(), nullptr,
                                           static_cast<int>(shared_.backends.size()), max_nodes,
-                                          /*parallel=*/false, /*op_offload=*/true));
+                                          /*parallel=*/false, offload));
   reset();
 }
 
@@ -69,22 +109,53 @@ void GgmlContext::reset() {
   ggml_backend_sched_reset(scheduler_.get());
   ggml_reset(context_.get());
   graph_ = ggml_new_graph_custom(context_.get(), max_nodes_, /*grads=*/false);
+  inputs_.clear();
+  named_.clear();
+}
+
+Result<> GgmlContext::place_inputs() {
+  const auto padded = [](const ggml_tensor* tensor) {
+    constexpr std::size_t kAlignment = 64;
+    return (ggml_nbytes(tensor) + kAlignment - 1) / kAlignment * kAlignment;
+  };
+  std::size_t size = 0;
+  for (const ggml_tensor* input : inputs_) size += padded(input);
+  if (size > input_block_.size()) {
+    input_buffer_.reset();
+    input_block_.reset();
+    OLLAMA_ASSIGN(input_block_, shared_.pool->allocate(size));
+    input_buffer_.reset(
+        ggml_backend_dev_buffer_from_host_ptr(shared_.cpu, input_block_.data(), size, size));
+    if (!input_buffer_) return fail(kNoGraphMemory);
+  }
+  std::byte* address = input_block_.data();
+  for (ggml_tensor* input : inputs_) {
+    if (ggml_backend_tensor_alloc(input_buffer_.get(), input, address) != GGML_STATUS_SUCCESS) {
+      return fail(kNoGraphMemory);
+    }
+    address += padded(input);
+  }
+  return {};
 }
 
 Result<> GgmlContext::prepare() {
   ++shared_.counters.prepares;
+  if (!inputs_.empty()) OLLAMA_TRY(place_inputs());
   if (!ggml_backend_sched_alloc_graph(scheduler_.get(), graph_)) return fail(kNoGraphMemory);
   return {};
 }
 
 Result<> GgmlContext::upload(std::span<const Upload> uploads) {
+  ++shared_.counters.uploads;
   for (const Upload& upload : uploads) {
     ggml_tensor* tensor = raw(upload.tensor);
-    if (upload.bytes.size() != ggml_nbytes(tensor)) return fail(kUploadSize);
-    // An input that nothing reads has no memory.
-    if (tensor->data == nullptr && tensor->buffer == nullptr) continue;
-    ++shared_.counters.uploads;
-    ggml_backend_tensor_set(tensor, upload.bytes.data(), 0, upload.bytes.size());
+    const std::size_t size = ggml_nbytes(tensor);
+    if (upload.offset > size || upload.bytes.size() > size - upload.offset) {
+      return fail(kUploadSize);
+    }
+    // The block of inputs is host memory.
+    std::memcpy(static_cast<std::byte*>(tensor->data) + upload.offset, upload.bytes.data(),
+                upload.bytes.size());
   }
   return {};
 }
@@ -113,10 +184,27 @@ Result<> GgmlContext::download(Tensor tensor, std::span<std::byte> bytes) {
   return {};
 }
 
+void GgmlContext::observe(Observer observer) {
+  observer_ = std::move(observer);
+  ggml_backend_sched_set_eval_callback(scheduler_.get(), observer_ ? on_node : nullptr, this);
+}
+
+bool GgmlContext::on_node(ggml_tensor* tensor, bool ask, void* context) {
+  const auto* self = static_cast<const GgmlContext*>(context);
+  if (ask) return std::ranges::contains(self->named_, tensor);
+  const std::vector<float> values = values_of(*tensor);
+  self->observer_({.name = tensor->name,
+                   .dtype = static_cast<DType>(tensor->type),
+                   .shape = wrap(tensor).shape(),
+                   .values = values});
+  return true;
+}
+
 Tensor GgmlContext::input(DType dtype, const Shape& shape, std::string_view name) {
   ggml_tensor* tensor = ggml_new_tensor_4d(context_.get(), static_cast<ggml_type>(dtype), shape[0],
                                            shape[1], shape[2], shape[3]);
   ggml_set_input(tensor);
+  inputs_.push_back(tensor);
   return named(wrap(tensor), name, -1);
 }
 
@@ -129,6 +217,7 @@ Tensor GgmlContext::output(Tensor tensor, std::string_view name) {
 void GgmlContext::keep(Tensor tensor) { ggml_build_forward_expand(graph_, raw(tensor)); }
 
 Tensor GgmlContext::named(Tensor tensor, std::string_view name, int layer) {
+  if (observer_) named_.push_back(raw(tensor));
   if (layer >= 0) {
     ggml_format_name(raw(tensor), "%.*s-%d", static_cast<int>(name.size()), name.data(), layer);
   } else {

@@ -28,6 +28,8 @@ class FusedAttention final : public ScaledDotProductAttention {
 
 // What the contexts of one backend share; owned by the backend.
 struct Shared {
+  ggml_backend_dev_t cpu = nullptr;
+  BufferPool* pool = nullptr;
   std::vector<ggml_backend_t> backends;  // the CPU's last, as GGML's scheduler wants it
   ggml_backend_set_n_threads_t set_threads = nullptr;
   const FusedAttention* attention = nullptr;  // null when flash attention is off
@@ -36,13 +38,15 @@ struct Shared {
 
 class GgmlContext final : public Context {
  public:
-  GgmlContext(Shared& shared, PooledBuffer arena, std::size_t max_nodes, std::uint32_t threads);
+  GgmlContext(Shared& shared, PooledBuffer arena, std::size_t max_nodes, std::uint32_t threads,
+              bool offload);
 
   void reset() override;
   Result<> prepare() override;
   Result<> upload(std::span<const Upload> uploads) override;
   Result<> compute() override;
   Result<> download(Tensor tensor, std::span<std::byte> bytes) override;
+  void observe(Observer observer) override;
 
   Tensor input(DType dtype, const Shape& shape, std::string_view name) override;
   Tensor output(Tensor tensor, std::string_view name) override;
@@ -86,6 +90,10 @@ class GgmlContext final : public Context {
   ggml_context* raw_context() const { return context_.get(); }
 
  private:
+  // One block of memory for all inputs, so that they go up together.
+  Result<> place_inputs();
+  static bool on_node(ggml_tensor* tensor, bool ask, void* context);
+
   Shared& shared_;
   PooledBuffer arena_;
   std::size_t max_nodes_;
@@ -93,6 +101,11 @@ class GgmlContext final : public Context {
   ggml_context_ptr context_;
   ggml_backend_sched_ptr scheduler_;
   ggml_cgraph* graph_ = nullptr;  // in the arena
+  std::vector<ggml_tensor*> inputs_;
+  PooledBuffer input_block_;
+  ggml_backend_buffer_ptr input_buffer_;  // of the block
+  Observer observer_;
+  std::vector<const ggml_tensor*> named_;  // while somebody observes
 };
 
 }  // namespace ollama::ml::ggml

@@ -86,6 +86,9 @@ class GgmlStorage final : public Storage {
 };
 
 constexpr std::uint64_t kPrefillTokens = 512;  // a usual batch
+// From this many tokens on a step may copy weights of the CPU to a GPU and compute there; fewer
+// stay beside the weights.
+constexpr std::uint32_t kWorthACopy = 32;
 
 class GgmlBackend final : public Backend {
  public:
@@ -95,6 +98,8 @@ class GgmlBackend final : public Backend {
         cpu_(cpu),
         backend_(std::move(backend)),
         attention_(cpu) {
+    shared_.cpu = cpu;
+    shared_.pool = &pool_;
     shared_.backends = {backend_.get()};
     shared_.set_threads =
         reinterpret_cast<ggml_backend_set_n_threads_t>(ggml_backend_reg_get_proc_address(
@@ -139,14 +144,18 @@ class GgmlBackend final : public Backend {
     return GgmlStorage::allocate(requests, cpu_);
   }
 
-  Result<std::unique_ptr<Context>> new_context(Phase phase, std::size_t max_nodes) override {
+  Result<std::unique_ptr<Context>> new_context(Phase phase, std::size_t max_nodes,
+                                               std::uint32_t batch) override {
     const std::size_t size =
         ggml_tensor_overhead() * max_nodes + ggml_graph_overhead_custom(max_nodes, /*grads=*/false);
     OLLAMA_ASSIGN(PooledBuffer arena, pool_.allocate(size));
-    return std::make_unique<GgmlContext>(shared_, std::move(arena), max_nodes, threads(phase));
+    return std::make_unique<GgmlContext>(shared_, std::move(arena), max_nodes, threads(phase),
+                                         batch >= kWorthACopy);
   }
 
   BackendCounters counters() const override { return shared_.counters; }
+  PoolCounters pool_counters() const override { return pool_.counters(); }
+  void trim() override { pool_.trim(); }
 
  private:
   std::uint32_t threads(Phase phase) const {

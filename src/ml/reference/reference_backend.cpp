@@ -167,7 +167,8 @@ class ReferenceBackend final : public Backend {
     OLLAMA_TRY(storage->allocate(requests));
     return storage;
   }
-  Result<std::unique_ptr<Context>> new_context(Phase, std::size_t max_nodes) override {
+  Result<std::unique_ptr<Context>> new_context(Phase, std::size_t max_nodes,
+                                               std::uint32_t) override {
     return std::make_unique<ReferenceContext>(counters_, max_nodes);
   }
   BackendCounters counters() const override {

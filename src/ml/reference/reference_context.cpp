@@ -55,6 +55,7 @@ void ReferenceContext::reset() {
   prepared_ = false;
   op_.clear();
   operands_.clear();
+  named_.clear();
 }
 
 Result<> ReferenceContext::prepare() {
@@ -86,11 +87,16 @@ Result<> ReferenceContext::upload(std::span<const Upload> uploads) {
       return fail(ErrorCode::kInternal, "upload: '{}' is no input", buffer.name);
     if (!node.is_contiguous())
       return fail(ErrorCode::kInternal, "upload: '{}' is not contiguous", buffer.name);
-    if (upload.bytes.size() != bytes_of(upload.tensor))
-      return fail(ErrorCode::kInternal, "upload: {} bytes for {} {} of '{}', which has {}",
-                  upload.bytes.size(), dtype_name(node.dtype), describe(node.shape), buffer.name,
-                  bytes_of(upload.tensor));
-    read_bytes(node, upload.bytes);
+    const std::size_t size = bytes_of(upload.tensor);
+    if (upload.offset > size || upload.bytes.size() > size - upload.offset ||
+        (upload.bytes.size() != size && !buffer.written))
+      return fail(ErrorCode::kInternal, "upload: {} bytes at {} for {} {} of '{}', which has {}",
+                  upload.bytes.size(), upload.offset, dtype_name(node.dtype), describe(node.shape),
+                  buffer.name, size);
+    std::vector<std::byte> whole(size);
+    if (upload.bytes.size() != size) write_bytes(node, whole);
+    std::ranges::copy(upload.bytes, whole.begin() + static_cast<std::ptrdiff_t>(upload.offset));
+    read_bytes(node, whole);
     buffer.written = true;
   }
   ++counters_->uploads;
@@ -110,6 +116,14 @@ Result<> ReferenceContext::compute() {
       return std::unexpected(
           result.error().with_context(std::format("{} '{}'", step.op, step.out->buffer->name)));
     step.out->buffer->written = true;
+  }
+  for (const auto& [name, node] : named_) {
+    std::vector<float> values;
+    for_elements(node->shape, [&](auto i0, auto i1, auto i2, auto i3) {
+      values.push_back(node->is_integer() ? static_cast<float>(node->integer_at(i0, i1, i2, i3))
+                                          : node->at(i0, i1, i2, i3));
+    });
+    observer_({.name = name, .dtype = node->dtype, .shape = node->shape, .values = values});
   }
   return {};
 }
@@ -252,9 +266,12 @@ Tensor ReferenceContext::output(Tensor tensor, std::string_view name) {
 
 void ReferenceContext::keep(Tensor tensor) { begin("keep", {tensor}); }
 
-Tensor ReferenceContext::named(Tensor tensor, std::string_view name, int) {
+Tensor ReferenceContext::named(Tensor tensor, std::string_view name, int layer) {
   if (!tensor) return tensor;
   Node& node = node_of(tensor);
+  if (observer_) {
+    named_.emplace_back(layer < 0 ? std::string(name) : std::format("{}-{}", name, layer), &node);
+  }
   // Not what belongs to somebody else, nor the tensor that a view is of.
   if (node.context == this && !node.is_view && node.buffer->owner == Owner::kResult)
     node.buffer->name = name;

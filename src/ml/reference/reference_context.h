@@ -35,6 +35,7 @@ class ReferenceContext final : public Context {
   Result<> upload(std::span<const Upload> uploads) override;
   Result<> compute() override;
   Result<> download(Tensor tensor, std::span<std::byte> bytes) override;
+  void observe(Observer observer) override { observer_ = std::move(observer); }
 
   Tensor input(DType dtype, const Shape& shape, std::string_view name) override;
   Tensor output(Tensor tensor, std::string_view name) override;
@@ -115,6 +116,8 @@ class ReferenceContext final : public Context {
   std::unique_ptr<Node> broken_;
   Result<> recorded_;  // the first thing that was wrong
   bool prepared_ = false;
+  Observer observer_;
+  std::vector<std::pair<std::string, const Node*>> named_;
   // The operation begun.
   std::string op_;
   std::vector<Node*> operands_;

@@ -41,7 +41,7 @@ auto are(std::vector<float> expected) { return Pointwise(Near(2e-6F), std::move(
 class Graph {
  public:
   explicit Graph(Backend& backend, std::size_t max_nodes = 1000)
-      : context_(std::move(backend.new_context(Phase::kDecode, max_nodes).value())) {}
+      : context_(std::move(backend.new_context(Phase::kDecode, max_nodes, 1).value())) {}
 
   Context* operator->() { return context_.get(); }
   Context& context() { return *context_; }

@@ -28,6 +28,10 @@ class CommandR final : public Decoder {
     final_ = {.weight = binder.require("output_norm.weight", width), .epsilon = c.norm_epsilon};
   }
 
+  const nn::SelfAttention* attention(int layer) const override {
+    return &layers_[static_cast<std::size_t>(layer)].attention;
+  }
+
  protected:
   Result<Tensor> block(Step& step, int index, Tensor x) const override {
     ml::Context& ctx = step.ctx;

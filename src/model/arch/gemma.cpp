@@ -73,6 +73,10 @@ class Gemma final : public Decoder {
     return specs;
   }
 
+  const nn::SelfAttention* attention(int layer) const override {
+    return &layers_[static_cast<std::size_t>(layer)].attention;
+  }
+
  protected:
   Tensor embed(Step& step) const override {
     return step.ctx.scale(Decoder::embed(step),

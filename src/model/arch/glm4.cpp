@@ -34,6 +34,10 @@ class Glm4 final : public Decoder {
     }
   }
 
+  const nn::SelfAttention* attention(int layer) const override {
+    return &layers_[static_cast<std::size_t>(layer)].attention;
+  }
+
  protected:
   Result<Tensor> block(Step& step, int index, Tensor x) const override {
     ml::Context& ctx = step.ctx;

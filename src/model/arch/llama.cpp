@@ -42,6 +42,10 @@ class Llama final : public Decoder {
     }
   }
 
+  const nn::SelfAttention* attention(int layer) const override {
+    return &layers_[static_cast<std::size_t>(layer)].attention;
+  }
+
  protected:
   Tensor embed(Step& step) const override {
     return scaled(step, Decoder::embed(step), embedding_scale_);

@@ -32,6 +32,10 @@ class Olmo2 final : public Decoder {
     }
   }
 
+  const nn::SelfAttention* attention(int layer) const override {
+    return &layers_[static_cast<std::size_t>(layer)].attention;
+  }
+
  protected:
   Result<Tensor> block(Step& step, int index, Tensor x) const override {
     ml::Context& ctx = step.ctx;

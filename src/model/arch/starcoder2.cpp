@@ -30,6 +30,10 @@ class Starcoder2 final : public Decoder {
     final_ = binder.layer_norm("output_norm", width, c.norm_epsilon);
   }
 
+  const nn::SelfAttention* attention(int layer) const override {
+    return &layers_[static_cast<std::size_t>(layer)].attention;
+  }
+
  protected:
   Result<Tensor> block(Step& step, int index, Tensor x) const override {
     ml::Context& ctx = step.ctx;
