@@ -245,12 +245,12 @@ void set_kv_cache_type(Config& config, std::string_view value, const Variable& v
 
 void set_validation(Config& config, std::string_view value, const Variable& variable) {
   const std::string mode = lower(value);
-  if (mode == "enabled") {
-    config.validation = Validation::kEnabled;
+  if (mode == "always") {
+    config.validation = Validation::kAlways;
   } else if (mode == "once") {
     config.validation = Validation::kOnce;
-  } else if (mode == "disabled") {
-    config.validation = Validation::kDisabled;
+  } else if (mode == "off") {
+    config.validation = Validation::kOff;
   } else {
     warn(config, variable, value);
   }
@@ -258,12 +258,12 @@ void set_validation(Config& config, std::string_view value, const Variable& vari
 
 std::string show_validation(const Config& config) {
   switch (config.validation) {
-    case Validation::kEnabled:
-      return "enabled";
+    case Validation::kAlways:
+      return "always";
     case Validation::kOnce:
       return "once";
-    case Validation::kDisabled:
-      return "disabled";
+    case Validation::kOff:
+      return "off";
   }
   return "";
 }
@@ -387,7 +387,7 @@ constexpr Entry kTable[] = {
     boolean<&Config::sched_spread>("OLLAMA_SCHED_SPREAD", "false",
                                    "Spread every model over all GPUs"),
     {{"OLLAMA_VALIDATION", Kind::kChoice, "once",
-      "Checks of tensor operations: enabled, once or disabled"},
+      "When tensor shapes are checked: always, once (each shape) or off"},
      set_validation,
      show_validation},
     bytes<&Config::vram_min_free>(

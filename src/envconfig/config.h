@@ -44,8 +44,8 @@ struct Host {
 // `warning` says so.
 Host parse_host(std::string_view text, std::string* warning = nullptr);
 
-// When backend calls are checked (see ml/validation.h).
-enum class Validation : std::uint8_t { kEnabled, kOnce, kDisabled };
+// When the shapes that layers are given are checked (see nn/validation.h).
+enum class Validation : std::uint8_t { kAlways, kOnce, kOff };
 // Which matrix kernels the CPU uses.
 enum class CpuKernels : std::uint8_t { kAuto, kNative, kGgml };
 

@@ -143,13 +143,31 @@ TEST(Config, Bytes) {
 
 TEST(Config, Choices) {
   EXPECT_EQ(config_of({{"OLLAMA_KV_CACHE_TYPE", "Q8_0"}}).kv_cache_type, "q8_0");
-  EXPECT_EQ(config_of({{"OLLAMA_VALIDATION", "disabled"}}).validation, Validation::kDisabled);
   EXPECT_EQ(config_of({{"OLLAMA_CPU_KERNELS", "native"}}).cpu_kernels, CpuKernels::kNative);
   const Config config = config_of({{"OLLAMA_KV_CACHE_TYPE", "q1"},
                                    {"OLLAMA_VALIDATION", "maybe"},
                                    {"OLLAMA_CPU_KERNELS", "fast"}});
   EXPECT_EQ(config.kv_cache_type, "f16");
   EXPECT_EQ(config.warnings.size(), 3U);
+}
+
+TEST(Config, ValidationIsAlwaysOnceOrOff) {
+  EXPECT_EQ(config_of({}).validation, Validation::kOnce);
+  for (const auto& [text, mode, shown_as] :
+       std::initializer_list<std::tuple<const char*, Validation, const char*>>{
+           {"always", Validation::kAlways, "always"},
+           {"Once", Validation::kOnce, "once"},
+           {" \"OFF\" ", Validation::kOff, "off"}}) {
+    const Config config = config_of({{"OLLAMA_VALIDATION", text}});
+    EXPECT_EQ(config.validation, mode) << text;
+    EXPECT_EQ(shown(config, "OLLAMA_VALIDATION"), shown_as);
+    EXPECT_THAT(config.warnings, IsEmpty()) << text;
+  }
+  for (const char* text : {"enabled", "disabled", "on", "1", "alwaysonce"}) {
+    const Config config = config_of({{"OLLAMA_VALIDATION", text}});
+    EXPECT_EQ(config.validation, Validation::kOnce) << text;
+    EXPECT_THAT(config.warnings, ElementsAre(HasSubstr("using the default once"))) << text;
+  }
 }
 
 TEST(Config, Lists) {
