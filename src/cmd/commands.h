@@ -25,6 +25,8 @@ Command bench_command(const envconfig::Config& config);
 Command debug_env_command(const envconfig::Config& config);
 Command debug_logits_command(const envconfig::Config& config);
 Command debug_make_model_command(const envconfig::Config& config);
+Command debug_stats_command(const envconfig::Config& config);
+Command debug_tensors_command(const envconfig::Config& config);
 Command debug_tokenize_command(const envconfig::Config& config);
 
 // `ollama runner`: what a server starts for each model.

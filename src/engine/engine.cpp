@@ -17,6 +17,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// After this long without work, memory that is kept for more goes back to the system.
+constexpr std::chrono::seconds kIdle{5};
+
 constexpr ErrorConstant kStopped{ErrorCode::kCancelled, "the engine is shutting down"};
 constexpr ErrorConstant kPromptTooLong{ErrorCode::kInvalidArgument,
                                        "the input length exceeds the context length"};
@@ -175,7 +178,11 @@ class EngineImpl final : public Engine {
       const auto has_news = [&] {
         return !inbox_.empty() || !cancelled_.empty() || !text_inbox_.empty();
       };
-      if (active_.empty() && waiting_.empty() && texts_.empty()) wake_.wait(lock, stop, has_news);
+      if (active_.empty() && waiting_.empty() && texts_.empty() &&
+          !wake_.wait_for(lock, stop, kIdle, has_news) && !stop.stop_requested()) {
+        executor_->trim();
+        wake_.wait(lock, stop, has_news);
+      }
       if (stop.stop_requested()) return false;
       waiting_.splice(waiting_.end(), inbox_);
       texts_.splice(texts_.end(), text_inbox_);
@@ -217,6 +224,13 @@ class EngineImpl final : public Engine {
       a.sequence = claim.sequence;
       a.admitted = true;
       a.stats.cached_tokens = claim.cached;
+      // No growing while it generates.
+      const std::size_t most =
+          std::min<std::uint64_t>(a.text().size() + a.budget, info().context) + 1;
+      a.text().reserve(most);
+      a.unreported.reserve(64);
+      a.piece.reserve(256);
+      prefixes_.tokens(a.sequence).reserve(most);
       for (const Token token : a.text()) a.sampler.accept(token);
       active_.splice(active_.end(), waiting_, waiting_.begin());
     }

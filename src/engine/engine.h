@@ -17,6 +17,7 @@
 
 #include "base/error.h"
 #include "ml/backend.h"
+#include "nn/validation.h"
 #include "sample/sampler.h"
 #include "tokenizer/tokenizer.h"
 
@@ -35,6 +36,7 @@ struct LoadOptions {
   ml::FlashAttention flash_attention = ml::FlashAttention::kAuto;
   ml::BackendKind backend = ml::BackendKind::kGgml;
   bool use_mmap = true;
+  nn::Validation validation = nn::Validation::kOnce;
 };
 
 enum class DoneReason : std::uint8_t { kStop, kLength, kCancelled };

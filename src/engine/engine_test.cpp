@@ -163,6 +163,68 @@ TEST(Engine, SequencesSideBySideGiveWhatTheyGiveAlone) {
   }
 }
 
+// Eight at once, some with a common beginning, some that go past the context, some that are given
+// up half-way: each that ends has the text that it has alone.
+TEST(Engine, EightAtOnceShareShiftAndAreCancelledWithoutOneAnother) {
+  const std::string common = "Once upon a time, there was a little girl named Lily. She";
+  struct Case {
+    std::string prompt;
+    std::int32_t num_predict;
+    bool cancel = false;
+  };
+  std::vector<Case> cases;
+  for (const std::string_view end : {" had", " was", " saw a", " and her mom", " liked", " went"}) {
+    cases.push_back({common + std::string(end), 40});
+  }
+  cases[1].num_predict = 150;  // past the context of 96, more than once
+  cases[4].num_predict = 120;
+  cases[2].cancel = true;
+  cases.push_back({"One day a dog", 150});
+  cases.push_back({common, 60, true});
+  const auto request_of = [](const Engine& engine, const Case& c) {
+    Request request = greedy(engine, c.prompt, c.cancel ? 10'000 : c.num_predict);
+    request.ignore_end = true;
+    return request;
+  };
+  const LoadOptions options{.context = 96, .kv_type = ml::DType::kF32};
+  std::vector<std::string> alone;
+  for (const Case& c : cases) {
+    if (c.cancel) {
+      alone.emplace_back();
+      continue;
+    }
+    const auto engine = load(options, kExactStories);  // nothing cached
+    alone.push_back(run(*engine, request_of(*engine, c))->text);
+  }
+  LoadOptions together = options;
+  together.parallel = 8;
+  const auto engine = load(together, kExactStories);
+  for (int round = 0; round < 2; ++round) {  // the second finds the first's prefixes
+    std::vector<std::shared_ptr<Outcome>> outcomes;
+    std::vector<RequestId> ids(cases.size());
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+      outcomes.push_back(start(*engine, request_of(*engine, cases[i]), &ids[i]));
+    }
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+      if (!cases[i].cancel) continue;
+      outcomes[i]->wait_for_pieces(10 + 40 * i % 70);
+      engine->cancel(ids[i]);
+    }
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+      outcomes[i]->wait();
+      EXPECT_EQ(outcomes[i]->error, std::nullopt);
+      EXPECT_EQ(outcomes[i]->reason,
+                cases[i].cancel ? DoneReason::kCancelled : DoneReason::kLength);
+      if (!cases[i].cancel) {
+        EXPECT_EQ(outcomes[i]->text, alone[i]) << cases[i].prompt;
+      }
+      if (round > 0) {
+        EXPECT_GT(outcomes[i]->stats.cached_tokens, 0U) << cases[i].prompt;
+      }
+    }
+  }
+}
+
 TEST(Engine, StopStringsEndTheAnswerBeforeThem) {
   const auto engine = load();
   Request request = greedy(*engine, "Once upon a time");

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "engine/executor.h"
 #include "engine/pooling.h"
 
 namespace ollama::engine {
@@ -61,8 +60,10 @@ Result<Evaluation> evaluate(const std::filesystem::path& path, const EvaluateOpt
                                                      .threads = options.threads,
                                                      .kv_type = options.kv_type,
                                                      .flash_attention = options.flash_attention,
-                                                     .backend = options.backend},
+                                                     .backend = options.backend,
+                                                     .validation = options.validation},
                                                     {}));
+  executor->observe(options.observer);
   const std::size_t vocab = executor->info().vocab_size;
   OLLAMA_TRY(executor->check(options.tokens));
   if (total > executor->info().context) {
@@ -73,6 +74,7 @@ Result<Evaluation> evaluate(const std::filesystem::path& path, const EvaluateOpt
   Evaluation result;
   if (executor->info().is_embedding) {
     OLLAMA_ASSIGN(result.embedding_normalized, embed(*executor, options.tokens, copies));
+    result.counters = executor->counters();
     return result;
   }
   const std::uint32_t chunk = options.chunk == 0 ? total : options.chunk;
@@ -106,6 +108,7 @@ Result<Evaluation> evaluate(const std::filesystem::path& path, const EvaluateOpt
     OLLAMA_ASSIGN(const std::span<const float> logits, executor->run(batch));
     next = best_five(logits.last(vocab))[0].first;
   }
+  result.counters = executor->counters();
   return result;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "engine/executor.h"
 #include "ml/backend.h"
 #include "tokenizer/tokenizer.h"
 
@@ -23,6 +24,8 @@ struct EvaluateOptions {
   std::uint32_t chunk = 0;  // tokens a step; 0: all at once
   ml::BackendKind backend = ml::BackendKind::kGgml;
   std::uint32_t threads = 0;
+  nn::Validation validation = nn::Validation::kOnce;
+  ml::Observer observer = {};     // hears the named results of every step
   std::uint32_t interleaved = 1;  // evaluates this many copies side by side, each its own sequence
 };
 
@@ -31,6 +34,7 @@ struct Evaluation {
   std::vector<float> last_logits;                            // of the last token
   std::vector<Token> greedy;
   std::vector<float> embedding_normalized;  // of embedding models, instead of the above
+  Counters counters;
 };
 
 // Errors: those of Engine::load; kInvalidArgument for tokens outside the vocabulary or too many.

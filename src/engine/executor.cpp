@@ -52,7 +52,7 @@ Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& pa
     return fail(ErrorCode::kInvalidArgument, "{} parallel sequences: 1 to {} are possible",
                 options.parallel, kvcache::kMaxSequences);
   }
-  std::unique_ptr<Executor> executor(new Executor());
+  std::unique_ptr<Executor> executor(new Executor(options.validation));
   Executor& e = *executor;
   OLLAMA_ASSIGN(e.file_, gguf::File::open(path));
   OLLAMA_ASSIGN(e.tokenizer_, tokenizer::load(*e.file_));
@@ -117,6 +117,7 @@ Result<> Executor::check(std::span<const Token> tokens) const {
 
 Result<> Executor::build(Graph& graph, std::uint64_t tokens, std::uint64_t outputs, bool states) {
   graph.tokens = 0;  // nothing, should building fail
+  ++graph_builds_;
   ml::Context& ctx = *graph.context;
   ctx.reset();
   const auto n = static_cast<std::int64_t>(tokens);
@@ -157,6 +158,7 @@ Result<Executor::Graph*> Executor::graph_for(const StepBatch& batch) {
     const ml::Phase phase = decodes && !batch.states ? ml::Phase::kDecode : ml::Phase::kPrefill;
     const std::uint32_t most = phase == ml::Phase::kDecode ? decode_tokens_ : max_batch_;
     OLLAMA_ASSIGN(graph.context, backend_->new_context(phase, model_->max_nodes(), most));
+    if (observer_) graph.context->observe(observer_);
   }
   return &graph;
 }
@@ -193,6 +195,14 @@ Result<std::span<float>> Executor::evaluate(Graph& graph, const StepBatch& batch
   return results;
 }
 
+Counters Executor::counters() const {
+  return {.steps = steps_,
+          .graph_builds = graph_builds_,
+          .attention_probes = attention_.probes(),
+          .backend = backend_->counters(),
+          .pool = backend_->pool_counters()};
+}
+
 Result<> Executor::move(kvcache::Sequence sequence, kvcache::Position begin,
                         kvcache::Position delta) {
   if (model_->attention(0) == nullptr) return fail(kCannotTurn);
@@ -207,6 +217,7 @@ Result<> Executor::move(kvcache::Sequence sequence, kvcache::Position begin,
 }
 
 Result<std::span<float>> Executor::run(const StepBatch& batch) {
+  ++steps_;
   OLLAMA_ASSIGN(Graph* const graph, graph_for(batch));
   if (cache_) {
     OLLAMA_TRY(cache_->begin({.positions = batch.positions, .sequences = batch.sequences}));

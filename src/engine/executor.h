@@ -28,6 +28,15 @@ struct StepBatch {
   std::size_t size() const { return tokens.size(); }
 };
 
+// What a model's evaluation cost since it was loaded.
+struct Counters {
+  std::uint64_t steps = 0;
+  std::uint64_t graph_builds = 0;      // steps whose graph could not be used again
+  std::uint64_t attention_probes = 0;  // questions about fused attention that reached the backend
+  ml::BackendCounters backend;
+  ml::PoolCounters pool;
+};
+
 class Executor {
  public:
   // The cache tells kvcache::kMaxSequences sequences apart and holds options.parallel contexts.
@@ -46,6 +55,12 @@ class Executor {
   // Moves what a sequence holds from position `begin` on by `delta` (see kvcache::Cache::move).
   // Errors: kUnsupported where the model's keys cannot be turned, those of Cache::move.
   Result<> move(kvcache::Sequence sequence, kvcache::Position begin, kvcache::Position delta);
+
+  Counters counters() const;
+  // Gives memory that is kept for the next steps back to the system.
+  void trim() { backend_->trim(); }
+  // Hands the named results of graphs that are built from now on to `observer`; slow.
+  void observe(ml::Observer observer) { observer_ = std::move(observer); }
 
   // Null for models that see each text at once (is_embedding).
   kvcache::Cache* cache() { return cache_.get(); }
@@ -71,7 +86,7 @@ class Executor {
     ml::Tensor results;
   };
 
-  Executor() = default;
+  explicit Executor(nn::Validation validation) : attention_(validation) {}
   Result<> build(Graph& graph, std::uint64_t tokens, std::uint64_t outputs, bool states);
   Result<Graph*> graph_for(const StepBatch& batch);
   std::uint64_t cache_key() const { return cache_ ? cache_->shape_key() : 0; }
@@ -94,6 +109,9 @@ class Executor {
   Graph states_;
   const Graph* last_ = nullptr;  // evaluated the step before
   std::unique_ptr<ml::Context> moves_;
+  ml::Observer observer_;
+  std::uint64_t steps_ = 0;
+  std::uint64_t graph_builds_ = 0;
   std::vector<float> results_;
   std::vector<std::byte> mask_;
   std::vector<ml::Upload> uploads_;

@@ -40,6 +40,7 @@ void fields(Archive& a, engine::LoadOptions& o) {
   a("flash_attention", o.flash_attention);
   a("backend", o.backend);
   a("use_mmap", o.use_mmap);
+  a("validation", o.validation);
 }
 template <typename Archive>
 void fields(Archive& a, engine::ModelInfo& i) {
@@ -160,6 +161,9 @@ void fields(Archive& a, Text& m) {
 }
 
 // The highest value of each enum that travels.
+constexpr std::int64_t last_of(nn::Validation) {
+  return static_cast<std::int64_t>(nn::Validation::kOff);
+}
 constexpr std::int64_t last_of(ErrorCode) {
   return static_cast<std::int64_t>(ErrorCode::kInternal);
 }

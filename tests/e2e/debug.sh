@@ -29,4 +29,14 @@ done
 expect "$("$OLLAMA" bench --model "$work/tiny.gguf" -p 16 -n 0 -r 1 --json)" '"tg_tok_s": ?null'
 expect "$("$OLLAMA" bench --model "$work/tiny.gguf" -p 0 -n 4 -r 1 --parallel 4 --json)" '"pp_tok_s": ?null'
 "$OLLAMA" bench --model "$work/tiny.gguf" -p 16 -n 8 -d 32 -r 1 >/dev/null
+rows=$("$OLLAMA" debug tensors --model "$data/arch/llama.gguf" --filter '^(logits|attn_norm-[01])$' --json)
+expect_same "$(grep -o '"name":"[^"]*"' <<<"$rows" | tr '\n' ' ')" \
+  '"name":"attn_norm-0" "name":"attn_norm-1" "name":"logits" '
+"$OLLAMA" debug tensors --model "$data/arch/llama.gguf" --filter '(' 2>"$work/errors" && fail "a broken filter was taken"
+grep -q "'(' is no regular expression" "$work/errors" || fail "a broken filter: $(cat "$work/errors")"
+stats=$("$OLLAMA" debug stats --model "$data/arch/llama.gguf" -n 20 --json)
+# A graph for the prompt and one for what follows; inputs go up once a step.
+grep -q '"steps":20,"graph_builds":2,' <<<"$stats" || fail "debug stats: $stats"
+grep -q '"uploads":20,' <<<"$stats" || fail "debug stats: $stats"
+
 echo "debug: ok"
