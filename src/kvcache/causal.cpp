@@ -134,7 +134,11 @@ Result<> Causal::begin(const Batch& batch) {
     }
   }
   const Run before = range_;
-  find_range(batch);
+  // New cells inside the range of sequences that lost none leave it as it is.
+  const bool inside = std::ranges::all_of(indices_, [&](std::int64_t cell) {
+    return cell >= std::int64_t{before.start} && cell < std::int64_t{before.end()};
+  });
+  if (!continuing || window_ != 0 || !inside) find_range(batch);
   mask_grew_ = continuing && range_ == before;
   if (mask_grew_) {
     update_mask();

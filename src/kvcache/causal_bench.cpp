@@ -8,14 +8,17 @@
 #include <random>
 #include <vector>
 
+#include "kvcache/causal.h"
 #include "kvcache/cells.h"
 #include "kvcache/free_list.h"
 
 namespace {
 
+using ollama::kvcache::Causal;
 using ollama::kvcache::Cells;
 using ollama::kvcache::FreeList;
 using ollama::kvcache::kNoCell;
+using ollama::kvcache::LayerSpec;
 using ollama::kvcache::Run;
 
 struct OldCells {
@@ -326,6 +329,94 @@ void block_new(benchmark::State& state) {
   state.counters["runs"] = free.run_count();
 }
 
+// A decoding step of all sequences, each with nine tenths of its share cached: cells found, mask
+// written, what goes up collected.
+constexpr std::int32_t kStepsBetween = 200;
+
+void decode_step_new(benchmark::State& state) {
+  const auto size = static_cast<std::uint32_t>(state.range(0));
+  const auto sequences = static_cast<std::uint32_t>(state.range(1));
+  const auto backend = ollama::ml::new_backend(ollama::ml::BackendKind::kReference, {}).value();
+  const std::vector<LayerSpec> layers{{8, 8, 1}};
+  const std::unique_ptr<Causal> cache =
+      Causal::create(*backend, layers, 0,
+                     {.cells = size,
+                      .sequences = sequences,
+                      .parallel = sequences,
+                      .max_batch = 4096,
+                      .k_type = ollama::ml::DType::kF16,
+                      .v_type = ollama::ml::DType::kF16,
+                      .config = {.mask_dtype = ollama::ml::DType::kF16}},
+                     {})
+          .value();
+  const auto cached = static_cast<std::int32_t>(size / sequences) * 9 / 10 - kStepsBetween;
+  std::vector<std::int32_t> positions;
+  std::vector<std::uint32_t> owners;
+  const auto begin = [&] {
+    if (const auto begun = cache->begin({.positions = positions, .sequences = owners}); !begun) {
+      state.SkipWithError("the cache is full");
+    }
+  };
+  for (std::uint32_t s = 0; s < sequences; ++s) {
+    for (std::int32_t p = 0; p < cached; p += 4096) {
+      positions.clear();
+      for (std::int32_t i = p; i < std::min(cached, p + 4096); ++i) positions.push_back(i);
+      owners.assign(positions.size(), s);
+      begin();
+    }
+  }
+  owners.clear();
+  for (std::uint32_t s = 0; s < sequences; ++s) owners.push_back(s);
+  const std::vector<ollama::kvcache::Inputs> inputs(1);
+  std::vector<ollama::ml::Upload> uploads;
+  std::int32_t steps = 0;
+  for (auto _ : state) {
+    if (steps == kStepsBetween) {
+      state.PauseTiming();
+      for (std::uint32_t s = 0; s < sequences; ++s) {
+        cache->remove(s, cached, ollama::kvcache::kNoEnd);
+      }
+      steps = 0;
+      state.ResumeTiming();
+    }
+    positions.assign(sequences, cached + steps);
+    begin();
+    uploads.clear();
+    cache->collect_uploads(inputs, steps > 0, uploads);
+    benchmark::DoNotOptimize(uploads.data());
+    ++steps;
+  }
+}
+
+// Looks at all cells for a free one and for what each token sees, in a mask that is new each time.
+void decode_step_old(benchmark::State& state) {
+  const auto size = static_cast<std::uint32_t>(state.range(0));
+  const auto sequences = static_cast<std::uint32_t>(state.range(1));
+  OldCells old;
+  old.cells.resize(size);
+  const std::uint32_t cached = size / sequences * 9 / 10;
+  for (std::uint32_t s = 0; s < sequences; ++s) {
+    for (std::uint32_t p = 0; p < cached; ++p) {
+      const std::uint32_t cell = s * cached + p;
+      old.cells[cell].position = static_cast<std::int32_t>(p);
+      old.set(cell, static_cast<int>(s));
+    }
+  }
+  for (auto _ : state) {
+    std::vector<std::uint16_t> mask(std::size_t{size} * sequences, 0xFC00);
+    for (std::uint32_t s = 0; s < sequences; ++s) {
+      benchmark::DoNotOptimize(old.find_free());
+      for (std::uint32_t cell = 0; cell < size; ++cell) {
+        const OldCells::Cell& held = old.cells[cell];
+        if (held.has(static_cast<int>(s)) && held.position <= static_cast<std::int32_t>(cached)) {
+          mask[std::size_t{s} * size + cell] = 0;
+        }
+      }
+    }
+    benchmark::DoNotOptimize(mask.data());
+  }
+}
+
 void sizes(benchmark::internal::Benchmark* bench) {
   bench->ArgNames({"cells", "sequences"})->ArgsProduct({{16'384, 131'072}, {1, 8, 64}});
 }
@@ -349,6 +440,8 @@ BENCHMARK(next_cell_new)->Apply(sizes);
 BENCHMARK(block_old)->Apply(cells_only);
 BENCHMARK(block_flat)->Apply(cells_only);
 BENCHMARK(block_new)->Apply(cells_only);
+BENCHMARK(decode_step_old)->Apply(sizes);
+BENCHMARK(decode_step_new)->Apply(sizes);
 
 }  // namespace
 

@@ -1,13 +1,14 @@
-// What a buffer for a graph costs: out of the pool, as fresh pages (what an allocation above
-// malloc's mmap threshold is: mapped, every page touched, unmapped), and from malloc when it is
-// warm. One iteration is one buffer taken and given back. Run with --benchmark_repetitions=9 for
-// medians.
+// What buffers and submissions cost. Buffers: out of the pool, as fresh pages (what an allocation
+// above malloc's mmap threshold is: mapped, every page touched, unmapped), and from malloc when it
+// is warm; one iteration is one buffer taken and given back. Submissions: the inputs of a step, one
+// by one and together.
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
 
 #include <cstdlib>
 #include <memory>
 
+#include "ml/backend.h"
 #include "ml/buffer_pool.h"
 #include "ml/thread_count.h"
 
@@ -70,6 +71,47 @@ void thread_count(benchmark::State& state) {
   }
 }
 
+// The inputs of a decoding step of eight sequences, 16,384 cells long: tokens, positions, rows of
+// the output, the mask and the cells. `calls`: submissions a step.
+void upload_inputs(benchmark::State& state, bool grouped, bool whole_mask) {
+  using namespace ollama::ml;
+  const auto backend = new_backend(BackendKind::kGgml, {.threads = 1}).value();
+  const auto context = backend->new_context(Phase::kDecode, 64, 8).value();
+  const Tensor tokens = context->input(DType::kI32, {8, 1, 1, 1}, "tokens");
+  const Tensor positions = context->input(DType::kI32, {8, 1, 1, 1}, "positions");
+  const Tensor rows = context->input(DType::kI32, {8, 1, 1, 1}, "rows");
+  const Tensor mask = context->input(DType::kF16, {16'384, 8, 1, 1}, "mask");
+  const Tensor cells = context->input(DType::kI64, {8, 1, 1, 1}, "cells");
+  context->output(context->scale(context->cast(mask, DType::kF32), 1), "out");
+  if (!context->prepare()) return state.SkipWithError("no memory");
+  const std::vector<std::byte> bytes(std::size_t{16'384} * 8 * 2);
+  std::vector<Upload> uploads{{tokens, std::span(bytes).first(32)},
+                              {positions, std::span(bytes).first(32)},
+                              {rows, std::span(bytes).first(32)},
+                              {cells, std::span(bytes).first(64)}};
+  if (whole_mask) {
+    uploads.push_back({mask, bytes});
+  } else {
+    for (std::size_t row = 0; row < 8; ++row) {
+      uploads.push_back({mask, std::span(bytes).first(2), row * 16'384 * 2});
+    }
+  }
+  const std::uint64_t before = backend->counters().uploads;
+  for (auto _ : state) {
+    if (grouped) {
+      benchmark::DoNotOptimize(context->upload(uploads));
+      continue;
+    }
+    for (const Upload& upload : uploads) {
+      benchmark::DoNotOptimize(context->upload(std::span(&upload, 1)));
+    }
+  }
+  state.counters["calls"] = static_cast<double>(backend->counters().uploads - before) /
+                            static_cast<double>(state.iterations());
+}
+void upload_one_by_one(benchmark::State& state) { upload_inputs(state, false, true); }
+void upload_grouped(benchmark::State& state) { upload_inputs(state, true, false); }
+
 void sizes(benchmark::internal::Benchmark* bench) {
   bench->ArgName("KiB")->Arg(128)->Arg(512)->Arg(1024)->Arg(4096)->Threads(1)->Threads(4);
 }
@@ -79,6 +121,8 @@ BENCHMARK(warm_malloc)->Apply(sizes);
 BENCHMARK(fresh_pages)->Apply(sizes);
 BENCHMARK(pool_many_held)->Threads(1)->Threads(4);
 BENCHMARK(thread_count);
+BENCHMARK(upload_one_by_one);
+BENCHMARK(upload_grouped);
 
 }  // namespace
 
