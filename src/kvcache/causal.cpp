@@ -26,6 +26,30 @@ void for_each_sequence(const Batch& batch, Visitor&& visit) {
   }
 }
 
+// Elements of a token's values, where every layer of the group has as many and they can lie apart;
+// else 0.
+std::int64_t common_value_width(std::span<const LayerSpec> layers, std::int32_t window,
+                                const CacheOptions& options) {
+  if (ml::is_quantized(options.v_type)) return 0;
+  std::int64_t width = 0;
+  for (const LayerSpec& layer : layers) {
+    if (layer.kv_heads == 0 || layer.window != window || layer.values_in_keys) continue;
+    const std::int64_t own = std::int64_t{layer.head_dim_v} * layer.kv_heads;
+    if (width != 0 && own != width) return 0;
+    width = own;
+  }
+  // Elements are numbered by 32 bits where they are read.
+  return width * options.cells <= INT32_MAX ? width : 0;
+}
+
+// A tensor's cells as rows, and one whose elements lie apart as single ones.
+ml::Tensor as_rows(ml::Context& context, ml::Tensor storage) {
+  return context.reshape(storage, {storage.dim(0) * storage.dim(1), storage.dim(2), 1, 1});
+}
+ml::Tensor as_elements(ml::Context& context, ml::Tensor storage) {
+  return context.reshape(storage, {1, storage.elements(), 1, 1});
+}
+
 }  // namespace
 
 Causal::Causal(Cells cells, FreeList free, const CacheOptions& options, std::int32_t window)
@@ -51,6 +75,8 @@ Result<std::unique_ptr<Causal>> Causal::create(ml::Backend& backend,
   OLLAMA_ASSIGN(Cells cells, Cells::create(o.cells, o.sequences));
   std::unique_ptr<Causal> cache(new Causal(std::move(cells), FreeList(o.cells), o, window));
 
+  cache->value_width_ = o.config.permuted_v ? common_value_width(layers, window, o) : 0;
+  cache->value_indices_.reserve(o.max_batch * static_cast<std::size_t>(cache->value_width_));
   std::vector<ml::Storage::Request> requests;
   for (int i = 0; i < static_cast<int>(layers.size()); ++i) {
     const LayerSpec& spec = layers[static_cast<std::size_t>(i)];
@@ -70,7 +96,9 @@ Result<std::unique_ptr<Causal>> Causal::create(ml::Backend& backend,
                         .layer = i});
     if (spec.values_in_keys) continue;
     requests.push_back({.dtype = o.v_type,
-                        .shape = {spec.head_dim_v, spec.kv_heads, o.cells, 1},
+                        .shape = cache->value_width_ > 0
+                                     ? ml::Shape{o.cells, spec.head_dim_v, spec.kv_heads, 1}
+                                     : ml::Shape{spec.head_dim_v, spec.kv_heads, o.cells, 1},
                         .name = std::format("cache_v-{}", i),
                         .layer = i});
   }
@@ -238,7 +266,21 @@ void Causal::declare_inputs(ml::Context& context, std::vector<Inputs>& inputs) c
   inputs.push_back({.mask = context.input(
                         options_.config.mask_dtype,
                         {range_.length, static_cast<std::int64_t>(mask_tokens_), 1, 1}, "mask"),
-                    .indices = context.input(ml::DType::kI64, {tokens, 1, 1, 1}, "cells")});
+                    .indices = context.input(ml::DType::kI64, {tokens, 1, 1, 1}, "cells"),
+                    .value_indices = {}});
+  if (value_width_ > 0) {
+    inputs.back().value_indices =
+        context.input(ml::DType::kI64, {value_width_ * tokens, 1, 1, 1}, "value_elements");
+  }
+}
+
+void Causal::elements_of(std::span<const std::int64_t> cells,
+                         std::vector<std::int64_t>& elements) const {
+  elements.clear();
+  const std::int64_t stride = cells_.size();
+  for (const std::int64_t cell : cells) {
+    for (std::int64_t i = 0; i < value_width_; ++i) elements.push_back(i * stride + cell);
+  }
 }
 
 KeysValues Causal::update(ml::Context& context, std::span<const Inputs> inputs, int layer,
@@ -246,21 +288,27 @@ KeysValues Causal::update(ml::Context& context, std::span<const Inputs> inputs, 
   const Layer& entry = layers_.at(layer);
   const Inputs& input = inputs.front();
   const auto write = [&](ml::Tensor storage, ml::Tensor values) {
-    const std::int64_t width = storage.dim(0) * storage.dim(1);
-    context.keep(context.set_rows(context.reshape(storage, {width, storage.dim(2), 1, 1}),
-                                  context.reshape(values, {width, values.dim(2), 1, 1}),
-                                  input.indices));
+    context.keep(
+        context.set_rows(as_rows(context, storage), as_rows(context, values), input.indices));
   };
   const auto read = [&](ml::Tensor storage) {
     return context.slice(storage, 2, range_.start, range_.length);
   };
   write(entry.k, k);
-  if (!entry.spec.values_in_keys) write(entry.v, v);
-  const ml::Tensor keys = read(entry.k);
-  return {.k = keys,
-          .v = entry.spec.values_in_keys ? context.slice(keys, 0, 0, entry.spec.head_dim_v)
-                                         : read(entry.v),
-          .mask = input.mask};
+  KeysValues result{.k = read(entry.k), .v = {}, .mask = input.mask};
+  if (entry.spec.values_in_keys) {
+    result.v = context.slice(result.k, 0, 0, entry.spec.head_dim_v);
+  } else if (value_width_ > 0) {
+    context.keep(context.set_rows(as_elements(context, entry.v), as_elements(context, v),
+                                  input.value_indices));
+    result.v =
+        context.permute(context.slice(entry.v, 0, range_.start, range_.length), {2, 0, 1, 3});
+    result.permuted_v = true;
+  } else {
+    write(entry.v, v);
+    result.v = read(entry.v);
+  }
+  return result;
 }
 
 void Causal::collect_uploads(std::span<const Inputs> inputs, bool unchanged,
@@ -275,6 +323,10 @@ void Causal::collect_uploads(std::span<const Inputs> inputs, bool unchanged,
     uploads.push_back({input.mask, mask()});
   }
   uploads.push_back({input.indices, std::as_bytes(std::span(indices_))});
+  if (input.value_indices) {
+    elements_of(indices_, value_indices_);
+    uploads.push_back({input.value_indices, std::as_bytes(std::span(value_indices_))});
+  }
 }
 
 void Causal::copy_prefix(Sequence source, Sequence destination, Position length) {
@@ -314,28 +366,48 @@ Result<> Causal::move(Sequence sequence, Position begin, Position delta, const T
   }
   OLLAMA_TRY(cells_.shift(sequence, begin, kNoEnd, delta));
 
+  // Values move only where their cells were copied.
+  const bool copies_values = shared > 0;
+  std::vector<std::int64_t> to_elements;
+  std::vector<std::int32_t> from_elements;
+  if (copies_values && value_width_ > 0) {
+    std::vector<std::int64_t> elements;
+    elements_of(std::vector<std::int64_t>(from.begin(), from.end()), elements);
+    from_elements.assign(elements.begin(), elements.end());
+    elements_of(to, to_elements);
+  }
+
   context.reset();
-  const ml::Shape count{static_cast<std::int64_t>(from.size()), 1, 1, 1};
+  const auto count_of = [](const auto& list) {
+    return ml::Shape{std::max<std::int64_t>(static_cast<std::int64_t>(list.size()), 1), 1, 1, 1};
+  };
+  const ml::Shape count = count_of(from);
   const ml::Tensor read = context.input(ml::DType::kI32, count, "from");
   const ml::Tensor write = context.input(ml::DType::kI64, count, "to");
   const ml::Tensor by = context.input(ml::DType::kI32, count, "by");
+  const std::vector<Position> turns(from.size(), delta);
+  std::vector<ml::Upload> uploads{{read, std::as_bytes(std::span(from))},
+                                  {write, std::as_bytes(std::span(to))},
+                                  {by, std::as_bytes(std::span(turns))}};
+  ml::Tensor read_values = read;
+  ml::Tensor write_values = write;
+  if (!from_elements.empty()) {
+    read_values = context.input(ml::DType::kI32, count_of(from_elements), "from_elements");
+    write_values = context.input(ml::DType::kI64, count_of(to_elements), "to_elements");
+    uploads.push_back({read_values, std::as_bytes(std::span(from_elements))});
+    uploads.push_back({write_values, std::as_bytes(std::span(to_elements))});
+  }
   for (const auto& [layer, entry] : layers_) {
-    const auto rows = [&context](ml::Tensor storage) {
-      return context.reshape(storage, {storage.dim(0) * storage.dim(1), storage.dim(2), 1, 1});
-    };
-    const ml::Tensor keys = context.reshape(context.get_rows(rows(entry.k), read),
+    const ml::Tensor rows = as_rows(context, entry.k);
+    const ml::Tensor keys = context.reshape(context.get_rows(rows, read),
                                             {entry.k.dim(0), entry.k.dim(1), count[0], 1});
     const ml::Tensor turned = turn(context, layer, keys, by);
-    context.keep(context.set_rows(
-        rows(entry.k), context.reshape(turned, {entry.k.dim(0) * entry.k.dim(1), count[0], 1, 1}),
-        write));
-    if (shared == 0 || entry.spec.values_in_keys) continue;
-    context.keep(context.set_rows(rows(entry.v), context.get_rows(rows(entry.v), read), write));
+    context.keep(context.set_rows(rows, as_rows(context, turned), write));
+    if (!copies_values || entry.spec.values_in_keys) continue;
+    const ml::Tensor values =
+        value_width_ > 0 ? as_elements(context, entry.v) : as_rows(context, entry.v);
+    context.keep(context.set_rows(values, context.get_rows(values, read_values), write_values));
   }
-  const std::vector<Position> turns(from.size(), delta);
-  const std::array uploads{ml::Upload{read, std::as_bytes(std::span(from))},
-                           ml::Upload{write, std::as_bytes(std::span(to))},
-                           ml::Upload{by, std::as_bytes(std::span(turns))}};
   return ml::batch_tensor_op(context, uploads);
 }
 

@@ -50,7 +50,9 @@ class Causal final : public Cache {
   struct Layer {
     LayerSpec spec;
     ml::Tensor k;  // [head_dim_k, kv_heads, cells]
-    ml::Tensor v;  // [head_dim_v, kv_heads, cells]; none with values_in_keys
+    // [head_dim_v, kv_heads, cells], or permuted [cells, head_dim_v, kv_heads]; none with
+    // values_in_keys
+    ml::Tensor v;
   };
 
   Causal(Cells cells, FreeList free, const CacheOptions& options, std::int32_t window);
@@ -63,6 +65,8 @@ class Causal final : public Cache {
   void write_mask(const Batch& batch);
   // Of a batch that continues: only the columns of cells that came or went.
   void update_mask();
+  // Where the elements of these cells' permuted values lie, cell by cell.
+  void elements_of(std::span<const std::int64_t> cells, std::vector<std::int64_t>& elements) const;
   std::size_t element_bytes() const { return ml::row_size(options_.config.mask_dtype, 1); }
   void write_element(std::size_t token, std::uint32_t cell, bool visible);
   void forget_mask(Sequence sequence);
@@ -73,6 +77,7 @@ class Causal final : public Cache {
   std::int32_t window_;
   std::map<int, Layer> layers_;
   std::unique_ptr<ml::Storage> storage_;
+  std::int64_t value_width_ = 0;  // of every layer, with permuted values; else 0
 
   // A cell that the token of this row saw in the step before, and sees no more.
   struct Hidden {
@@ -84,6 +89,7 @@ class Causal final : public Cache {
   Run range_;
   std::vector<Run> runs_;              // scratch of the allocation
   std::vector<std::int64_t> indices_;  // the cell of each token
+  std::vector<std::int64_t> value_indices_;
   std::vector<Sequence> owners_;       // the sequence of each token
   std::vector<Position> positions_;    // and its position
   std::unique_ptr<std::byte[]> mask_;  // room for the largest; pages are committed by use

@@ -243,23 +243,26 @@ struct Moving {
   ml::BackendKind backend;
   ml::DType type;
   double tolerance;  // of the largest value
+  bool permuted_v = false;
 };
 
 class CausalMove : public testing::TestWithParam<Moving> {};
 
-INSTANTIATE_TEST_SUITE_P(Types, CausalMove,
-                         testing::Values(Moving{ml::BackendKind::kReference, ml::DType::kF32, 1e-5},
-                                         Moving{ml::BackendKind::kGgml, ml::DType::kF32, 1e-5},
-                                         Moving{ml::BackendKind::kGgml, ml::DType::kF16, 2e-3},
-                                         Moving{ml::BackendKind::kGgml, ml::DType::kBF16, 2e-2},
-                                         Moving{ml::BackendKind::kGgml, ml::DType::kQ8_0, 2e-2},
-                                         Moving{ml::BackendKind::kGgml, ml::DType::kQ4_0, 0.3}),
-                         [](const auto& info) {
-                           return std::string(info.param.backend == ml::BackendKind::kGgml
-                                                  ? "ggml_"
-                                                  : "reference_") +
-                                  std::string(ml::dtype_name(info.param.type));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Types, CausalMove,
+    testing::Values(Moving{ml::BackendKind::kReference, ml::DType::kF32, 1e-5},
+                    Moving{ml::BackendKind::kGgml, ml::DType::kF32, 1e-5},
+                    Moving{ml::BackendKind::kGgml, ml::DType::kF16, 2e-3},
+                    Moving{ml::BackendKind::kReference, ml::DType::kF32, 1e-5, true},
+                    Moving{ml::BackendKind::kGgml, ml::DType::kF16, 2e-3, true},
+                    Moving{ml::BackendKind::kGgml, ml::DType::kBF16, 2e-2},
+                    Moving{ml::BackendKind::kGgml, ml::DType::kQ8_0, 2e-2},
+                    Moving{ml::BackendKind::kGgml, ml::DType::kQ4_0, 0.3}),
+    [](const auto& info) {
+      return std::string(info.param.backend == ml::BackendKind::kGgml ? "ggml_" : "reference_") +
+             std::string(ml::dtype_name(info.param.type)) +
+             (info.param.permuted_v ? "_permuted" : "");
+    });
 
 TEST_P(CausalMove, TurnsKeysAndLeavesOtherSequencesAlone) {
   constexpr std::int64_t kDim = 32;
@@ -270,15 +273,16 @@ TEST_P(CausalMove, TurnsKeysAndLeavesOtherSequencesAlone) {
   constexpr Position kDelta = -6;
   const auto backend = backend_of(GetParam().backend);
   const auto context = backend->new_context(ml::Phase::kDecode, 256, 1).value();
-  const auto cache = Causal::create(*backend, std::vector<LayerSpec>{{kDim, kDim, kHeads}}, 0,
-                                    {.cells = 64,
-                                     .sequences = 2,
-                                     .max_batch = 32,
-                                     .k_type = GetParam().type,
-                                     .v_type = GetParam().type,
-                                     .config = {.cache_padding = 32}},
-                                    {})
-                         .value();
+  const auto cache =
+      Causal::create(*backend, std::vector<LayerSpec>{{kDim, kDim, kHeads}}, 0,
+                     {.cells = 64,
+                      .sequences = 2,
+                      .max_batch = 32,
+                      .k_type = GetParam().type,
+                      .v_type = GetParam().type,
+                      .config = {.cache_padding = 32, .permuted_v = GetParam().permuted_v}},
+                     {})
+          .value();
   const ml::RopeOptions rope{.dimensions = kDim};
 
   std::vector<float> values(static_cast<std::size_t>(kWidth * kCount));
@@ -331,10 +335,14 @@ TEST_P(CausalMove, TurnsKeysAndLeavesOtherSequencesAlone) {
     const ml::Tensor ids = context->input(ml::DType::kI32, {n, 1, 1, 1}, "ids");
     const auto& tensors = cache->storage().tensors();
     const auto rows = [&](ml::Tensor tensor) {
-      return context->output(
-          context->get_rows(context->reshape(tensor, {kWidth, tensor.dim(2), 1, 1}), ids), "rows");
+      return context->get_rows(context->reshape(tensor, {kWidth, tensor.dim(2), 1, 1}), ids);
     };
-    const std::array both{rows(tensors[0]), rows(tensors[1])};
+    ml::Tensor held = tensors[1];
+    if (GetParam().permuted_v) {  // [cells, head_dim, kv_heads]
+      held = context->contiguous(context->permute(held, {2, 0, 1, 3}));
+    }
+    const std::array both{context->output(rows(tensors[0]), "keys"),
+                          context->output(rows(held), "values")};
     const std::array uploads{ml::Upload{ids, std::as_bytes(std::span(cells))}};
     EXPECT_TRUE(ml::batch_tensor_op(*context, uploads));
     for (const ml::Tensor tensor : both) {

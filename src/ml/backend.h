@@ -26,7 +26,9 @@ enum class FlashAttention : std::uint8_t { kAuto, kOn, kOff };
 struct CacheConfig {
   std::uint32_t cache_padding = 256;     // the length attention sees is a multiple of this
   std::uint32_t mask_batch_padding = 1;  // the mask's token dimension is a multiple of this
-  bool permuted_v = false;               // V is kept as [cells, head_dim, kv_heads]
+  // V is kept as [cells, head_dim, kv_heads], as attention without a fused form multiplies it;
+  // quantised types are not.
+  bool permuted_v = false;
   DType mask_dtype = DType::kF32;
 };
 

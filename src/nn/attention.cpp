@@ -53,7 +53,7 @@ std::uint64_t fingerprint(const Tensor& q, const kvcache::KeysValues& kv,
 }
 
 // softmax(q k^T) v in separate operations.
-Tensor composed(ml::Context& ctx, Tensor q, Tensor k, Tensor v, Tensor mask,
+Tensor composed(ml::Context& ctx, Tensor q, Tensor k, Tensor v, bool permuted_v, Tensor mask,
                 const AttentionOptions& options) {
   Tensor scores = ctx.mul_mat(k, q);  // [length, tokens, heads]
   float scale = options.scale;
@@ -65,7 +65,8 @@ Tensor composed(ml::Context& ctx, Tensor q, Tensor k, Tensor v, Tensor mask,
   // A block of a quantised type cannot be turned on its side.
   if (ml::is_quantized(v.dtype())) v = ctx.cast(v, ml::DType::kF32);
   // v [head_dim, length, heads] to [length, head_dim, heads]
-  const Tensor transposed = ctx.contiguous(ctx.permute(v, {1, 0, 2, 3}));
+  Tensor transposed = ctx.permute(v, {1, 0, 2, 3});
+  if (!permuted_v) transposed = ctx.contiguous(transposed);
   const Tensor result = ctx.mul_mat(transposed, weights);  // [head_dim, tokens, heads]
   return ctx.contiguous(ctx.permute(result, {0, 2, 1, 3}));
 }
@@ -134,11 +135,13 @@ Result<Tensor> attention(ml::Context& ctx, AttentionSupport& support, Tensor q,
   const Tensor queries = ctx.permute(q, {0, 2, 1, 3});
   const Tensor keys = ctx.permute(kv.k, {0, 2, 1, 3});
   const Tensor values = ctx.permute(kv.v, {0, 2, 1, 3});
-  const ml::ScaledDotProductAttention* fused = support.find(ctx, config);
-  const Tensor result = fused != nullptr ? fused->scaled_dot_product_attention(
-                                               ctx, queries, keys, values, kv.mask, options.sinks,
-                                               options.scale, options.soft_cap)
-                                         : composed(ctx, queries, keys, values, kv.mask, options);
+  // Permuted values are there for the composition.
+  const ml::ScaledDotProductAttention* fused = kv.permuted_v ? nullptr : support.find(ctx, config);
+  const Tensor result =
+      fused != nullptr
+          ? fused->scaled_dot_product_attention(ctx, queries, keys, values, kv.mask, options.sinks,
+                                                options.scale, options.soft_cap)
+          : composed(ctx, queries, keys, values, kv.permuted_v, kv.mask, options);
   return ctx.reshape(result, {result.dim(0) * heads, tokens, 1, 1});
 }
 

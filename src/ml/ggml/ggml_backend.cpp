@@ -123,7 +123,7 @@ class GgmlBackend final : public Backend {
     // GGML's fused attention takes f16 masks only; its softmax works best with f32 ones.
     return {.cache_padding = 256,
             .mask_batch_padding = 1,
-            .permuted_v = false,
+            .permuted_v = !flash_attention(),
             .mask_dtype = flash_attention() ? DType::kF16 : DType::kF32};
   }
   bool flash_attention() const override { return shared_.attention != nullptr; }
