@@ -46,15 +46,18 @@ _ollama() {
           pull | push | cp | rm) words=$(_ollama_models) ;;
           bench)
             if [[ $current == -* ]]; then
-              words='--model -p -n -d --parallel -r -t -b --kv-type --fa --json --help'
+              words='--model -p -n -d --parallel -r -t -b --kv-type --fa --seed --json --help'
             fi ;;
           debug)
             if [ "$COMP_CWORD" = 2 ]; then
-              words='tokenize logits make-model --help'
+              words='env logits make-model stats tensors tokenize --help'
             elif [[ $current == -* ]]; then
               case "${COMP_WORDS[2]}" in
                 tokenize) words='--model --text --pre --add-special --parse-special --batch --json' ;;
-                logits) words='--model --tokens --n-greedy --kv-type --chunk --backend --json' ;;
+                logits) words='--model --tokens --n-greedy --kv-type --chunk --backend --fa --threads --json' ;;
+                tensors) words='--model --prompt --filter --edge --threads --json' ;;
+                stats) words='--model --prompt --n-gen --threads --json' ;;
+                env) words='--json' ;;
                 make-model) words='--shape --type --out --seed' ;;
               esac
             fi ;;
