@@ -225,4 +225,22 @@ Result<> translate_dialect(Header& header) {
   return edit.check_names();
 }
 
+void reorder_mxfp4(std::span<const std::byte> from, std::span<std::byte> to) {
+  constexpr std::size_t kNibbles = 16;  // bytes of them, behind a byte of scale
+  constexpr std::size_t kBlock = 1 + kNibbles;
+  constexpr std::byte kLow{0x0F};
+  for (std::size_t at = 0; at + kBlock <= std::min(from.size(), to.size()); at += kBlock) {
+    std::array<std::byte, kBlock> block;
+    std::ranges::copy(from.subspan(at, kBlock), block.begin());
+    to[at] = block[0];
+    // Elements 2i and 2i + 1 of the block's halves, which GGML keeps as low and high nibbles.
+    for (std::size_t i = 0; i < kNibbles / 2; ++i) {
+      const std::byte first = block[1 + i];
+      const std::byte second = block[1 + i + kNibbles / 2];
+      to[at + 1 + 2 * i] = (first & kLow) | (second << 4);
+      to[at + 2 + 2 * i] = (first >> 4) | (second & ~kLow);
+    }
+  }
+}
+
 }  // namespace ollama::gguf

@@ -203,6 +203,28 @@ TEST(Dialect, RefusesTwoTensorsOfOneMeaning) {
   EXPECT_EQ(header.metadata["gemma3.rope.freq_base"], Value(2.0)) << "llama.cpp's own key wins";
 }
 
+// Fails when the experts of Ollama's gpt-oss files compute with shuffled weights.
+TEST(Dialect, ReordersMxfp4) {
+  constexpr std::size_t kBlocks = 2;
+  std::vector<std::byte> theirs, ggml;
+  for (std::size_t block = 0; block < kBlocks; ++block) {
+    const auto element = [block](std::size_t i) {
+      return static_cast<std::byte>((7 * i + i / 16 + block) % 16);
+    };
+    theirs.push_back(static_cast<std::byte>(120 + block));
+    ggml.push_back(static_cast<std::byte>(120 + block));
+    for (std::size_t i = 0; i < 16; ++i) {
+      theirs.push_back(element(2 * i) | (element(2 * i + 1) << 4));
+      ggml.push_back(element(i) | (element(i + 16) << 4));
+    }
+  }
+  std::vector<std::byte> apart(theirs.size());
+  reorder_mxfp4(theirs, apart);
+  EXPECT_EQ(apart, ggml);
+  reorder_mxfp4(theirs, theirs);
+  EXPECT_EQ(theirs, ggml) << "in place";
+}
+
 TEST(Dialect, SurvivesWrongTypes) {
   for (const std::string_view architecture : {"gptoss", "gemma3", "llama", "lfm2", "qwen25vl"}) {
     Header header = make_header(architecture,

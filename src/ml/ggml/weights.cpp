@@ -1,9 +1,13 @@
 #include "ml/ggml/weights.h"
 
 #include <atomic>
+#include <mutex>
+#include <semaphore>
 #include <thread>
 
 #include "base/log.h"
+#include "gguf/dialect.h"
+#include "ml/buffer_pool.h"
 #include "ml/ggml/context.h"
 
 namespace ollama::ml::ggml {
@@ -59,9 +63,76 @@ std::vector<ggml_backend_buffer_type_t> own_layouts(ggml_backend_dev_t device) {
   return types;
 }
 
+// What a tensor's bytes need besides being copied.
+enum class Conversion { kNone, kReorderMxfp4, kToFloat };
+
+// Products aside, GGML's kernels add and multiply by f32 alone; some files have biases in 16 bits.
+bool is_vector(const gguf::TensorInfo& info) {
+  return info.n_dims == 1 || info.name.ends_with(".bias");
+}
+
+Conversion conversion_of(const gguf::TensorInfo& info) {
+  if (info.ollama_mxfp4) return Conversion::kReorderMxfp4;
+  if (info.type != GGML_TYPE_F32 && is_vector(info) &&
+      ggml_get_type_traits(info.type)->to_float != nullptr) {
+    return Conversion::kToFloat;
+  }
+  return Conversion::kNone;
+}
+
 struct Copy {
   ggml_tensor* tensor;
   std::span<const std::byte> bytes;
+  ggml_type type = GGML_TYPE_F32;  // of the bytes
+  Conversion conversion = Conversion::kNone;
+};
+
+void convert(const Copy& copy, std::span<std::byte> to) {
+  if (copy.conversion == Conversion::kReorderMxfp4) {
+    gguf::reorder_mxfp4(copy.bytes, to);
+  } else {
+    ggml_get_type_traits(copy.type)->to_float(
+        copy.bytes.data(), reinterpret_cast<float*>(to.data()), ggml_nelements(copy.tensor));
+  }
+}
+
+// Fills tensors; several threads may.
+class Filler {
+ public:
+  Result<> fill(const Copy& copy) {
+    if (copy.conversion == Conversion::kNone) {
+      ggml_backend_tensor_set(copy.tensor, copy.bytes.data(), 0, copy.bytes.size());
+      return {};
+    }
+    const std::size_t size = ggml_nbytes(copy.tensor);
+    if (ggml_backend_buffer_is_host(copy.tensor->buffer)) {
+      convert(copy, {static_cast<std::byte*>(copy.tensor->data), size});
+      return {};
+    }
+    // GGML's own layouts take a tensor as a whole, and a tensor of experts may have half a GiB.
+    const Turn turn(turns_);
+    OLLAMA_ASSIGN(const PooledBuffer staged, staging_.allocate(size));
+    convert(copy, staged.bytes());
+    ggml_backend_tensor_set(copy.tensor, staged.data(), 0, size);
+    return {};
+  }
+
+ private:
+  static constexpr std::ptrdiff_t kStagedAtOnce = 2;
+  using Turns = std::counting_semaphore<kStagedAtOnce>;
+  class Turn {
+   public:
+    explicit Turn(Turns& turns) : turns_(turns) { turns_.acquire(); }
+    ~Turn() { turns_.release(); }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+   private:
+    Turns& turns_;
+  };
+
+  BufferPool staging_{{.max_cached_bytes = 0}};
+  Turns turns_{kStagedAtOnce};
 };
 
 // Copies (and converts) in parallel: a tensor each time, the largest first.
@@ -72,15 +143,25 @@ Result<> copy_all(std::vector<Copy> copies, std::uint32_t threads,
   for (const Copy& copy : copies) total += copy.bytes.size();
   std::atomic<std::size_t> next = 0;
   std::atomic<std::size_t> done = 0;
-  std::atomic<bool> cancelled = false;
+  Filler filler;
+  std::atomic<bool> stopped = false;
+  std::mutex mutex;
+  Result<> result;
+  const auto stop = [&](Result<> why) {
+    const std::scoped_lock lock(mutex);
+    if (result) result = std::move(why);
+    stopped = true;
+  };
   const auto work = [&](bool reports) {
-    while (!cancelled) {
+    while (!stopped) {
       const std::size_t i = next++;
       if (i >= copies.size()) return;
-      ggml_backend_tensor_set(copies[i].tensor, copies[i].bytes.data(), 0, copies[i].bytes.size());
+      if (Result<> filled = filler.fill(copies[i]); !filled) {
+        return stop(std::unexpected(filled.error().with_context(copies[i].tensor->name)));
+      }
       done += copies[i].bytes.size();
       if (reports && progress && !progress(static_cast<float>(done) / static_cast<float>(total))) {
-        cancelled = true;
+        stop(fail(ErrorCode::kCancelled, "loading was cancelled"));
       }
     }
   };
@@ -89,8 +170,7 @@ Result<> copy_all(std::vector<Copy> copies, std::uint32_t threads,
     for (std::uint32_t i = 1; i < threads; ++i) helpers.emplace_back(work, false);
     work(true);
   }
-  if (cancelled) return fail(ErrorCode::kCancelled, "loading was cancelled");
-  return {};
+  return result;
 }
 
 }  // namespace
@@ -115,11 +195,13 @@ Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
   std::map<std::pair<ggml_type, std::array<std::int64_t, 4>>, ggml_backend_buffer_type_t> decided;
 
   for (const gguf::TensorInfo& info : infos) {
-    ggml_tensor* tensor = ggml_new_tensor(context, info.type, info.n_dims, info.shape.data());
-    ggml_set_name(tensor, info.name.c_str());
-    OLLAMA_ASSIGN(const std::span<const std::byte> bytes, file.data(info));
-    weights->bytes_ += bytes.size();
-    weights->tensors_.emplace(info.name, Tensor(tensor, static_cast<DType>(info.type), info.shape));
+    Copy copy{.type = info.type, .conversion = conversion_of(info)};
+    OLLAMA_ASSIGN(copy.bytes, file.data(info));
+    const ggml_type held = copy.conversion == Conversion::kToFloat ? GGML_TYPE_F32 : info.type;
+    copy.tensor = ggml_new_tensor(context, held, info.n_dims, info.shape.data());
+    ggml_set_name(copy.tensor, info.name.c_str());
+    weights->bytes_ += ggml_nbytes(copy.tensor);
+    weights->tensors_.emplace(info.name, Tensor(copy.tensor, static_cast<DType>(held), info.shape));
 
     ggml_backend_buffer_type_t type = nullptr;
     if (is_product_weight(info)) {
@@ -134,11 +216,12 @@ Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
       }
       type = entry->second;
     }
-    const bool aligned = reinterpret_cast<std::uintptr_t>(bytes.data()) % kTensorAlignment == 0;
-    if (type == nullptr && use_mmap && aligned) {
-      mapped.push_back({tensor, bytes});
+    const bool as_is = copy.conversion == Conversion::kNone &&
+                       reinterpret_cast<std::uintptr_t>(copy.bytes.data()) % kTensorAlignment == 0;
+    if (type == nullptr && use_mmap && as_is) {
+      mapped.push_back(copy);
     } else {
-      copies[type == nullptr ? plain : type].push_back({tensor, bytes});
+      copies[type == nullptr ? plain : type].push_back(copy);
     }
   }
 

@@ -1,6 +1,6 @@
 // A model file's tensors in GGML's buffers. On the CPU a tensor stays where the file is mapped,
-// except where GGML has a layout of its own that its products run faster on; those are converted
-// while loading.
+// except where GGML has a layout of its own that its products run faster on, or the file one that
+// GGML does not compute with; those are converted while loading.
 #pragma once
 
 #include <ggml-backend.h>
