@@ -312,6 +312,48 @@ TEST(Engine, QuantisedCachesNeedWholeBlocks) {
   EXPECT_TRUE(engine.error().message().contains("head size 8")) << engine.error().message();
 }
 
+// The largest difference, relative to the largest value.
+double difference(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double largest = 0;
+  double worst = 0;
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(b[i])));
+    worst = std::max(worst, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+  }
+  return worst / largest;
+}
+
+// Every type, by fused attention and by plain operations, on layers of every kind: all positions,
+// windows, sinks.
+TEST(Engine, CacheTypesGiveNearlyTheSameLogits) {
+  struct Type {
+    ml::DType type;
+    double tolerance;  // of the largest logit
+  };
+  for (const std::string_view model : {"llama", "gemma3", "gpt-oss"}) {
+    EvaluateOptions options;
+    for (Token i = 1; i <= 40; ++i) options.tokens.push_back(i * 11 % 500);
+    options.n_greedy = 1;
+    options.chunk = 7;
+    const auto path = kData / "arch" / std::format("{}.gguf", model);
+    const auto expected = evaluate(path, options).value().last_logits;
+    for (const auto& [type, tolerance] :
+         {Type{ml::DType::kF16, 5e-3}, Type{ml::DType::kBF16, 5e-2}, Type{ml::DType::kQ8_0, 5e-2},
+          Type{ml::DType::kQ4_0, 0.6}}) {
+      for (const auto flash : {ml::FlashAttention::kOn, ml::FlashAttention::kOff}) {
+        options.kv_type = type;
+        options.flash_attention = flash;
+        const auto logits = evaluate(path, options);
+        ASSERT_TRUE(logits) << logits.error().message();
+        const double off = difference(logits->last_logits, expected);
+        EXPECT_LE(off, tolerance) << model << " with " << ml::dtype_name(type);
+        EXPECT_GT(off, 0) << model << ": the type of the cache made no difference";
+      }
+    }
+  }
+}
+
 // Queues the texts at once and waits for all of their embeddings.
 std::vector<Result<std::vector<float>>> embed_all(Engine& engine,
                                                   const std::vector<std::vector<Token>>& texts) {
@@ -333,18 +375,6 @@ std::vector<Result<std::vector<float>>> embed_all(Engine& engine,
   std::unique_lock lock(mutex);
   changed.wait(lock, [&] { return left == 0; });
   return results;
-}
-
-// The largest difference, relative to the largest value.
-double difference(const std::vector<float>& a, const std::vector<float>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double largest = 0;
-  double worst = 0;
-  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    largest = std::max(largest, std::abs(static_cast<double>(b[i])));
-    worst = std::max(worst, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
-  }
-  return worst / largest;
 }
 
 std::vector<std::vector<Token>> texts_of(std::size_t count, Token vocab) {
