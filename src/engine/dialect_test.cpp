@@ -288,23 +288,24 @@ TEST_F(DialectTest, GptOssInOllamasMxfp4) {
   expect_same_logits(twin, path, "gpt-oss");
 }
 
-// Fails when biases in 16 bits, which GGML does not add to f32, are refused or misread.
-TEST_F(DialectTest, GptOssWithBiasesInBf16) {
+// Fails when vectors in 16 bits, which GGML does not compute with, end the process or are misread.
+TEST_F(DialectTest, GptOssWithVectorsInBf16) {
   Draft ours = gpt_oss_in_ours();
   Draft theirs = gpt_oss_in_dialect();
   std::size_t count = 0;
   for (std::size_t t = 0; t < ours.tensors().size(); ++t) {
     Draft::Tensor& tensor = ours.tensors()[t];
-    if (!tensor.name.ends_with(".bias")) continue;
+    if (!tensor.name.ends_with(".bias") && !tensor.name.contains("norm")) continue;
     ++count;
     std::vector<ggml_bf16_t> halves(tensor.floats().size());
     ggml_fp32_to_bf16_row_ref(tensor.floats().data(), halves.data(), std::ssize(halves));
     ggml_bf16_to_fp32_row(halves.data(), tensor.floats().data(), std::ssize(halves));
     const auto bytes = std::as_bytes(std::span(halves));
     theirs.tensors()[t].type = GGML_TYPE_BF16;
+    if (tensor.shape.size() == 1) theirs.tensors()[t].shape.push_back(1);  // says the same
     theirs.tensors()[t].bytes.assign(bytes.begin(), bytes.end());
   }
-  EXPECT_EQ(count, 2U * 8) << "of attention and router too";
+  EXPECT_EQ(count, 2U * (8 + 2) + 1) << "biases and norms";
   expect_same_logits(write(ours, "ours"), write(theirs, "theirs"), "gpt-oss");
 }
 
@@ -341,6 +342,21 @@ TEST_F(DialectTest, Gemma3Rope) {
   const auto path = write(theirs, "theirs");
   expect_same_file(twin, path);
   expect_same_logits(twin, path, "gemma3");
+}
+
+// Fails when a hostile file gets GGML to add in a type that it cannot add in, which ends the
+// process.
+TEST_F(DialectTest, VectorsInOllamasMxfp4AreRefused) {
+  Draft draft = gpt_oss_in_dialect();
+  const auto norm = std::ranges::find(draft.tensors(), "output_norm.weight", &Draft::Tensor::name);
+  ASSERT_NE(norm, draft.tensors().end());
+  norm->type = GGML_TYPE_MXFP4;
+  norm->bytes.resize(2 * 17);
+  norm->ollama_mxfp4 = true;
+  const auto result = evaluate(write(draft, "hostile"), {.tokens = {1}});
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code(), ErrorCode::kUnsupported);
+  EXPECT_THAT(text(result.error().message()), HasSubstr("output_norm.weight"));
 }
 
 // What no model here runs yet must at least open as llama.cpp's file of it would.

@@ -68,7 +68,8 @@ enum class Conversion { kNone, kReorderMxfp4, kToFloat };
 
 // Products aside, GGML's kernels add and multiply by f32 alone; some files have biases in 16 bits.
 bool is_vector(const gguf::TensorInfo& info) {
-  return info.n_dims == 1 || info.name.ends_with(".bias");
+  return info.elements() == static_cast<std::uint64_t>(info.shape[0]) ||
+         info.name.ends_with(".bias");
 }
 
 Conversion conversion_of(const gguf::TensorInfo& info) {
@@ -195,6 +196,9 @@ Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
   std::map<std::pair<ggml_type, std::array<std::int64_t, 4>>, ggml_backend_buffer_type_t> decided;
 
   for (const gguf::TensorInfo& info : infos) {
+    if (info.ollama_mxfp4 && is_vector(info)) {
+      return fail(ErrorCode::kUnsupported, "{}: vectors are not read from MXFP4", info.name);
+    }
     Copy copy{.type = info.type, .conversion = conversion_of(info)};
     OLLAMA_ASSIGN(copy.bytes, file.data(info));
     const ggml_type held = copy.conversion == Conversion::kToFloat ? GGML_TYPE_F32 : info.type;
@@ -204,7 +208,7 @@ Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
     weights->tensors_.emplace(info.name, Tensor(copy.tensor, static_cast<DType>(held), info.shape));
 
     ggml_backend_buffer_type_t type = nullptr;
-    if (is_product_weight(info)) {
+    if (is_product_weight(info) && held == info.type) {
       auto [entry, fresh] = decided.try_emplace({info.type, info.shape}, nullptr);
       if (fresh) {
         for (ggml_backend_buffer_type_t layout : layouts) {
