@@ -42,5 +42,9 @@ std::size_t row_size(DType type, std::int64_t elements) {
 }
 std::int64_t block_size(DType type) { return ggml_blck_size(static_cast<ggml_type>(type)); }
 bool is_quantized(DType type) { return ggml_is_quantized(static_cast<ggml_type>(type)); }
+bool is_weight_type(DType type) {
+  return type == DType::kF32 ||
+         ggml_get_type_traits(static_cast<ggml_type>(type))->to_float != nullptr;
+}
 
 }  // namespace ollama::ml

@@ -39,5 +39,7 @@ std::optional<DType> parse_dtype(std::string_view name);
 std::size_t row_size(DType type, std::int64_t elements);
 std::int64_t block_size(DType type);
 bool is_quantized(DType type);
+// Not integers, nor doubles: GGML computes nothing with these as weights.
+bool is_weight_type(DType type);
 
 }  // namespace ollama::ml

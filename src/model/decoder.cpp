@@ -2,10 +2,12 @@
 
 namespace ollama::model {
 
-Decoder::Decoder(Config config, Binder& binder) : Model(std::move(config)) {
+Decoder::Decoder(Config config, Binder& binder, FinalNorm final_norm) : Model(std::move(config)) {
   const Config& c = config_;
   embedding_ = binder.embedding("token_embd.weight", c.embedding_length, c.vocab_size);
-  output_norm_ = binder.optional_rms_norm("output_norm", c.embedding_length, c.norm_epsilon);
+  if (final_norm == FinalNorm::kRms) {
+    output_norm_ = binder.rms_norm("output_norm", c.embedding_length, c.norm_epsilon);
+  }
   output_ = binder.optional_linear("output", c.embedding_length, c.vocab_size);
   if (!output_.weight) output_.weight = embedding_.weight;
 }

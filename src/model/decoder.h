@@ -17,9 +17,11 @@ class Decoder : public Model {
   Result<Tensor> forward(Step& step) const override;
 
  protected:
-  // Binds token_embd, output (tied where it is missing) and output_norm (an RMS norm; none where an
-  // architecture overrides final_norm).
-  Decoder(Config config, Binder& binder);
+  enum class FinalNorm : std::uint8_t { kRms, kOwn };
+
+  // Binds token_embd, output (tied where it is missing) and output_norm, an RMS norm; kOwn: an
+  // architecture that overrides final_norm, or has none, sees to it itself.
+  Decoder(Config config, Binder& binder, FinalNorm final_norm = FinalNorm::kRms);
 
   // Adds block `layer` to the graph: x [embedding_length, tokens]. The last block goes on with the
   // wanted rows only: see keep_wanted.

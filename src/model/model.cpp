@@ -21,6 +21,11 @@ std::size_t Model::max_nodes() const {
 
 ml::Tensor Binder::optional(std::string_view name, const ml::Shape& shape) {
   const ml::Tensor tensor = weights_.find(name);
+  if (tensor && !ml::is_weight_type(tensor.dtype()) && !error_) {
+    error_.emplace(ErrorCode::kCorrupt,
+                   std::format("tensor {} has type {}, which no weight can have", name,
+                               ml::dtype_name(tensor.dtype())));
+  }
   if (tensor && tensor.shape() != shape && !error_) {
     const auto text = [](const ml::Shape& s) {
       return std::format("[{}, {}, {}, {}]", s[0], s[1], s[2], s[3]);

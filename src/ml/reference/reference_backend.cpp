@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 
+#include "gguf/dialect.h"
 #include "ml/reference/node.h"
 #include "ml/reference/reference_context.h"
 
@@ -39,22 +40,6 @@ Result<Node> new_node(Owner owner, DType dtype, const Shape& shape, const std::s
   return node;
 }
 
-// Ollama's MXFP4 keeps elements 2i and 2i + 1 of a block in its byte i, GGML elements i and i + 16.
-void reorder_mxfp4(std::span<std::byte> row) {
-  constexpr std::size_t kScale = 1;
-  constexpr std::size_t kHalf = 16;
-  constexpr std::byte kLow{0x0F};
-  for (; row.size() >= kScale + kHalf; row = row.subspan(kScale + kHalf)) {
-    std::array<std::byte, 2 * kHalf> nibbles;
-    for (std::size_t i = 0; i < kHalf; ++i) {
-      nibbles[2 * i] = row[kScale + i] & kLow;
-      nibbles[2 * i + 1] = row[kScale + i] >> 4;
-    }
-    for (std::size_t i = 0; i < kHalf; ++i)
-      row[kScale + i] = nibbles[i] | (nibbles[i + kHalf] << 4);
-  }
-}
-
 // Any type that GGML can read becomes f32; integers stay what they are.
 Result<Node> load(const gguf::File& file, const gguf::TensorInfo& info) {
   OLLAMA_ASSIGN(const auto bytes, file.data(info));
@@ -75,7 +60,7 @@ Result<Node> load(const gguf::File& file, const gguf::TensorInfo& info) {
   const auto rows = static_cast<std::size_t>(node.elements() / info.shape[0]);
   for (std::size_t i = 0; i < rows; ++i) {
     std::memcpy(row.data(), &bytes[i * row.size()], row.size());
-    if (info.ollama_mxfp4) reorder_mxfp4(row);
+    if (info.ollama_mxfp4) gguf::reorder_mxfp4(row, row);
     to_float(row.data(), &node.buffer->floats[i * static_cast<std::size_t>(info.shape[0])],
              info.shape[0]);
   }

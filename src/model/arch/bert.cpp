@@ -15,7 +15,7 @@ struct Layer {
 
 class Bert final : public Decoder {
  public:
-  Bert(Config config, Binder& binder) : Decoder(std::move(config), binder) {
+  Bert(Config config, Binder& binder) : Decoder(std::move(config), binder, FinalNorm::kOwn) {
     const Config& c = config_;
     const std::int64_t width = c.embedding_length;
     positions_ = binder.embedding("position_embd.weight", width, c.context_length);

@@ -15,7 +15,8 @@ struct Layer {
 class CommandR final : public Decoder {
  public:
   CommandR(const gguf::File& file, Config config, Binder& binder)
-      : Decoder(std::move(config), binder), logit_scale_(file.f32(".logit_scale").value_or(1.0F)) {
+      : Decoder(std::move(config), binder, FinalNorm::kOwn),
+        logit_scale_(file.f32(".logit_scale").value_or(1.0F)) {
     const Config& c = config_;
     const ml::Shape width{c.embedding_length, 1, 1, 1};
     for (std::int64_t i = 0; i < c.layers; ++i) {

@@ -14,7 +14,7 @@ struct Layer {
 
 class Starcoder2 final : public Decoder {
  public:
-  Starcoder2(Config config, Binder& binder) : Decoder(std::move(config), binder) {
+  Starcoder2(Config config, Binder& binder) : Decoder(std::move(config), binder, FinalNorm::kOwn) {
     const Config& c = config_;
     const std::int64_t width = c.embedding_length;
     for (std::int64_t i = 0; i < c.layers; ++i) {
