@@ -1,6 +1,5 @@
 #include "api/client.h"
 
-#include <curl/curl.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -11,6 +10,7 @@
 #include <optional>
 #include <span>
 
+#include "api/curl.h"
 #include "base/unique_fd.h"
 
 namespace ollama::api {
@@ -21,20 +21,20 @@ constexpr std::size_t kMaxBody = std::size_t{1} << 30;
 constexpr int kPollMilliseconds = 50;  // how soon a stop flag is seen
 
 struct EasyDeleter {
-  void operator()(CURL* handle) const { curl_easy_cleanup(handle); }
+  void operator()(CURL* handle) const { curl().easy_cleanup(handle); }
 };
 struct MultiDeleter {
-  void operator()(CURLM* handle) const { curl_multi_cleanup(handle); }
+  void operator()(CURLM* handle) const { curl().multi_cleanup(handle); }
 };
 struct ListDeleter {
-  void operator()(curl_slist* list) const { curl_slist_free_all(list); }
+  void operator()(curl_slist* list) const { curl().slist_free_all(list); }
 };
 using Easy = std::unique_ptr<CURL, EasyDeleter>;
 using Multi = std::unique_ptr<CURLM, MultiDeleter>;
 using List = std::unique_ptr<curl_slist, ListDeleter>;
 
 void append(List& list, const std::string& line) {
-  curl_slist* longer = curl_slist_append(list.get(), line.c_str());
+  curl_slist* longer = curl().slist_append(list.get(), line.c_str());
   if (longer == nullptr) return;  // out of memory: the header is left out
   (void)list.release();
   list.reset(longer);
@@ -56,7 +56,7 @@ std::size_t on_write(char* data, std::size_t size, std::size_t count, void* user
   auto& transfer = *static_cast<Transfer*>(user);
   const std::string_view bytes(data, size * count);
   long status = 0;
-  curl_easy_getinfo(transfer.easy, CURLINFO_RESPONSE_CODE, &status);
+  curl().easy_getinfo(transfer.easy, CURLINFO_RESPONSE_CODE, &status);
   if (status >= 400) {
     if (transfer.error_body.size() + bytes.size() > kMaxLine) return CURL_WRITEFUNC_ERROR;
     transfer.error_body += bytes;
@@ -143,7 +143,7 @@ struct Client::State {
 };
 
 Error Client::State::describe(CURLcode outcome, const char* detail) const {
-  const std::string reason = *detail != '\0' ? detail : curl_easy_strerror(outcome);
+  const std::string reason = *detail != '\0' ? detail : curl().easy_strerror(outcome);
   switch (outcome) {
     case CURLE_COULDNT_CONNECT:
     case CURLE_COULDNT_RESOLVE_HOST:
@@ -171,23 +171,23 @@ Result<> Client::State::run(CURLcode& outcome) {
   struct Added {
     CURLM* multi;
     CURL* easy;
-    ~Added() { curl_multi_remove_handle(multi, easy); }
+    ~Added() { curl().multi_remove_handle(multi, easy); }
   };
-  if (curl_multi_add_handle(multi.get(), easy.get()) != CURLM_OK) {
+  if (curl().multi_add_handle(multi.get(), easy.get()) != CURLM_OK) {
     return fail(ErrorCode::kInternal, "the HTTP client could not start a transfer");
   }
   const Added added{multi.get(), easy.get()};
-  const std::stop_callback wake(stop, [this] { curl_multi_wakeup(multi.get()); });
+  const std::stop_callback wake(stop, [this] { curl().multi_wakeup(multi.get()); });
   int running = 1;
   while (true) {
     if (stopped()) return fail(ErrorCode::kCancelled, "the request was cancelled");
-    const CURLMcode code = curl_multi_perform(multi.get(), &running);
-    if (code != CURLM_OK) return fail(ErrorCode::kIo, "{}", curl_multi_strerror(code));
+    const CURLMcode code = curl().multi_perform(multi.get(), &running);
+    if (code != CURLM_OK) return fail(ErrorCode::kIo, "{}", curl().multi_strerror(code));
     if (running == 0) break;
-    curl_multi_poll(multi.get(), nullptr, 0, kPollMilliseconds, nullptr);
+    curl().multi_poll(multi.get(), nullptr, 0, kPollMilliseconds, nullptr);
   }
   int left = 0;
-  while (const CURLMsg* message = curl_multi_info_read(multi.get(), &left)) {
+  while (const CURLMsg* message = curl().multi_info_read(multi.get(), &left)) {
     if (message->msg == CURLMSG_DONE) outcome = message->data.result;
   }
   return {};
@@ -196,7 +196,7 @@ Result<> Client::State::run(CURLcode& outcome) {
 Result<int> Client::State::perform(std::string_view method, std::string_view path, const Body& body,
                                    const Sink& sink, std::string& error_body) {
   CURL* handle = easy.get();
-  curl_easy_reset(handle);  // the connections stay open
+  curl().easy_reset(handle);  // the connections stay open
 
   Transfer transfer{handle, sink, body.source, {}};
   std::array<char, CURL_ERROR_SIZE> detail{};
@@ -210,40 +210,40 @@ Result<int> Client::State::perform(std::string_view method, std::string_view pat
   if (has_body) append(headers, std::format("Content-Type: {}", body.type));
   if (!api_key.empty()) append(headers, std::format("Authorization: Bearer {}", api_key));
 
-  curl_easy_setopt(handle, CURLOPT_URL, url.c_str());
-  curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT, 30L);
-  curl_easy_setopt(handle, CURLOPT_TCP_KEEPALIVE, 1L);
-  curl_easy_setopt(handle, CURLOPT_USERAGENT, "ollama.cpp");
-  curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, detail.data());
-  curl_easy_setopt(handle, CURLOPT_HTTPHEADER, headers.get());
-  curl_easy_setopt(handle, CURLOPT_PROXY, proxy.c_str());
-  curl_easy_setopt(handle, CURLOPT_NOPROXY, no_proxy.c_str());
-  curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, &on_write);
-  curl_easy_setopt(handle, CURLOPT_WRITEDATA, &transfer);
+  curl().easy_setopt(handle, CURLOPT_URL, url.c_str());
+  curl().easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
+  curl().easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
+  curl().easy_setopt(handle, CURLOPT_CONNECTTIMEOUT, 30L);
+  curl().easy_setopt(handle, CURLOPT_TCP_KEEPALIVE, 1L);
+  curl().easy_setopt(handle, CURLOPT_USERAGENT, "ollama.cpp");
+  curl().easy_setopt(handle, CURLOPT_ERRORBUFFER, detail.data());
+  curl().easy_setopt(handle, CURLOPT_HTTPHEADER, headers.get());
+  curl().easy_setopt(handle, CURLOPT_PROXY, proxy.c_str());
+  curl().easy_setopt(handle, CURLOPT_NOPROXY, no_proxy.c_str());
+  curl().easy_setopt(handle, CURLOPT_WRITEFUNCTION, &on_write);
+  curl().easy_setopt(handle, CURLOPT_WRITEDATA, &transfer);
   if (method == "HEAD") {
-    curl_easy_setopt(handle, CURLOPT_NOBODY, 1L);
+    curl().easy_setopt(handle, CURLOPT_NOBODY, 1L);
   } else if (has_body || method == "POST") {
-    curl_easy_setopt(handle, CURLOPT_POST, 1L);
+    curl().easy_setopt(handle, CURLOPT_POST, 1L);
     const auto size = body.source ? body.size : body.text.size();
-    curl_easy_setopt(handle, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(size));
+    curl().easy_setopt(handle, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(size));
     if (body.source) {
-      curl_easy_setopt(handle, CURLOPT_READFUNCTION, &on_read);
-      curl_easy_setopt(handle, CURLOPT_READDATA, &transfer);
+      curl().easy_setopt(handle, CURLOPT_READFUNCTION, &on_read);
+      curl().easy_setopt(handle, CURLOPT_READDATA, &transfer);
     } else {
-      curl_easy_setopt(handle, CURLOPT_POSTFIELDS, body.text.data());
+      curl().easy_setopt(handle, CURLOPT_POSTFIELDS, body.text.data());
     }
-    curl_easy_setopt(handle, CURLOPT_CUSTOMREQUEST, verb.c_str());
+    curl().easy_setopt(handle, CURLOPT_CUSTOMREQUEST, verb.c_str());
   } else {
-    curl_easy_setopt(handle, CURLOPT_CUSTOMREQUEST, verb.c_str());
+    curl().easy_setopt(handle, CURLOPT_CUSTOMREQUEST, verb.c_str());
   }
 
   CURLcode outcome = CURLE_OK;
   OLLAMA_TRY(run(outcome));
   error_body = std::move(transfer.error_body);
   long status = 0;
-  curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);
+  curl().easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);
   // The sink ended the transfer, or an early error answer to an upload did: both have their say in
   // the caller.
   const bool ended_by_us = outcome == CURLE_WRITE_ERROR;
@@ -259,6 +259,7 @@ Client& Client::operator=(Client&&) noexcept = default;
 Client::~Client() = default;
 
 Result<Client> Client::create(const envconfig::Config& config) {
+  OLLAMA_TRY(load_curl());
   auto state = std::make_unique<State>();
   state->host = config.host.connectable();
   if (state->host.is_loopback()) {
@@ -275,8 +276,8 @@ Result<Client> Client::create(const envconfig::Config& config) {
                   "OLLAMA_API_KEYS holds a key with blanks or control characters");
     }
   }
-  state->multi.reset(curl_multi_init());
-  state->easy.reset(curl_easy_init());
+  state->multi.reset(curl().multi_init());
+  state->easy.reset(curl().easy_init());
   if (!state->easy || !state->multi) {
     return fail(ErrorCode::kInternal, "the HTTP client could not be started");
   }

@@ -1,0 +1,37 @@
+// libcurl, loaded when it is first used: an idle server that linked it would hold 4 MB of the
+// libraries that it brings along.
+#pragma once
+
+#include <curl/curl.h>
+
+#include "base/error.h"
+
+namespace ollama::api {
+
+// Its functions, as curl/curl.h declares them.
+struct Curl {
+  decltype(&::curl_easy_init) easy_init;
+  decltype(&::curl_easy_cleanup) easy_cleanup;
+  decltype(&::curl_easy_reset) easy_reset;
+  decltype(&::curl_easy_setopt) easy_setopt;
+  decltype(&::curl_easy_getinfo) easy_getinfo;
+  decltype(&::curl_easy_strerror) easy_strerror;
+  decltype(&::curl_multi_init) multi_init;
+  decltype(&::curl_multi_cleanup) multi_cleanup;
+  decltype(&::curl_multi_add_handle) multi_add_handle;
+  decltype(&::curl_multi_remove_handle) multi_remove_handle;
+  decltype(&::curl_multi_perform) multi_perform;
+  decltype(&::curl_multi_poll) multi_poll;
+  decltype(&::curl_multi_wakeup) multi_wakeup;
+  decltype(&::curl_multi_info_read) multi_info_read;
+  decltype(&::curl_multi_strerror) multi_strerror;
+  decltype(&::curl_slist_append) slist_append;
+  decltype(&::curl_slist_free_all) slist_free_all;
+};
+
+// Errors: kUnsupported (the library is missing or too old).
+Result<> load_curl();
+// After load_curl() succeeded.
+const Curl& curl();
+
+}  // namespace ollama::api
