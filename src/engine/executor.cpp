@@ -72,7 +72,8 @@ Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& pa
   const auto train_context = static_cast<std::uint32_t>(config.context_length);
   std::uint32_t context = options.context != 0 ? options.context : kDefaultContext;
   if (context > train_context) {
-    if (options.context != 0) {
+    // The default asks for as much as there is.
+    if (options.context != 0 && options.context != kDefaultContext) {
       log::warn("num_ctx {} is more than the model's own limit: using {}", context, train_context);
     }
     context = train_context;

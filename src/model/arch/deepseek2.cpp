@@ -139,9 +139,8 @@ class Deepseek2 final : public Decoder {
         ctx.concat(ctx.reshape(compressed, {sizes_.kv_rank, 1, tokens, 1}), k_rotated, 0);
 
     const auto cached = step.cache->update(ctx, step.cache_inputs, index, k, {});
-    OLLAMA_ASSIGN(Tensor attended,
-                  nn::attention(ctx, step.attention, q, cached,
-                                {.scale = 1.0F / std::sqrt(static_cast<float>(sizes_.head_k))}));
+    OLLAMA_ASSIGN(Tensor attended, nn::attention(ctx, step.attention, q, cached,
+                                                 {.scale = config_.attention_scale}));
     // Out of the compressed space: [rank, tokens, heads] to [head_v * heads, tokens].
     attended = ctx.permute(ctx.reshape(attended, {sizes_.kv_rank, heads, tokens, 1}), {0, 2, 1, 3});
     attended = ctx.mul_mat(layer.v_b, ctx.contiguous(attended));
@@ -168,6 +167,15 @@ Result<std::unique_ptr<Model>> new_deepseek2(const gguf::File& file, Config conf
                 read_bounded(file, ".leading_dense_block_count", 0, 0, config.layers));
   OLLAMA_ASSIGN(s.shared_experts, read_bounded(file, ".expert_shared_count", 0, 0, kMax));
   OLLAMA_ASSIGN(s.gating, read_bounded(file, ".expert_gating_func", 1, 0, 3));
+  config.attention_scale = 1.0F / std::sqrt(static_cast<float>(s.head_k));
+  if (config.rope.extrapolation != 0.0F) {
+    // YaRN's growth of the logits is applied to all of a head, not to its rotated part alone.
+    const float growth = -std::log(config.rope.scale);
+    const float per_growth = file.f32(".rope.scaling.yarn_log_multiplier").value_or(0.0F);
+    const float magnitude = config.rope.attention_factor * (1.0F + per_growth * growth);
+    config.attention_scale *= magnitude * magnitude;
+    config.rope.attention_factor = 1.0F / (1.0F + 0.1F * growth);
+  }
   return std::make_unique<Deepseek2>(file, std::move(config), s, binder);
 }
 
