@@ -225,6 +225,48 @@ TEST(Engine, EightAtOnceShareShiftAndAreCancelledWithoutOneAnother) {
   }
 }
 
+// A short prompt does not wait until a long one is read, nor does an answer that has begun.
+TEST(Engine, PromptsTakeTurns) {
+  const auto engine = load({.context = 512, .batch = 8, .parallel = 3});
+  Request long_prompt = greedy(*engine, "x", 1);
+  long_prompt.prompt.assign(480, 100);
+  Request answer = greedy(*engine, "Once upon a time", 20);
+  answer.ignore_end = true;
+  const auto order = std::make_shared<std::vector<std::string>>();
+  class Finish final : public Listener {
+   public:
+    Finish(std::string name, std::shared_ptr<std::vector<std::string>> to,
+           std::shared_ptr<Outcome> outcome)
+        : name_(std::move(name)), to_(std::move(to)), outcome_(std::move(outcome)) {}
+    void text(std::string_view, std::span<const Token>) override {}
+    void done(DoneReason reason, const Stats&) override {
+      const std::scoped_lock lock(outcome_->mutex);
+      to_->push_back(name_);
+      outcome_->reason = reason;
+      outcome_->changed.notify_all();
+    }
+    void failed(const Error&) override { done(DoneReason::kCancelled, {}); }
+
+   private:
+    std::string name_;
+    std::shared_ptr<std::vector<std::string>> to_;
+    std::shared_ptr<Outcome> outcome_;
+  };
+  std::vector<std::shared_ptr<Outcome>> outcomes;
+  const auto begin = [&](std::string name, Request request) {
+    outcomes.push_back(std::make_shared<Outcome>());
+    ASSERT_TRUE(engine->submit(std::move(request),
+                               std::make_unique<Finish>(std::move(name), order, outcomes.back())));
+  };
+  begin("long", std::move(long_prompt));
+  begin("answer", std::move(answer));
+  begin("short", greedy(*engine, "Lily and Tom", 1));
+  for (const auto& outcome : outcomes) outcome->wait();
+  ASSERT_EQ(order->size(), 3U);
+  EXPECT_EQ(order->front(), "short");
+  EXPECT_EQ(order->back(), "long");
+}
+
 TEST(Engine, StopStringsEndTheAnswerBeforeThem) {
   const auto engine = load();
   Request request = greedy(*engine, "Once upon a time");

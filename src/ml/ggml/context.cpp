@@ -63,9 +63,9 @@ Tensor wrap(ggml_tensor* tensor) {
 bool FusedAttention::supports(const AttentionConfig& config) const {
   // A yes of the device is not proof for every combination: the product's tests try each that is
   // used.
-  const ggml_context_ptr scratch(
-      ggml_init({.mem_size = ggml_tensor_overhead() * 8, .mem_buffer = nullptr, .no_alloc = true}));
-  ggml_context* context = scratch.get();
+  const auto scratch = Arena::create(pool_, 8);
+  if (!scratch) return false;
+  ggml_context* context = scratch->get();
   const auto type = [](DType dtype) { return static_cast<ggml_type>(dtype); };
   if (config.head_dim_k % block_size(config.k_type) != 0 ||
       config.head_dim_v % block_size(config.v_type) != 0) {
@@ -94,11 +94,13 @@ Tensor FusedAttention::scaled_dot_product_attention(Context& context, Tensor q, 
   return wrap(result);
 }
 
-GgmlContext::GgmlContext(Shared& shared, PooledBuffer arena, std::size_t max_nodes,
-                         std::uint32_t threads, bool offload)
-    : shared_(shared), arena_(std::move(arena)), max_nodes_(max_nodes), threads_(threads) {
-  context_.reset(ggml_init(
-      {.mem_size = arena_.bytes().size(), .mem_buffer = arena_.bytes().data(), .no_alloc = true}));
+GgmlContext::GgmlContext(Shared& shared, Arena arena, std::size_t max_nodes, std::uint32_t threads,
+                         bool offload)
+    : shared_(shared),
+      arena_(std::move(arena)),
+      max_nodes_(max_nodes),
+      threads_(threads),
+      context_(arena_.get()) {
   scheduler_.reset(ggml_backend_sched_new(shared_.backends.data(), nullptr,
                                           static_cast<int>(shared_.backends.size()), max_nodes,
                                           /*parallel=*/false, offload));
@@ -107,8 +109,8 @@ GgmlContext::GgmlContext(Shared& shared, PooledBuffer arena, std::size_t max_nod
 
 void GgmlContext::reset() {
   ggml_backend_sched_reset(scheduler_.get());
-  ggml_reset(context_.get());
-  graph_ = ggml_new_graph_custom(context_.get(), max_nodes_, /*grads=*/false);
+  ggml_reset(context_);
+  graph_ = ggml_new_graph_custom(context_, max_nodes_, /*grads=*/false);
   inputs_.clear();
   named_.clear();
 }
@@ -201,7 +203,7 @@ bool GgmlContext::on_node(ggml_tensor* tensor, bool ask, void* context) {
 }
 
 Tensor GgmlContext::input(DType dtype, const Shape& shape, std::string_view name) {
-  ggml_tensor* tensor = ggml_new_tensor_4d(context_.get(), static_cast<ggml_type>(dtype), shape[0],
+  ggml_tensor* tensor = ggml_new_tensor_4d(context_, static_cast<ggml_type>(dtype), shape[0],
                                            shape[1], shape[2], shape[3]);
   ggml_set_input(tensor);
   inputs_.push_back(tensor);
@@ -228,29 +230,21 @@ Tensor GgmlContext::named(Tensor tensor, std::string_view name, int layer) {
 
 void GgmlContext::set_layer(int /*layer*/) {}
 
-Tensor GgmlContext::add(Tensor a, Tensor b) {
-  return wrap(ggml_add(context_.get(), raw(a), raw(b)));
-}
-Tensor GgmlContext::sub(Tensor a, Tensor b) {
-  return wrap(ggml_sub(context_.get(), raw(a), raw(b)));
-}
-Tensor GgmlContext::mul(Tensor a, Tensor b) {
-  return wrap(ggml_mul(context_.get(), raw(a), raw(b)));
-}
-Tensor GgmlContext::div(Tensor a, Tensor b) {
-  return wrap(ggml_div(context_.get(), raw(a), raw(b)));
-}
+Tensor GgmlContext::add(Tensor a, Tensor b) { return wrap(ggml_add(context_, raw(a), raw(b))); }
+Tensor GgmlContext::sub(Tensor a, Tensor b) { return wrap(ggml_sub(context_, raw(a), raw(b))); }
+Tensor GgmlContext::mul(Tensor a, Tensor b) { return wrap(ggml_mul(context_, raw(a), raw(b))); }
+Tensor GgmlContext::div(Tensor a, Tensor b) { return wrap(ggml_div(context_, raw(a), raw(b))); }
 Tensor GgmlContext::scale(Tensor a, float factor) {
-  return wrap(ggml_scale(context_.get(), raw(a), factor));
+  return wrap(ggml_scale(context_, raw(a), factor));
 }
 Tensor GgmlContext::clamp(Tensor a, float low, float high) {
   // GGML clamps in place: a copy keeps the operand as it was.
-  return wrap(ggml_clamp(context_.get(), ggml_cont(context_.get(), raw(a)), low, high));
+  return wrap(ggml_clamp(context_, ggml_cont(context_, raw(a)), low, high));
 }
-Tensor GgmlContext::sum_rows(Tensor a) { return wrap(ggml_sum_rows(context_.get(), raw(a))); }
+Tensor GgmlContext::sum_rows(Tensor a) { return wrap(ggml_sum_rows(context_, raw(a))); }
 
 Tensor GgmlContext::activate(Tensor a, Activation activation) {
-  ggml_context* ctx = context_.get();
+  ggml_context* ctx = context_;
   switch (activation) {
     case Activation::kSilu:
       return wrap(ggml_silu(ctx, raw(a)));
@@ -273,7 +267,7 @@ Tensor GgmlContext::activate(Tensor a, Activation activation) {
 }
 
 Tensor GgmlContext::gated(Tensor gate, Tensor up, Activation activation) {
-  ggml_context* ctx = context_.get();
+  ggml_context* ctx = context_;
   switch (activation) {
     case Activation::kSilu:
       return wrap(ggml_swiglu_split(ctx, raw(gate), raw(up)));
@@ -287,54 +281,54 @@ Tensor GgmlContext::gated(Tensor gate, Tensor up, Activation activation) {
 }
 
 Tensor GgmlContext::swiglu_oai(Tensor gate, Tensor up, float alpha, float limit) {
-  return wrap(ggml_swiglu_oai(context_.get(), raw(gate), raw(up), alpha, limit));
+  return wrap(ggml_swiglu_oai(context_, raw(gate), raw(up), alpha, limit));
 }
 Tensor GgmlContext::rms_norm(Tensor a, float epsilon) {
-  return wrap(ggml_rms_norm(context_.get(), raw(a), epsilon));
+  return wrap(ggml_rms_norm(context_, raw(a), epsilon));
 }
 Tensor GgmlContext::layer_norm(Tensor a, float epsilon) {
-  return wrap(ggml_norm(context_.get(), raw(a), epsilon));
+  return wrap(ggml_norm(context_, raw(a), epsilon));
 }
 
 Tensor GgmlContext::softmax(Tensor a, Tensor mask, Tensor sinks, float scale) {
-  ggml_tensor* result = ggml_soft_max_ext(context_.get(), raw(a), raw(mask), scale, 0.0F);
+  ggml_tensor* result = ggml_soft_max_ext(context_, raw(a), raw(mask), scale, 0.0F);
   if (sinks) ggml_soft_max_add_sinks(result, raw(sinks));
   return wrap(result);
 }
 
 Tensor GgmlContext::rope(Tensor x, Tensor positions, Tensor factors, const RopeOptions& o) {
-  return wrap(ggml_rope_ext(context_.get(), raw(x), raw(positions), raw(factors), o.dimensions,
+  return wrap(ggml_rope_ext(context_, raw(x), raw(positions), raw(factors), o.dimensions,
                             o.neox ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL,
                             o.original_context, o.base, o.scale, o.extrapolation,
                             o.attention_factor, o.beta_fast, o.beta_slow));
 }
 
 Tensor GgmlContext::mul_mat(Tensor w, Tensor x) {
-  return wrap(ggml_mul_mat(context_.get(), raw(w), raw(x)));
+  return wrap(ggml_mul_mat(context_, raw(w), raw(x)));
 }
 Tensor GgmlContext::mul_mat_id(Tensor w, Tensor x, Tensor ids) {
-  return wrap(ggml_mul_mat_id(context_.get(), raw(w), raw(x), raw(ids)));
+  return wrap(ggml_mul_mat_id(context_, raw(w), raw(x), raw(ids)));
 }
 Tensor GgmlContext::add_id(Tensor a, Tensor b, Tensor ids) {
-  return wrap(ggml_add_id(context_.get(), raw(a), raw(b), raw(ids)));
+  return wrap(ggml_add_id(context_, raw(a), raw(b), raw(ids)));
 }
 Tensor GgmlContext::top_k(Tensor a, std::int64_t k) {
-  return wrap(ggml_argsort_top_k(context_.get(), raw(a), static_cast<int>(k)));
+  return wrap(ggml_argsort_top_k(context_, raw(a), static_cast<int>(k)));
 }
 Tensor GgmlContext::get_rows(Tensor a, Tensor ids) {
-  return wrap(ggml_get_rows(context_.get(), raw(a), raw(ids)));
+  return wrap(ggml_get_rows(context_, raw(a), raw(ids)));
 }
 Tensor GgmlContext::set_rows(Tensor dst, Tensor src, Tensor ids) {
-  return wrap(ggml_set_rows(context_.get(), raw(dst), raw(src), raw(ids)));
+  return wrap(ggml_set_rows(context_, raw(dst), raw(src), raw(ids)));
 }
 
 Tensor GgmlContext::reshape(Tensor a, const Shape& s) {
-  return wrap(ggml_reshape_4d(context_.get(), raw(a), s[0], s[1], s[2], s[3]));
+  return wrap(ggml_reshape_4d(context_, raw(a), s[0], s[1], s[2], s[3]));
 }
 Tensor GgmlContext::permute(Tensor a, const std::array<int, 4>& order) {
-  return wrap(ggml_permute(context_.get(), raw(a), order[0], order[1], order[2], order[3]));
+  return wrap(ggml_permute(context_, raw(a), order[0], order[1], order[2], order[3]));
 }
-Tensor GgmlContext::contiguous(Tensor a) { return wrap(ggml_cont(context_.get(), raw(a))); }
+Tensor GgmlContext::contiguous(Tensor a) { return wrap(ggml_cont(context_, raw(a))); }
 
 Tensor GgmlContext::slice(Tensor a, int dim, std::int64_t start, std::int64_t length) {
   ggml_tensor* tensor = raw(a);
@@ -344,21 +338,21 @@ Tensor GgmlContext::slice(Tensor a, int dim, std::int64_t start, std::int64_t le
   // Along the fastest dimension a step is a block of a quantised type, elsewhere a stride.
   const std::size_t offset =
       dim == 0 ? row_size(a.dtype(), start) : static_cast<std::size_t>(start) * tensor->nb[d];
-  return wrap(ggml_view_4d(context_.get(), tensor, shape[0], shape[1], shape[2], shape[3],
-                           tensor->nb[1], tensor->nb[2], tensor->nb[3], offset));
+  return wrap(ggml_view_4d(context_, tensor, shape[0], shape[1], shape[2], shape[3], tensor->nb[1],
+                           tensor->nb[2], tensor->nb[3], offset));
 }
 
 Tensor GgmlContext::concat(Tensor a, Tensor b, int dim) {
-  return wrap(ggml_concat(context_.get(), raw(a), raw(b), dim));
+  return wrap(ggml_concat(context_, raw(a), raw(b), dim));
 }
 Tensor GgmlContext::repeat(Tensor a, const Shape& s) {
-  return wrap(ggml_repeat_4d(context_.get(), raw(a), s[0], s[1], s[2], s[3]));
+  return wrap(ggml_repeat_4d(context_, raw(a), s[0], s[1], s[2], s[3]));
 }
 Tensor GgmlContext::cast(Tensor a, DType dtype) {
-  return wrap(ggml_cast(context_.get(), raw(a), static_cast<ggml_type>(dtype)));
+  return wrap(ggml_cast(context_, raw(a), static_cast<ggml_type>(dtype)));
 }
 Tensor GgmlContext::copy(Tensor src, Tensor dst) {
-  return wrap(ggml_cpy(context_.get(), raw(src), raw(dst)));
+  return wrap(ggml_cpy(context_, raw(src), raw(dst)));
 }
 
 }  // namespace ollama::ml::ggml

@@ -9,6 +9,7 @@
 
 #include "ml/backend.h"
 #include "ml/buffer_pool.h"
+#include "ml/ggml/arena.h"
 
 namespace ollama::ml::ggml {
 
@@ -17,13 +18,14 @@ Tensor wrap(ggml_tensor* tensor);
 
 class FusedAttention final : public ScaledDotProductAttention {
  public:
-  explicit FusedAttention(ggml_backend_dev_t device) : device_(device) {}
+  FusedAttention(ggml_backend_dev_t device, BufferPool& pool) : device_(device), pool_(pool) {}
   bool supports(const AttentionConfig& config) const override;
   Tensor scaled_dot_product_attention(Context& context, Tensor q, Tensor k, Tensor v, Tensor mask,
                                       Tensor sinks, float scale, float soft_cap) const override;
 
  private:
   ggml_backend_dev_t device_;
+  BufferPool& pool_;
 };
 
 // What the contexts of one backend share; owned by the backend.
@@ -38,7 +40,7 @@ struct Shared {
 
 class GgmlContext final : public Context {
  public:
-  GgmlContext(Shared& shared, PooledBuffer arena, std::size_t max_nodes, std::uint32_t threads,
+  GgmlContext(Shared& shared, Arena arena, std::size_t max_nodes, std::uint32_t threads,
               bool offload);
 
   void reset() override;
@@ -87,7 +89,7 @@ class GgmlContext final : public Context {
   Tensor copy(Tensor src, Tensor dst) override;
 
   const ScaledDotProductAttention* fused_attention() const override { return shared_.attention; }
-  ggml_context* raw_context() const { return context_.get(); }
+  ggml_context* raw_context() const { return context_; }
 
  private:
   // One block of memory for all inputs, so that they go up together.
@@ -95,10 +97,10 @@ class GgmlContext final : public Context {
   static bool on_node(ggml_tensor* tensor, bool ask, void* context);
 
   Shared& shared_;
-  PooledBuffer arena_;
+  Arena arena_;
   std::size_t max_nodes_;
   std::uint32_t threads_;
-  ggml_context_ptr context_;
+  ggml_context* context_;  // the arena's
   ggml_backend_sched_ptr scheduler_;
   ggml_cgraph* graph_ = nullptr;  // in the arena
   std::vector<ggml_tensor*> inputs_;

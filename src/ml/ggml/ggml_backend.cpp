@@ -42,18 +42,16 @@ class LazyPages {
 class GgmlStorage final : public Storage {
  public:
   static Result<std::unique_ptr<Storage>> allocate(std::span<const Request> requests,
-                                                   ggml_backend_dev_t cpu) {
+                                                   ggml_backend_dev_t cpu, BufferPool& pool) {
     auto storage = std::make_unique<GgmlStorage>();
-    storage->context_.reset(ggml_init({.mem_size = ggml_tensor_overhead() * (requests.size() + 1),
-                                       .mem_buffer = nullptr,
-                                       .no_alloc = true}));
+    OLLAMA_ASSIGN(storage->arena_, Arena::create(pool, requests.size() + 1));
     const std::size_t alignment =
         ggml_backend_buft_get_alignment(ggml_backend_dev_buffer_type(cpu));
     std::vector<std::size_t> offsets;
     std::size_t size = 0;
     for (const Request& request : requests) {
       ggml_tensor* tensor =
-          ggml_new_tensor(storage->context_.get(), static_cast<ggml_type>(request.dtype),
+          ggml_new_tensor(storage->arena_.get(), static_cast<ggml_type>(request.dtype),
                           GGML_MAX_DIMS, request.shape.data());
       ggml_set_name(tensor, request.name.c_str());
       storage->tensors_.push_back(wrap(tensor));
@@ -79,7 +77,7 @@ class GgmlStorage final : public Storage {
 
  private:
   std::optional<LazyPages> pages_;
-  ggml_context_ptr context_;
+  Arena arena_;
   ggml_backend_buffer_ptr buffer_;
   std::vector<Tensor> tensors_;
   std::uint64_t bytes_ = 0;
@@ -97,7 +95,7 @@ class GgmlBackend final : public Backend {
         topology_(CpuTopology::read()),
         cpu_(cpu),
         backend_(std::move(backend)),
-        attention_(cpu) {
+        attention_(cpu, pool_) {
     shared_.cpu = cpu;
     shared_.pool = &pool_;
     shared_.backends = {backend_.get()};
@@ -131,8 +129,9 @@ class GgmlBackend final : public Backend {
   Result<std::unique_ptr<Weights>> load_weights(
       const gguf::File& file, const Placement& /*placement*/,
       const std::function<bool(float)>& progress) override {
-    OLLAMA_ASSIGN(std::unique_ptr<Weights> weights,
-                  GgmlWeights::load(file, cpu_, topology_.usable(), options_.use_mmap, progress));
+    OLLAMA_ASSIGN(
+        std::unique_ptr<Weights> weights,
+        GgmlWeights::load(file, cpu_, pool_, topology_.usable(), options_.use_mmap, progress));
     weight_bytes_ = weights->bytes();
     weight_elements_ = file.parameter_count();
     weight_count_ = static_cast<std::uint32_t>(file.tensors().size());
@@ -141,14 +140,13 @@ class GgmlBackend final : public Backend {
 
   Result<std::unique_ptr<Storage>> allocate(std::span<const Storage::Request> requests,
                                             const Placement& /*placement*/) override {
-    return GgmlStorage::allocate(requests, cpu_);
+    return GgmlStorage::allocate(requests, cpu_, pool_);
   }
 
   Result<std::unique_ptr<Context>> new_context(Phase phase, std::size_t max_nodes,
                                                std::uint32_t batch) override {
-    const std::size_t size =
-        ggml_tensor_overhead() * max_nodes + ggml_graph_overhead_custom(max_nodes, /*grads=*/false);
-    OLLAMA_ASSIGN(PooledBuffer arena, pool_.allocate(size));
+    OLLAMA_ASSIGN(Arena arena,
+                  Arena::create(pool_, max_nodes, ggml_graph_overhead_custom(max_nodes, false)));
     return std::make_unique<GgmlContext>(shared_, std::move(arena), max_nodes, threads(phase),
                                          batch >= kWorthACopy);
   }

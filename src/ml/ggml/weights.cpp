@@ -28,20 +28,20 @@ bool is_product_weight(const gguf::TensorInfo& info) {
 }
 
 // Whether the device multiplies a weight of this type and shape from a buffer of type `type`.
-bool serves_product(ggml_backend_dev_t device, ggml_backend_buffer_type_t type,
+bool serves_product(ggml_backend_dev_t device, ggml_backend_buffer_type_t type, BufferPool& pool,
                     const gguf::TensorInfo& info) {
-  const ggml_context_ptr scratch(
-      ggml_init({.mem_size = ggml_tensor_overhead() * 8, .mem_buffer = nullptr, .no_alloc = true}));
-  ggml_tensor* weight = ggml_new_tensor(scratch.get(), info.type, info.n_dims, info.shape.data());
+  const auto scratch = Arena::create(pool, 8);
+  if (!scratch) return false;
+  ggml_tensor* weight = ggml_new_tensor(scratch->get(), info.type, info.n_dims, info.shape.data());
   ggml_tensor* product = nullptr;
   if (is_expert(info)) {
-    ggml_tensor* x = ggml_new_tensor_3d(scratch.get(), GGML_TYPE_F32, info.shape[0], 1, 512);
-    ggml_tensor* ids = ggml_new_tensor_2d(scratch.get(), GGML_TYPE_I32, 1, 512);
-    product = ggml_mul_mat_id(scratch.get(), weight, x, ids);
+    ggml_tensor* x = ggml_new_tensor_3d(scratch->get(), GGML_TYPE_F32, info.shape[0], 1, 512);
+    ggml_tensor* ids = ggml_new_tensor_2d(scratch->get(), GGML_TYPE_I32, 1, 512);
+    product = ggml_mul_mat_id(scratch->get(), weight, x, ids);
   } else {
-    ggml_tensor* x = ggml_new_tensor_4d(scratch.get(), GGML_TYPE_F32, info.shape[0], 512,
+    ggml_tensor* x = ggml_new_tensor_4d(scratch->get(), GGML_TYPE_F32, info.shape[0], 512,
                                         info.shape[2], info.shape[3]);
-    product = ggml_mul_mat(scratch.get(), weight, x);
+    product = ggml_mul_mat(scratch->get(), weight, x);
   }
   const ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(type, 0));
   weight->buffer = buffer.get();
@@ -177,16 +177,13 @@ Result<> copy_all(std::vector<Copy> copies, std::uint32_t threads,
 }  // namespace
 
 Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
-                                                       ggml_backend_dev_t cpu,
+                                                       ggml_backend_dev_t cpu, BufferPool& pool,
                                                        std::uint32_t threads, bool use_mmap,
                                                        const std::function<bool(float)>& progress) {
   const std::span<const gguf::TensorInfo> infos = file.tensors();
   std::unique_ptr<GgmlWeights> weights(new GgmlWeights());
-  weights->context_.reset(ggml_init({.mem_size = ggml_tensor_overhead() * (infos.size() + 1),
-                                     .mem_buffer = nullptr,
-                                     .no_alloc = true}));
-  if (!weights->context_) return fail(ErrorCode::kOutOfMemory, "no memory for the tensor table");
-  ggml_context* context = weights->context_.get();
+  OLLAMA_ASSIGN(weights->arena_, Arena::create(pool, infos.size() + 1));
+  ggml_context* context = weights->arena_.get();
 
   const std::vector<ggml_backend_buffer_type_t> layouts = own_layouts(cpu);
   const ggml_backend_buffer_type_t plain = ggml_backend_dev_buffer_type(cpu);
@@ -212,7 +209,7 @@ Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
       auto [entry, fresh] = decided.try_emplace({info.type, info.shape}, nullptr);
       if (fresh) {
         for (ggml_backend_buffer_type_t layout : layouts) {
-          if (serves_product(cpu, layout, info)) {
+          if (serves_product(cpu, layout, pool, info)) {
             entry->second = layout;
             break;
           }

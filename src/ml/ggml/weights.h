@@ -13,6 +13,7 @@
 
 #include "gguf/file.h"
 #include "ml/backend.h"
+#include "ml/ggml/arena.h"
 
 namespace ollama::ml::ggml {
 
@@ -20,7 +21,8 @@ class GgmlWeights final : public Weights {
  public:
   // `file` must outlive the result. `use_mmap` false: everything is copied.
   static Result<std::unique_ptr<GgmlWeights>> load(const gguf::File& file, ggml_backend_dev_t cpu,
-                                                   std::uint32_t threads, bool use_mmap,
+                                                   BufferPool& pool, std::uint32_t threads,
+                                                   bool use_mmap,
                                                    const std::function<bool(float)>& progress);
 
   Tensor find(std::string_view name) const override;
@@ -29,7 +31,7 @@ class GgmlWeights final : public Weights {
  private:
   GgmlWeights() = default;
 
-  ggml_context_ptr context_;
+  Arena arena_;
   std::vector<ggml_backend_buffer_ptr> buffers_;
   std::map<std::string, Tensor, std::less<>> tensors_;
   std::uint64_t bytes_ = 0;
