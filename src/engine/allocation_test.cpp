@@ -35,10 +35,12 @@ void count(const void* caller) {
 }  // namespace
 
 extern "C" {
+// NOLINTBEGIN(readability-identifier-naming): glibc's
 void* __libc_malloc(std::size_t size);
 void* __libc_calloc(std::size_t count, std::size_t size);
 void* __libc_realloc(void* memory, std::size_t size);
 void __libc_free(void* memory);
+// NOLINTEND(readability-identifier-naming)
 
 void* malloc(std::size_t size) {
   count(__builtin_return_address(0));

@@ -26,6 +26,8 @@ struct Way {
   std::uint32_t interleaved = 1;
 };
 
+// As GoogleTest looks for it.
+// NOLINTNEXTLINE(readability-identifier-naming)
 inline void PrintTo(const Way& way, std::ostream* out) { *out << way.name; }
 
 inline std::filesystem::path model(std::string_view name) {

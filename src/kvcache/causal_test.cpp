@@ -4,6 +4,7 @@
 #include <rapidcheck.h>
 
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <numeric>
 #include <set>

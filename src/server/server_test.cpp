@@ -207,7 +207,7 @@ class ServerTest : public testing::Test {
     }
   }
 
-  static inline int counter_ = 0;
+  static inline int counter_ = 0;  // NOLINT(readability-identifier-naming): a member
   envconfig::Config config_;
   Limits limits_;
   std::filesystem::path folder_;

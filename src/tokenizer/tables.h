@@ -64,7 +64,7 @@ class StringTable {
     bool operator==(const Packed&) const = default;
   };
   struct Hash {
-    using is_avalanching = void;
+    using is_avalanching = void;  // NOLINT(readability-identifier-naming): Boost looks for it
     std::size_t operator()(const Packed& key) const {
       std::uint64_t mixed = (key.low ^ (key.high * 0x9E3779B97F4A7C15U)) * 0xD6E8FEB86659FD93U;
       mixed ^= mixed >> 32;

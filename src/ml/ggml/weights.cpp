@@ -1,5 +1,6 @@
 #include "ml/ggml/weights.h"
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <semaphore>

@@ -31,6 +31,7 @@ std::vector<std::byte> bytes_of(const std::vector<T>& values) {
   return {bytes.begin(), bytes.end()};
 }
 
+// NOLINTNEXTLINE(readability-identifier-naming): as matchers are named
 MATCHER_P(Near, tolerance, "") {
   return std::abs(std::get<0>(arg) - std::get<1>(arg)) <= tolerance;
 }

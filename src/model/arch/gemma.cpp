@@ -52,8 +52,8 @@ class Gemma final : public Decoder {
       }
       layer.attention.options.soft_cap = attention_cap;
       if (c.layers == variant_.big_layers) {
-        layer.attention.options.scale =
-            1.0F / std::sqrt(static_cast<float>(c.embedding_length / c.heads));
+        const std::int64_t share = c.embedding_length / c.heads;  // not the size of a head
+        layer.attention.options.scale = 1.0F / std::sqrt(static_cast<float>(share));
       }
       layer.post_attention_norm = norm("post_attention_norm");
       layer.feed_forward_norm = norm("ffn_norm");
