@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+
+#include "engine/draft.h"
+#include "engine/fixture.h"
 
 namespace ollama::engine {
 namespace {
@@ -85,18 +89,70 @@ TEST(Executor, AsksTheBackendOnceAboutAttention) {
   EXPECT_EQ(executor->counters().attention_probes, probes);
 }
 
-// What is moved in the cache must be what evaluating at the new positions gives: exactly so in the
-// first layer, whose keys depend on nothing else, and nearly in the results.
-TEST(Executor, MovedKeysServeAsIfEvaluatedThere) {
-  const auto executor = load_executor(1);
-  ASSERT_TRUE(executor->run(batch_of(0, 0, 30)));
-  executor->cache()->remove(0, 4, 14);
-  const auto moved = executor->move(0, 14, -10);
-  ASSERT_TRUE(moved) << moved.error().message();
-  const auto logits = executor->run(batch_of(0, 20, 1));
-  ASSERT_TRUE(logits);
-  EXPECT_EQ(executor->cache()->resume_point(0, 1000), 21);
-  for (const float logit : *logits) EXPECT_TRUE(std::isfinite(logit));
+// With a single layer, keys and values depend on nothing but their token and position: moved, they
+// must give what evaluating at the new positions gives. Every way of rotating: neighbours and
+// halves, parts of a head, factors, YaRN, none; windows, sinks, norms.
+class Moved : public testing::TestWithParam<std::string> {};
+
+INSTANTIATE_TEST_SUITE_P(Architectures, Moved,
+                         testing::Values("command-r", "gemma2", "gemma3", "glm4", "gpt-oss",
+                                         "granite", "llama", "llama-moe", "llama3", "olmo2", "phi3",
+                                         "qwen2", "qwen3", "qwen3moe", "starcoder2"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
+
+TEST_P(Moved, KeysServeAsIfEvaluatedThere) {
+  fixture::Draft draft(fixture::model(GetParam()));
+  const auto architecture = gguf::File::open(fixture::model(GetParam())).value().architecture();
+  draft.set(std::format("{}.block_count", architecture), std::int64_t{1});
+  const auto path = std::filesystem::temp_directory_path() /
+                    std::format("ollama-moved-{}-{}.gguf", GetParam(), getpid());
+  draft.write(path);
+  const LoadOptions options{.context = 128, .batch = 64, .kv_type = ml::DType::kF32};
+  const auto moved = Executor::load(path, options, {}).value();
+  const auto fresh = Executor::load(path, options, {}).value();
+  std::filesystem::remove(path);
+  constexpr int kKept = 4;
+  constexpr int kDropped = 10;
+  constexpr int kCount = 40;
+  StepBatch all;
+  StepBatch rest;
+  for (int i = 0; i < kCount; ++i) {
+    const Token token = 1 + i * 7 % 300;
+    all.add(token, i, 0, i + 1 == kCount);
+    if (i < kKept) rest.add(token, i, 0, false);
+    if (i >= kKept + kDropped) rest.add(token, i - kDropped, 0, i + 1 == kCount);
+  }
+  ASSERT_TRUE(moved->run(all));
+  moved->cache()->remove(0, kKept, kKept + kDropped);
+  const auto result = moved->move(0, kKept + kDropped, -kDropped);
+  ASSERT_TRUE(result) << result.error().message();
+  EXPECT_EQ(moved->cache()->resume_point(0, 1000), kCount - kDropped);
+  ASSERT_TRUE(fresh->run(rest));
+  StepBatch next;
+  next.add(77, kCount - kDropped, 0, true);
+  const auto actual = moved->run(next);
+  const auto expected = fresh->run(next);
+  ASSERT_TRUE(actual && expected);
+  double largest = 0;
+  double difference = 0;
+  for (std::size_t i = 0; i < expected->size(); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>((*expected)[i])));
+    difference = std::max(difference, std::abs(static_cast<double>((*expected)[i] - (*actual)[i])));
+  }
+  EXPECT_LE(difference, 1e-4 * largest);
+}
+
+TEST(Executor, LatentKeysAreNotMoved) {
+  const auto executor =
+      Executor::load(fixture::model("deepseek2"), {.context = 64, .batch = 32}, {}).value();
+  ASSERT_TRUE(executor->run(batch_of(0, 0, 20)));
+  const auto moved = executor->move(0, 10, -5);
+  ASSERT_FALSE(moved);
+  EXPECT_EQ(moved.error().code(), ErrorCode::kUnsupported);
 }
 
 }  // namespace
