@@ -40,5 +40,3 @@ if(OLLAMA_CCACHE)
     CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime "${OLLAMA_CCACHE}")
   add_compile_options($<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
 endif()
-
-find_program(OLLAMA_LLD NAMES ld.lld-19 ld.lld)

@@ -7,6 +7,7 @@
 #include "cmd/checked.h"
 #include "cmd/commands.h"
 #include "cmd/in_process.h"
+#include "cmd/json_array.h"
 #include "cmd/model_path.h"
 #include "cmd/table.h"
 #include "engine/evaluate.h"
@@ -67,11 +68,6 @@ std::string edge_text(const ml::TensorSummary& summary) {
   if (!summary.last.empty()) text += "...";
   for (const float value : summary.last) text += std::format(" {:.4g}", value);
   return text;
-}
-
-template <typename T>
-boost::json::array array_of(const T& values) {
-  return boost::json::array(values.begin(), values.end());
 }
 
 api::JsonObject to_json(const ml::TensorSummary& s) {

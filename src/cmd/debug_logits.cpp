@@ -5,6 +5,7 @@
 #include "cmd/checked.h"
 #include "cmd/commands.h"
 #include "cmd/in_process.h"
+#include "cmd/json_array.h"
 #include "cmd/model_path.h"
 #include "engine/evaluate.h"
 
@@ -34,11 +35,6 @@ Result<ml::BackendKind> parse_backend(const std::string& name) {
   if (name == "ggml") return ml::BackendKind::kGgml;
   if (name == "reference") return ml::BackendKind::kReference;
   return fail(ErrorCode::kInvalidArgument, "--backend must be ggml or reference");
-}
-
-template <typename T>
-boost::json::array array_of(const std::vector<T>& values) {
-  return boost::json::array(values.begin(), values.end());
 }
 
 api::JsonObject to_json(const std::vector<Token>& tokens, const engine::Evaluation& evaluation) {

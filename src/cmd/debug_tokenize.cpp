@@ -5,6 +5,7 @@
 
 #include "api/types.h"
 #include "cmd/commands.h"
+#include "cmd/json_array.h"
 #include "cmd/model_path.h"
 #include "gguf/file.h"
 #include "tokenizer/tokenizer.h"
@@ -17,10 +18,6 @@ constexpr std::string_view kSeparator = "\n__ggml_vocab_test__\n";
 
 std::string read_all(std::istream& stream) { return {std::istreambuf_iterator<char>(stream), {}}; }
 
-api::Json to_json(const std::vector<tokenizer::Token>& tokens) {
-  return boost::json::array(tokens.begin(), tokens.end());
-}
-
 Result<> tokenize_batch(const std::string& path, const tokenizer::Tokenizer& tokenizer,
                         tokenizer::EncodeOptions options) {
   std::ifstream file(path, std::ios::binary);
@@ -29,7 +26,7 @@ Result<> tokenize_batch(const std::string& path, const tokenizer::Tokenizer& tok
   std::string_view rest = texts;
   while (!rest.empty()) {
     const std::size_t end = rest.find(kSeparator);
-    std::println("{}", api::to_string(to_json(tokenizer.encode(rest.substr(0, end), options))));
+    std::println("{}", api::to_string(array_of(tokenizer.encode(rest.substr(0, end), options))));
     if (end == std::string_view::npos) break;
     rest.remove_prefix(end + kSeparator.size());
   }
@@ -64,7 +61,7 @@ Result<int> tokenize(const envconfig::Config& config, const Arguments& arguments
   OLLAMA_ASSIGN(const std::string text, read_text(arguments));
   const std::vector<tokenizer::Token> tokens = tokenizer->encode(text, options);
   if (arguments.boolean("json")) {
-    std::println("{}", api::to_string(api::JsonObject{{"tokens", to_json(tokens)}}));
+    std::println("{}", api::to_string(api::JsonObject{{"tokens", array_of(tokens)}}));
     return 0;
   }
   for (const tokenizer::Token token : tokens) {

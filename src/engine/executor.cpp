@@ -15,14 +15,15 @@ constexpr ErrorConstant kCannotTurn{ErrorCode::kUnsupported,
                                     "the model's keys cannot be moved to other positions"};
 
 // Who sees whom without a cache: tokens of the same text. [tokens, tokens].
-template <typename T>
-void write_mask(std::span<const kvcache::Sequence> texts, T visible, T hidden,
+void write_mask(std::span<const kvcache::Sequence> texts, ml::DType type,
                 std::vector<std::byte>& bytes) {
-  bytes.resize(texts.size() * texts.size() * sizeof(T));
-  T* mask = reinterpret_cast<T*>(bytes.data());  // operator new's memory serves every T here
-  for (const kvcache::Sequence of : texts) {
-    for (const kvcache::Sequence seen : texts) *mask++ = of == seen ? visible : hidden;
-  }
+  ml::with_mask_values(type, [&]<typename T>(T visible, T hidden) {
+    bytes.resize(texts.size() * texts.size() * sizeof(T));
+    T* mask = reinterpret_cast<T*>(bytes.data());  // operator new's memory serves every T here
+    for (const kvcache::Sequence of : texts) {
+      for (const kvcache::Sequence seen : texts) *mask++ = of == seen ? visible : hidden;
+    }
+  });
 }
 
 }  // namespace
@@ -178,11 +179,7 @@ Result<std::span<float>> Executor::evaluate(Graph& graph, const StepBatch& batch
   if (cache_) {
     cache_->collect_uploads(graph.cache_inputs, last_ == &graph, uploads_);
   } else {
-    if (graph.mask_input.dtype() == ml::DType::kF16) {
-      write_mask<std::uint16_t>(batch.sequences, ml::kHalfZero, ml::kHalfMinusInfinity, mask_);
-    } else {
-      write_mask(batch.sequences, 0.0F, -std::numeric_limits<float>::infinity(), mask_);
-    }
+    write_mask(batch.sequences, graph.mask_input.dtype(), mask_);
     uploads_.push_back({graph.mask_input, mask_});
   }
   last_ = nullptr;

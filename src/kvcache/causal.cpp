@@ -209,48 +209,40 @@ void Causal::find_range(const Batch& batch) {
   range_ = {first, round_up(end, padding) - first};
 }
 
-void Causal::write_element(std::size_t token, std::uint32_t cell, bool visible) {
-  // The buffer comes from operator new[], which is aligned for both types.
-  const std::size_t index = token * range_.length + (cell - range_.start);
-  if (options_.config.mask_dtype == ml::DType::kF16) {
-    reinterpret_cast<std::uint16_t*>(mask_.get())[index] =
-        visible ? ml::kHalfZero : ml::kHalfMinusInfinity;
-  } else {
-    reinterpret_cast<float*>(mask_.get())[index] =
-        visible ? 0.0F : -std::numeric_limits<float>::infinity();
-  }
-}
-
 void Causal::write_mask(const Batch& batch) {
   mask_tokens_ = round_up<std::size_t>(batch.positions.size(), options_.config.mask_batch_padding);
   const std::size_t elements = range_.length * mask_tokens_;
   mask_bytes_ = elements * element_bytes();
-  if (options_.config.mask_dtype == ml::DType::kF16) {
-    std::fill_n(reinterpret_cast<std::uint16_t*>(mask_.get()), elements, ml::kHalfMinusInfinity);
-  } else {
-    std::fill_n(reinterpret_cast<float*>(mask_.get()), elements,
-                -std::numeric_limits<float>::infinity());
-  }
-  for (std::size_t token = 0; token < batch.positions.size(); ++token) {
-    const Position position = batch.positions[token];
-    const Position oldest = window_ > 0 ? position - window_ + 1 : 0;
-    cells_.for_each_cell(batch.sequences[token], [&](std::uint32_t cell) {
-      const Position held = cells_.position(cell);
-      if (held <= position && held >= oldest) write_element(token, cell, true);
-    });
-  }
+  ml::with_mask_values(options_.config.mask_dtype, [&]<typename T>(T visible, T hidden) {
+    // The buffer comes from operator new[], which is aligned for every T here.
+    T* const mask = reinterpret_cast<T*>(mask_.get());
+    std::fill_n(mask, elements, hidden);
+    for (std::size_t token = 0; token < batch.positions.size(); ++token) {
+      T* const row = mask + token * range_.length;
+      const Position position = batch.positions[token];
+      const Position oldest = window_ > 0 ? position - window_ + 1 : 0;
+      cells_.for_each_cell(batch.sequences[token], [&](std::uint32_t cell) {
+        const Position held = cells_.position(cell);
+        if (held <= position && held >= oldest) row[cell - range_.start] = visible;
+      });
+    }
+  });
 }
 
 void Causal::update_mask() {
   changes_.clear();
-  const auto change = [this](std::size_t token, std::uint32_t cell, bool visible) {
-    write_element(token, cell, visible);
-    changes_.push_back(token * range_.length + (cell - range_.start));
-  };
-  for (const auto& [token, cell] : hidden_) change(token, cell, false);
-  for (std::size_t token = 0; token < indices_.size(); ++token) {
-    change(token, static_cast<std::uint32_t>(indices_[token]), true);
-  }
+  ml::with_mask_values(options_.config.mask_dtype, [&]<typename T>(T visible, T hidden) {
+    const auto change = [&](std::size_t token, std::int64_t cell, T value) {
+      const std::size_t index =
+          token * range_.length + (static_cast<std::uint32_t>(cell) - range_.start);
+      reinterpret_cast<T*>(mask_.get())[index] = value;
+      changes_.push_back(index);
+    };
+    for (const auto& [token, cell] : hidden_) change(token, cell, hidden);
+    for (std::size_t token = 0; token < indices_.size(); ++token) {
+      change(token, indices_[token], visible);
+    }
+  });
 }
 
 void Causal::forget_mask(Sequence sequence) {

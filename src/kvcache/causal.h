@@ -68,7 +68,6 @@ class Causal final : public Cache {
   // Where the elements of these cells' permuted values lie, cell by cell.
   void elements_of(std::span<const std::int64_t> cells, std::vector<std::int64_t>& elements) const;
   std::size_t element_bytes() const { return ml::row_size(options_.config.mask_dtype, 1); }
-  void write_element(std::size_t token, std::uint32_t cell, bool visible);
   void forget_mask(Sequence sequence);
 
   Cells cells_;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string_view>
 
@@ -31,6 +32,17 @@ enum class DType : std::int32_t {
 // f16 values of masks, by their bits.
 inline constexpr std::uint16_t kHalfZero = 0;
 inline constexpr std::uint16_t kHalfMinusInfinity = 0xFC00;
+
+// Calls write(visible, hidden) with a mask's two values, in the type of its elements: f16, by bits,
+// or f32.
+template <typename Write>
+void with_mask_values(DType type, Write&& write) {
+  if (type == DType::kF16) {
+    write(kHalfZero, kHalfMinusInfinity);
+  } else {
+    write(0.0F, -std::numeric_limits<float>::infinity());
+  }
+}
 
 std::string_view dtype_name(DType type);
 // "f16", "q8_0", ...; nullopt for a name that is not one of the types above.

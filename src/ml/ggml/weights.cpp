@@ -101,6 +101,8 @@ void convert(const Copy& copy, std::span<std::byte> to) {
 // Fills tensors; several threads may.
 class Filler {
  public:
+  explicit Filler(BufferPool& pool) : pool_(pool) {}
+
   Result<> fill(const Copy& copy) {
     if (copy.conversion == Conversion::kNone) {
       ggml_backend_tensor_set(copy.tensor, copy.bytes.data(), 0, copy.bytes.size());
@@ -113,7 +115,7 @@ class Filler {
     }
     // GGML's own layouts take a tensor as a whole, and a tensor of experts may have half a GiB.
     const Turn turn(turns_);
-    OLLAMA_ASSIGN(const PooledBuffer staged, staging_.allocate(size));
+    OLLAMA_ASSIGN(const PooledBuffer staged, pool_.allocate(size));
     convert(copy, staged.bytes());
     ggml_backend_tensor_set(copy.tensor, staged.data(), 0, size);
     return {};
@@ -133,19 +135,19 @@ class Filler {
     Turns& turns_;
   };
 
-  BufferPool staging_{{.max_cached_bytes = 0}};
+  BufferPool& pool_;
   Turns turns_{kStagedAtOnce};
 };
 
 // Copies (and converts) in parallel: a tensor each time, the largest first.
-Result<> copy_all(std::vector<Copy> copies, std::uint32_t threads,
+Result<> copy_all(std::vector<Copy> copies, BufferPool& pool, std::uint32_t threads,
                   const std::function<bool(float)>& progress) {
   std::ranges::sort(copies, std::greater<>(), [](const Copy& copy) { return copy.bytes.size(); });
   std::size_t total = 0;
   for (const Copy& copy : copies) total += copy.bytes.size();
   std::atomic<std::size_t> next = 0;
   std::atomic<std::size_t> done = 0;
-  Filler filler;
+  Filler filler(pool);
   std::atomic<bool> stopped = false;
   std::mutex mutex;
   Result<> result;
@@ -274,7 +276,7 @@ Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
     log::debug("{}: {} tensors, {} MiB", ggml_backend_buft_name(type), list.size(), size >> 20U);
     weights->buffers_.push_back(std::move(buffer));
   }
-  OLLAMA_TRY(copy_all(std::move(work), threads, progress));
+  OLLAMA_TRY(copy_all(std::move(work), pool, threads, progress));
   if (progress && !progress(1.0F)) return fail(ErrorCode::kCancelled, "loading was cancelled");
   return weights;
 }
