@@ -50,6 +50,7 @@ Result<Subject> read_subject(const envconfig::Config& config, const Arguments& a
       tokenizer->encode(arguments.text("prompt"), {.add_special = true, .parse_special = true});
   OLLAMA_ASSIGN(subject.options.threads, checked_number(arguments, "threads", 0, 4096));
   subject.options.kv_type = ml::DType::kF16;  // as it runs
+  subject.options.kernels = ml::cpu_kernels_of(config.cpu_kernels);
   subject.options.validation = nn::validation_of(config.validation);
   return subject;
 }

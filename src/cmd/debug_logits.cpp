@@ -84,6 +84,7 @@ Result<int> logits(const envconfig::Config& config, const Arguments& arguments) 
   OLLAMA_ASSIGN(options.kv_type, checked_kv_type(arguments, "kv-type"));
   OLLAMA_ASSIGN(options.flash_attention, checked_flash_attention(arguments, "fa"));
   OLLAMA_ASSIGN(options.backend, parse_backend(arguments.text("backend")));
+  options.kernels = ml::cpu_kernels_of(config.cpu_kernels);
   OLLAMA_ASSIGN(const auto path, resolve_model(arguments.text("model"), config));
   prepare_in_process(options.threads);
 

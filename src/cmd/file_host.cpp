@@ -31,6 +31,7 @@ engine::LoadOptions load_options(const api::Options& options, const envconfig::C
     load.flash_attention =
         *config.flash_attention ? ml::FlashAttention::kOn : ml::FlashAttention::kOff;
   }
+  load.kernels = ml::cpu_kernels_of(config.cpu_kernels);
   return load;
 }
 

@@ -35,6 +35,7 @@ struct LoadOptions {
   ml::DType kv_type = ml::DType::kF16;
   ml::FlashAttention flash_attention = ml::FlashAttention::kAuto;
   ml::BackendKind backend = ml::BackendKind::kGgml;
+  ml::CpuKernels kernels = ml::CpuKernels::kNative;
   bool use_mmap = true;
   nn::Validation validation = nn::Validation::kOnce;
 };

@@ -61,6 +61,7 @@ Result<Evaluation> evaluate(const std::filesystem::path& path, const EvaluateOpt
                                                      .kv_type = options.kv_type,
                                                      .flash_attention = options.flash_attention,
                                                      .backend = options.backend,
+                                                     .kernels = options.kernels,
                                                      .validation = options.validation},
                                                     {}));
   executor->observe(options.observer);

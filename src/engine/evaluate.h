@@ -23,6 +23,7 @@ struct EvaluateOptions {
   ml::FlashAttention flash_attention = ml::FlashAttention::kAuto;
   std::uint32_t chunk = 0;  // tokens a step; 0: all at once
   ml::BackendKind backend = ml::BackendKind::kGgml;
+  ml::CpuKernels kernels = ml::CpuKernels::kNative;
   std::uint32_t threads = 0;
   nn::Validation validation = nn::Validation::kOnce;
   ml::Observer observer = {};     // hears the named results of every step

@@ -60,6 +60,7 @@ Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& pa
   OLLAMA_ASSIGN(e.backend_,
                 ml::new_backend(options.backend, {.threads = options.threads,
                                                   .flash_attention = options.flash_attention,
+                                                  .kernels = options.kernels,
                                                   .use_mmap = options.use_mmap}));
   // By the weights alone: what each layer caches is known once the model is bound to them.
   const std::vector<kvcache::LayerSpec> layers(

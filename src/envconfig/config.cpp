@@ -270,9 +270,7 @@ std::string show_validation(const Config& config) {
 
 void set_cpu_kernels(Config& config, std::string_view value, const Variable& variable) {
   const std::string kernels = lower(value);
-  if (kernels == "auto") {
-    config.cpu_kernels = CpuKernels::kAuto;
-  } else if (kernels == "native") {
+  if (kernels == "native") {
     config.cpu_kernels = CpuKernels::kNative;
   } else if (kernels == "ggml") {
     config.cpu_kernels = CpuKernels::kGgml;
@@ -282,15 +280,7 @@ void set_cpu_kernels(Config& config, std::string_view value, const Variable& var
 }
 
 std::string show_cpu_kernels(const Config& config) {
-  switch (config.cpu_kernels) {
-    case CpuKernels::kAuto:
-      return "auto";
-    case CpuKernels::kNative:
-      return "native";
-    case CpuKernels::kGgml:
-      return "ggml";
-  }
-  return "";
+  return config.cpu_kernels == CpuKernels::kGgml ? "ggml" : "native";
 }
 
 void set_host(Config& config, std::string_view value, const Variable&) {
@@ -322,8 +312,8 @@ constexpr Entry kTable[] = {
     positive<&Config::context_length>(
         "OLLAMA_CONTEXT_LENGTH", "16384",
         "Context, in tokens, when neither request nor model says otherwise"),
-    {{"OLLAMA_CPU_KERNELS", Kind::kChoice, "auto",
-      "Matrix kernels on the CPU: auto, native or ggml"},
+    {{"OLLAMA_CPU_KERNELS", Kind::kChoice, "native",
+      "Whose kernels compute on the CPU: native (this program's own) or ggml"},
      set_cpu_kernels,
      show_cpu_kernels},
     {{"OLLAMA_DEBUG", Kind::kNumber, "0", "More in the log: 1 for debug, 2 for trace"},

@@ -47,7 +47,7 @@ Host parse_host(std::string_view text, std::string* warning = nullptr);
 // When the shapes that layers are given are checked (see nn/validation.h).
 enum class Validation : std::uint8_t { kAlways, kOnce, kOff };
 // Which matrix kernels the CPU uses.
-enum class CpuKernels : std::uint8_t { kAuto, kNative, kGgml };
+enum class CpuKernels : std::uint8_t { kNative, kGgml };
 
 // All variables, parsed. A value: copy it, change it in tests.
 struct Config {
@@ -92,7 +92,7 @@ struct Config {
   std::string no_proxy;
 
   Validation validation = Validation::kOnce;
-  CpuKernels cpu_kernels = CpuKernels::kAuto;
+  CpuKernels cpu_kernels = CpuKernels::kNative;
   std::vector<std::string> rpc_servers;  // "host:port" of ggml-rpc servers
   std::vector<std::string> api_keys;     // when not empty, requests need one of them
 

@@ -259,7 +259,12 @@ void Causal::declare_inputs(ml::Context& context, std::vector<Inputs>& inputs) c
                         options_.config.mask_dtype,
                         {range_.length, static_cast<std::int64_t>(mask_tokens_), 1, 1}, "mask"),
                     .indices = context.input(ml::DType::kI64, {tokens, 1, 1, 1}, "cells"),
+                    .positions = {},
                     .value_indices = {}});
+  if (options_.config.cell_positions) {
+    inputs.back().positions =
+        context.input(ml::DType::kI32, {range_.length, 1, 1, 1}, "cell_positions");
+  }
   if (value_width_ > 0) {
     inputs.back().value_indices =
         context.input(ml::DType::kI64, {value_width_ * tokens, 1, 1, 1}, "value_elements");
@@ -287,7 +292,8 @@ KeysValues Causal::update(ml::Context& context, std::span<const Inputs> inputs, 
     return context.slice(storage, 2, range_.start, range_.length);
   };
   write(entry.k, k);
-  KeysValues result{.k = read(entry.k), .v = {}, .mask = input.mask};
+  KeysValues result{
+      .k = read(entry.k), .v = {}, .mask = input.mask, .positions = input.positions};
   if (entry.spec.values_in_keys) {
     result.v = context.slice(result.k, 0, 0, entry.spec.head_dim_v);
   } else if (value_width_ > 0) {
@@ -313,6 +319,19 @@ void Causal::collect_uploads(std::span<const Inputs> inputs, bool unchanged,
     }
   } else {
     uploads.push_back({input.mask, mask()});
+  }
+  if (input.positions) {
+    const std::span<const std::int32_t> held = cells_.positions();
+    if (unchanged && mask_grew_) {
+      for (const std::int64_t index : indices_) {
+        const auto cell = static_cast<std::size_t>(index);
+        uploads.push_back({input.positions, std::as_bytes(held.subspan(cell, 1)),
+                           (cell - range_.start) * sizeof(std::int32_t)});
+      }
+    } else {
+      uploads.push_back(
+          {input.positions, std::as_bytes(held.subspan(range_.start, range_.length))});
+    }
   }
   uploads.push_back({input.indices, std::as_bytes(std::span(indices_))});
   if (input.value_indices) {

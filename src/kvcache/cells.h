@@ -48,6 +48,9 @@ class Cells {
   // Meaningless for a free cell.
   std::int32_t position(std::uint32_t cell) const { return positions_[cell]; }
 
+  // Of all cells.
+  std::span<const std::int32_t> positions() const { return positions_; }
+
   // Puts `sequence` at `position` (not negative) into a free cell.
   void occupy(std::uint32_t cell, std::uint32_t sequence, std::int32_t position) {
     assert(is_free(cell) && position >= 0);

@@ -17,9 +17,15 @@
 #include "ml/context.h"
 #include "ml/tensor.h"
 
+namespace ollama::envconfig {
+enum class CpuKernels : std::uint8_t;
+}  // namespace ollama::envconfig
+
 namespace ollama::ml {
 
 enum class BackendKind : std::uint8_t { kGgml, kReference };
+// Whose CPU kernels multiply and attend: our own (ml/kernels), or GGML's.
+enum class CpuKernels : std::uint8_t { kNative, kGgml };
 enum class FlashAttention : std::uint8_t { kAuto, kOn, kOff };
 
 // What a backend wants of a cache.
@@ -30,6 +36,7 @@ struct CacheConfig {
   // quantised types are not.
   bool permuted_v = false;
   DType mask_dtype = DType::kF32;
+  bool cell_positions = false;  // attention is told the cells' positions beside the mask
 };
 
 struct Device {
@@ -52,6 +59,8 @@ struct Placement {
 struct BackendOptions {
   std::uint32_t threads = 0;  // 0: optimal_thread_count decides for each kind of work
   FlashAttention flash_attention = FlashAttention::kAuto;
+  // Native where this machine has instructions that the kernels are made for.
+  CpuKernels kernels = CpuKernels::kNative;
   bool use_mmap = true;
 };
 
@@ -115,6 +124,9 @@ class Backend {
   // Gives memory that is cached for later back to the system; for idle times.
   virtual void trim() {}
 };
+
+// The environment's choice as an option.
+CpuKernels cpu_kernels_of(envconfig::CpuKernels value);
 
 // Errors: kUnsupported (the backend's library cannot be loaded).
 Result<std::unique_ptr<Backend>> new_backend(BackendKind kind, const BackendOptions& options);

@@ -139,8 +139,8 @@ Result<Tensor> attention(ml::Context& ctx, AttentionSupport& support, Tensor q,
   const ml::ScaledDotProductAttention* fused = kv.permuted_v ? nullptr : support.find(ctx, config);
   const Tensor result =
       fused != nullptr
-          ? fused->scaled_dot_product_attention(ctx, queries, keys, values, kv.mask, options.sinks,
-                                                options.scale, options.soft_cap)
+          ? fused->scaled_dot_product_attention(ctx, queries, keys, values, {kv.mask, kv.positions},
+                                                options.sinks, options.scale, options.soft_cap)
           : composed(ctx, queries, keys, values, kv.permuted_v, kv.mask, options);
   return ctx.reshape(result, {result.dim(0) * heads, tokens, 1, 1});
 }

@@ -76,10 +76,10 @@ class FakeFused final : public ml::ScaledDotProductAttention {
     return config.head_dim_k % 2 == 0;
   }
   Tensor scaled_dot_product_attention(ml::Context& /*context*/, Tensor q, Tensor k, Tensor v,
-                                      Tensor mask, Tensor sinks, float scale,
+                                      const ml::AttentionMask& mask, Tensor sinks, float scale,
                                       float soft_cap) const override {
     calls.push_back(
-        {q.shape(), k.shape(), v.shape(), mask.shape(), sinks.shape(), scale, soft_cap});
+        {q.shape(), k.shape(), v.shape(), mask.visible.shape(), sinks.shape(), scale, soft_cap});
     return fake({v.dim(0), q.dim(2), q.dim(1), 1});
   }
 

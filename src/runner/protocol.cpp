@@ -39,6 +39,7 @@ void fields(Archive& a, engine::LoadOptions& o) {
   a("kv_type", o.kv_type);
   a("flash_attention", o.flash_attention);
   a("backend", o.backend);
+  a("kernels", o.kernels);
   a("use_mmap", o.use_mmap);
   a("validation", o.validation);
 }
@@ -172,6 +173,9 @@ constexpr std::int64_t last_of(engine::DoneReason) {
 }
 constexpr std::int64_t last_of(ml::FlashAttention) {
   return static_cast<std::int64_t>(ml::FlashAttention::kOff);
+}
+constexpr std::int64_t last_of(ml::CpuKernels) {
+  return static_cast<std::int64_t>(ml::CpuKernels::kGgml);
 }
 constexpr std::int64_t last_of(ml::BackendKind) {
   return static_cast<std::int64_t>(ml::BackendKind::kReference);

@@ -39,6 +39,7 @@ sched::Model to_load(const Services& services, const store::Model& model,
     load.flash_attention =
         *config.flash_attention ? ml::FlashAttention::kOn : ml::FlashAttention::kOff;
   }
+  load.kernels = ml::cpu_kernels_of(config.cpu_kernels);
   load.validation = nn::validation_of(config.validation);
   load.use_mmap = options.use_mmap.value_or(load.use_mmap);
   return result;

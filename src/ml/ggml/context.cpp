@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ml/kernels/attention.h"
+
 namespace ollama::ml::ggml {
 namespace {
 
@@ -54,6 +56,13 @@ std::vector<float> values_of(const ggml_tensor& tensor) {
 
 }  // namespace
 
+bool FusedAttention::serves_natively(const AttentionConfig& config) const {
+  return native_ && kernels::attention_supports(config.k_type) &&
+         kernels::attention_supports(config.v_type) &&
+         config.head_dim_k % block_size(config.k_type) == 0 &&
+         config.head_dim_v % block_size(config.v_type) == 0;
+}
+
 Tensor wrap(ggml_tensor* tensor) {
   return {tensor,
           static_cast<DType>(tensor->type),
@@ -61,6 +70,7 @@ Tensor wrap(ggml_tensor* tensor) {
 }
 
 bool FusedAttention::supports(const AttentionConfig& config) const {
+  if (serves_natively(config)) return true;
   // A yes of the device is not proof for every combination: the product's tests try each that is
   // used.
   const auto scratch = Arena::create(pool_, 8);
@@ -84,10 +94,24 @@ bool FusedAttention::supports(const AttentionConfig& config) const {
 }
 
 Tensor FusedAttention::scaled_dot_product_attention(Context& context, Tensor q, Tensor k, Tensor v,
-                                                    Tensor mask, Tensor sinks, float scale,
-                                                    float soft_cap) const {
-  ggml_context* ctx = static_cast<GgmlContext&>(context).raw_context();
-  ggml_tensor* result = ggml_flash_attn_ext(ctx, raw(q), raw(k), raw(v), raw(mask), scale,
+                                                    const AttentionMask& mask, Tensor sinks,
+                                                    float scale, float soft_cap) const {
+  auto& own = static_cast<GgmlContext&>(context);
+  ggml_context* ctx = own.raw_context();
+  if (serves_natively({.head_dim_k = static_cast<std::int32_t>(k.dim(0)),
+                       .head_dim_v = static_cast<std::int32_t>(v.dim(0)),
+                       .k_type = k.dtype(),
+                       .v_type = v.dtype()})) {
+    return wrap(own.native().attention(ctx, {.q = raw(q),
+                                             .k = raw(k),
+                                             .v = raw(v),
+                                             .mask = raw(mask.visible),
+                                             .positions = raw(mask.positions),
+                                             .sinks = raw(sinks),
+                                             .scale = scale,
+                                             .soft_cap = soft_cap}));
+  }
+  ggml_tensor* result = ggml_flash_attn_ext(ctx, raw(q), raw(k), raw(v), raw(mask.visible), scale,
                                             /*max_bias=*/0.0F, soft_cap);
   if (sinks) ggml_flash_attn_ext_add_sinks(result, raw(sinks));
   ggml_prec_set_acc(result, GGML_PREC_F32);
@@ -100,7 +124,8 @@ GgmlContext::GgmlContext(Shared& shared, Arena arena, std::size_t max_nodes, std
       arena_(std::move(arena)),
       max_nodes_(max_nodes),
       threads_(threads),
-      context_(arena_.get()) {
+      context_(arena_.get()),
+      native_(threads) {
   scheduler_.reset(ggml_backend_sched_new(shared_.backends.data(), nullptr,
                                           static_cast<int>(shared_.backends.size()), max_nodes,
                                           /*parallel=*/false, offload));
@@ -111,6 +136,7 @@ void GgmlContext::reset() {
   ggml_backend_sched_reset(scheduler_.get());
   ggml_reset(context_);
   graph_ = ggml_new_graph_custom(context_, max_nodes_, /*grads=*/false);
+  native_.reset();
   inputs_.clear();
   named_.clear();
 }
@@ -304,9 +330,15 @@ Tensor GgmlContext::rope(Tensor x, Tensor positions, Tensor factors, const RopeO
 }
 
 Tensor GgmlContext::mul_mat(Tensor w, Tensor x) {
+  if (const PackedTensor* packed = PackedTensor::of(raw(w))) {
+    return wrap(native_.mul_mat(context_, *packed, raw(x)));
+  }
   return wrap(ggml_mul_mat(context_, raw(w), raw(x)));
 }
 Tensor GgmlContext::mul_mat_id(Tensor w, Tensor x, Tensor ids) {
+  if (const PackedTensor* packed = PackedTensor::of(raw(w))) {
+    return wrap(native_.mul_mat_id(context_, *packed, raw(x), raw(ids)));
+  }
   return wrap(ggml_mul_mat_id(context_, raw(w), raw(x), raw(ids)));
 }
 Tensor GgmlContext::add_id(Tensor a, Tensor b, Tensor ids) {

@@ -10,6 +10,7 @@
 #include "ml/backend.h"
 #include "ml/buffer_pool.h"
 #include "ml/ggml/arena.h"
+#include "ml/ggml/native.h"
 
 namespace ollama::ml::ggml {
 
@@ -18,14 +19,20 @@ Tensor wrap(ggml_tensor* tensor);
 
 class FusedAttention final : public ScaledDotProductAttention {
  public:
-  FusedAttention(ggml_backend_dev_t device, BufferPool& pool) : device_(device), pool_(pool) {}
+  // `native`: by our own kernels where they serve, else by the device's.
+  FusedAttention(ggml_backend_dev_t device, BufferPool& pool, bool native)
+      : device_(device), pool_(pool), native_(native) {}
   bool supports(const AttentionConfig& config) const override;
-  Tensor scaled_dot_product_attention(Context& context, Tensor q, Tensor k, Tensor v, Tensor mask,
-                                      Tensor sinks, float scale, float soft_cap) const override;
+  Tensor scaled_dot_product_attention(Context& context, Tensor q, Tensor k, Tensor v,
+                                      const AttentionMask& mask, Tensor sinks, float scale,
+                                      float soft_cap) const override;
 
  private:
+  bool serves_natively(const AttentionConfig& config) const;
+
   ggml_backend_dev_t device_;
   BufferPool& pool_;
+  bool native_;
 };
 
 // What the contexts of one backend share; owned by the backend.
@@ -90,6 +97,7 @@ class GgmlContext final : public Context {
 
   const ScaledDotProductAttention* fused_attention() const override { return shared_.attention; }
   ggml_context* raw_context() const { return context_; }
+  NativeNodes& native() { return native_; }
 
  private:
   // One block of memory for all inputs, so that they go up together.
@@ -103,6 +111,7 @@ class GgmlContext final : public Context {
   ggml_context* context_;  // the arena's
   ggml_backend_sched_ptr scheduler_;
   ggml_cgraph* graph_ = nullptr;  // in the arena
+  NativeNodes native_;  // of the graph
   std::vector<ggml_tensor*> inputs_;
   PooledBuffer input_block_;
   ggml_backend_buffer_ptr input_buffer_;  // of the block

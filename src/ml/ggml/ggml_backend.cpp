@@ -2,42 +2,16 @@
 
 #include <ggml-backend.h>
 #include <ggml-cpp.h>
-#include <sys/mman.h>
 
 #include "ml/ggml/context.h"
 #include "ml/ggml/library.h"
+#include "ml/ggml/pages.h"
 #include "ml/ggml/weights.h"
+#include "ml/kernels/available.h"
 #include "ml/thread_count.h"
 
 namespace ollama::ml::ggml {
 namespace {
-
-// Address space whose pages are committed, zeroed, when they are first touched: a cache of a long
-// context costs what is used of it.
-class LazyPages {
- public:
-  static Result<LazyPages> reserve(std::size_t size) {
-    void* address = mmap(nullptr, size, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (address == MAP_FAILED) {
-      return fail(ErrorCode::kOutOfMemory,
-                  "cannot reserve {} MiB for the cache: use a smaller num_ctx", size >> 20U);
-    }
-    return LazyPages(address, size);
-  }
-  LazyPages(LazyPages&& other) noexcept
-      : address_(std::exchange(other.address_, nullptr)), size_(other.size_) {}
-  LazyPages& operator=(LazyPages&&) = delete;
-  ~LazyPages() {
-    if (address_ != nullptr) munmap(address_, size_);
-  }
-  void* address() const { return address_; }
-
- private:
-  LazyPages(void* address, std::size_t size) : address_(address), size_(size) {}
-  void* address_;
-  std::size_t size_;
-};
 
 class GgmlStorage final : public Storage {
  public:
@@ -59,10 +33,9 @@ class GgmlStorage final : public Storage {
       size += (ggml_nbytes(tensor) + alignment - 1) / alignment * alignment;
     }
     if (size == 0) return storage;
-    OLLAMA_ASSIGN(LazyPages pages, LazyPages::reserve(size));
-    storage->pages_.emplace(std::move(pages));
+    OLLAMA_ASSIGN(storage->pages_, LazyPages::reserve(size, "the cache: use a smaller num_ctx"));
     storage->bytes_ = size;
-    auto* base = static_cast<std::byte*>(storage->pages_->address());
+    std::byte* const base = storage->pages_.address();
     storage->buffer_.reset(ggml_backend_dev_buffer_from_host_ptr(cpu, base, size, size));
     if (!storage->buffer_) return fail(ErrorCode::kOutOfMemory, "no buffer for the cache");
     for (std::size_t i = 0; i < offsets.size(); ++i) {
@@ -76,7 +49,7 @@ class GgmlStorage final : public Storage {
   std::uint64_t bytes() const override { return bytes_; }
 
  private:
-  std::optional<LazyPages> pages_;
+  LazyPages pages_;
   Arena arena_;
   ggml_backend_buffer_ptr buffer_;
   std::vector<Tensor> tensors_;
@@ -95,7 +68,8 @@ class GgmlBackend final : public Backend {
         topology_(CpuTopology::read()),
         cpu_(cpu),
         backend_(std::move(backend)),
-        attention_(cpu, pool_) {
+        native_(options.kernels == CpuKernels::kNative && kernels::available()),
+        attention_(cpu, pool_, native_) {
     shared_.cpu = cpu;
     shared_.pool = &pool_;
     shared_.backends = {backend_.get()};
@@ -122,7 +96,8 @@ class GgmlBackend final : public Backend {
     return {.cache_padding = 256,
             .mask_batch_padding = 1,
             .permuted_v = !flash_attention(),
-            .mask_dtype = flash_attention() ? DType::kF16 : DType::kF32};
+            .mask_dtype = flash_attention() ? DType::kF16 : DType::kF32,
+            .cell_positions = native_ && flash_attention()};
   }
   bool flash_attention() const override { return shared_.attention != nullptr; }
 
@@ -131,7 +106,8 @@ class GgmlBackend final : public Backend {
       const std::function<bool(float)>& progress) override {
     OLLAMA_ASSIGN(
         std::unique_ptr<Weights> weights,
-        GgmlWeights::load(file, cpu_, pool_, topology_.usable(), options_.use_mmap, progress));
+        GgmlWeights::load(file, cpu_, pool_, {topology_.usable(), options_.use_mmap, native_},
+                          progress));
     weight_bytes_ = weights->bytes();
     weight_elements_ = file.parameter_count();
     weight_count_ = static_cast<std::uint32_t>(file.tensors().size());
@@ -171,6 +147,7 @@ class GgmlBackend final : public Backend {
   ggml_backend_dev_t cpu_;  // GGML's own, for the life of the process
   BufferPool pool_;
   ggml_backend_ptr backend_;
+  bool native_;  // our own kernels multiply and attend
   FusedAttention attention_;
   Shared shared_;
   std::vector<Device> devices_;

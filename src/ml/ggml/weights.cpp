@@ -10,6 +10,7 @@
 #include "gguf/dialect.h"
 #include "ml/buffer_pool.h"
 #include "ml/ggml/context.h"
+#include "ml/kernels/available.h"
 
 namespace ollama::ml::ggml {
 namespace {
@@ -67,6 +68,20 @@ std::vector<ggml_backend_buffer_type_t> own_layouts(ggml_backend_dev_t device) {
 // What a tensor's bytes need besides being copied.
 enum class Conversion { kNone, kReorderMxfp4, kToFloat };
 
+// Whether our kernels multiply this tensor, in a layout of their own.
+bool is_packed(const gguf::TensorInfo& info) {
+  return is_product_weight(info) && (info.n_dims == 2 || (info.n_dims == 3 && is_expert(info))) &&
+         kernels::can_pack(static_cast<DType>(info.type), info.shape[0]);
+}
+
+// A table of embeddings that the model multiplies by, too, because it has no matrix for its outputs.
+bool is_output_table(const gguf::File& file, const gguf::TensorInfo& info) {
+  return info.name == "token_embd.weight" && info.n_dims == 2 &&
+         file.find_tensor("output.weight") == nullptr &&
+         !file.architecture().contains("bert") &&
+         kernels::can_pack(static_cast<DType>(info.type), info.shape[0]);
+}
+
 // Products aside, GGML's kernels add and multiply by f32 alone; some files have biases in 16 bits.
 bool is_vector(const gguf::TensorInfo& info) {
   return info.elements() == static_cast<std::uint64_t>(info.shape[0]) ||
@@ -83,10 +98,13 @@ Conversion conversion_of(const gguf::TensorInfo& info) {
 }
 
 struct Copy {
-  ggml_tensor* tensor;
+  ggml_tensor* tensor = nullptr;
   std::span<const std::byte> bytes;
   ggml_type type = GGML_TYPE_F32;  // of the bytes
   Conversion conversion = Conversion::kNone;
+  PackedTensor* packed = nullptr;  // goes to our kernels' layout
+  std::byte* packed_to = nullptr;
+  bool placed_elsewhere = false;  // the tensor itself, whose rows are looked up as well
 };
 
 void convert(const Copy& copy, std::span<std::byte> to) {
@@ -98,12 +116,51 @@ void convert(const Copy& copy, std::span<std::byte> to) {
   }
 }
 
+PackedTensor packed_tensor(const gguf::TensorInfo& info) {
+  const auto type = static_cast<DType>(info.type);
+  return {.weights = {.type = type, .k = info.shape[0], .m = info.shape[1]},
+          .experts = info.shape[2],
+          .expert_bytes = kernels::packed_size(type, info.shape[0], info.shape[1])};
+}
+
+// Finds room for what our kernels multiply.
+Result<LazyPages> place_packed(ggml_backend_dev_t cpu, std::span<Copy> copies,
+                               std::vector<ggml_backend_buffer_ptr>& buffers) {
+  constexpr std::size_t kAlignment = 64;
+  const auto bytes_of = [](const Copy& copy) {
+    const std::size_t size =
+        static_cast<std::size_t>(copy.packed->experts) * copy.packed->expert_bytes;
+    return (size + kAlignment - 1) / kAlignment * kAlignment;
+  };
+  std::size_t size = 0;
+  for (const Copy& copy : copies) size += bytes_of(copy);
+  OLLAMA_ASSIGN(LazyPages pages, LazyPages::reserve(size, "weights", /*huge=*/true));
+  std::byte* address = pages.address();
+  ggml_backend_buffer_ptr buffer(ggml_backend_dev_buffer_from_host_ptr(cpu, address, size, size));
+  if (!buffer) return fail(ErrorCode::kOutOfMemory, "no buffer for {} MiB of weights", size >> 20U);
+  ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+  for (Copy& copy : copies) {
+    copy.packed->weights.data = address;
+    copy.packed_to = address;
+    if (!copy.placed_elsewhere &&
+        ggml_backend_tensor_alloc(buffer.get(), copy.tensor, address) != GGML_STATUS_SUCCESS) {
+      return fail(ErrorCode::kInternal, "{}: cannot be placed", copy.tensor->name);
+    }
+    address += bytes_of(copy);
+  }
+  buffers.push_back(std::move(buffer));
+  log::debug("native kernels ({}): {} tensors, {} MiB", kernels::instruction_set(), copies.size(),
+             size >> 20U);
+  return pages;
+}
+
 // Fills tensors; several threads may.
 class Filler {
  public:
   explicit Filler(BufferPool& pool) : pool_(pool) {}
 
   Result<> fill(const Copy& copy) {
+    if (copy.packed != nullptr) return pack(copy);
     if (copy.conversion == Conversion::kNone) {
       ggml_backend_tensor_set(copy.tensor, copy.bytes.data(), 0, copy.bytes.size());
       return {};
@@ -122,6 +179,27 @@ class Filler {
   }
 
  private:
+  Result<> pack(const Copy& copy) {
+    std::span<const std::byte> rows = copy.bytes;
+    PooledBuffer staged;
+    std::optional<Turn> turn;
+    if (copy.conversion == Conversion::kReorderMxfp4) {
+      turn.emplace(turns_);
+      OLLAMA_ASSIGN(staged, pool_.allocate(rows.size()));
+      convert(copy, staged.bytes());
+      rows = staged.bytes().first(rows.size());
+    }
+    const PackedTensor& to = *copy.packed;
+    const std::size_t expert = rows.size() / static_cast<std::size_t>(to.experts);
+    for (std::int64_t i = 0; i < to.experts; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      kernels::pack_weights(to.weights.type, to.weights.k, to.weights.m,
+                            rows.subspan(at * expert, expert), copy.packed_to + at * to.expert_bytes,
+                            0, to.weights.groups());
+    }
+    return {};
+  }
+
   static constexpr std::ptrdiff_t kStagedAtOnce = 2;
   using Turns = std::counting_semaphore<kStagedAtOnce>;
   class Turn {
@@ -181,18 +259,20 @@ Result<> copy_all(std::vector<Copy> copies, BufferPool& pool, std::uint32_t thre
 
 Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
                                                        ggml_backend_dev_t cpu, BufferPool& pool,
-                                                       std::uint32_t threads, bool use_mmap,
+                                                       const Options& options,
                                                        const std::function<bool(float)>& progress) {
   const std::span<const gguf::TensorInfo> infos = file.tensors();
   std::unique_ptr<GgmlWeights> weights(new GgmlWeights());
   OLLAMA_ASSIGN(weights->arena_, Arena::create(pool, infos.size() + 1));
   ggml_context* context = weights->arena_.get();
 
-  const std::vector<ggml_backend_buffer_type_t> layouts = own_layouts(cpu);
+  const std::vector<ggml_backend_buffer_type_t> layouts =
+      options.native ? std::vector<ggml_backend_buffer_type_t>() : own_layouts(cpu);
   const ggml_backend_buffer_type_t plain = ggml_backend_dev_buffer_type(cpu);
   // Tensors to be copied, by the buffer type they go to.
   std::map<ggml_backend_buffer_type_t, std::vector<Copy>> copies;
   std::vector<Copy> mapped;
+  std::vector<Copy> packed;
   std::map<std::pair<ggml_type, std::array<std::int64_t, 4>>, ggml_backend_buffer_type_t> decided;
 
   for (const gguf::TensorInfo& info : infos) {
@@ -207,6 +287,13 @@ Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
     weights->bytes_ += ggml_nbytes(copy.tensor);
     weights->tensors_.emplace(info.name, Tensor(copy.tensor, static_cast<DType>(held), info.shape));
 
+    if (options.native && held == info.type && (is_packed(info) || is_output_table(file, info))) {
+      Copy& to = packed.emplace_back(copy);
+      to.packed = &weights->packed_.emplace_back(packed_tensor(info));
+      to.placed_elsewhere = !is_packed(info);
+      copy.tensor->extra = to.packed;
+      if (!to.placed_elsewhere) continue;
+    }
     ggml_backend_buffer_type_t type = nullptr;
     if (is_product_weight(info) && held == info.type) {
       auto [entry, fresh] = decided.try_emplace({info.type, info.shape}, nullptr);
@@ -222,7 +309,7 @@ Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
     }
     const bool as_is = copy.conversion == Conversion::kNone &&
                        reinterpret_cast<std::uintptr_t>(copy.bytes.data()) % kTensorAlignment == 0;
-    if (type == nullptr && use_mmap && as_is) {
+    if (type == nullptr && options.use_mmap && as_is) {
       mapped.push_back(copy);
     } else {
       copies[type == nullptr ? plain : type].push_back(copy);
@@ -252,6 +339,10 @@ Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
   }
 
   std::vector<Copy> work;
+  if (!packed.empty()) {
+    OLLAMA_ASSIGN(weights->packed_pages_, place_packed(cpu, packed, weights->buffers_));
+    work.insert(work.end(), packed.begin(), packed.end());
+  }
   for (auto& [type, list] : copies) {
     const std::size_t alignment = ggml_backend_buft_get_alignment(type);
     const auto padded = [&](const Copy& copy) {
@@ -276,7 +367,7 @@ Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
     log::debug("{}: {} tensors, {} MiB", ggml_backend_buft_name(type), list.size(), size >> 20U);
     weights->buffers_.push_back(std::move(buffer));
   }
-  OLLAMA_TRY(copy_all(std::move(work), pool, threads, progress));
+  OLLAMA_TRY(copy_all(std::move(work), pool, options.threads, progress));
   if (progress && !progress(1.0F)) return fail(ErrorCode::kCancelled, "loading was cancelled");
   return weights;
 }

@@ -1,11 +1,12 @@
 // A model file's tensors in GGML's buffers. On the CPU a tensor stays where the file is mapped,
-// except where GGML has a layout of its own that its products run faster on, or the file one that
-// GGML does not compute with; those are converted while loading.
+// except where a product runs faster on another layout (our kernels' own, or one of GGML's), or the
+// file has one that GGML does not compute with; those are converted while loading.
 #pragma once
 
 #include <ggml-backend.h>
 #include <ggml-cpp.h>
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <string>
@@ -14,15 +15,21 @@
 #include "gguf/file.h"
 #include "ml/backend.h"
 #include "ml/ggml/arena.h"
+#include "ml/ggml/native.h"
+#include "ml/ggml/pages.h"
 
 namespace ollama::ml::ggml {
 
 class GgmlWeights final : public Weights {
  public:
-  // `file` must outlive the result. `use_mmap` false: everything is copied.
+  struct Options {
+    std::uint32_t threads = 1;
+    bool use_mmap = true;  // false: everything is copied
+    bool native = false;   // products are our kernels'
+  };
+  // `file` must outlive the result.
   static Result<std::unique_ptr<GgmlWeights>> load(const gguf::File& file, ggml_backend_dev_t cpu,
-                                                   BufferPool& pool, std::uint32_t threads,
-                                                   bool use_mmap,
+                                                   BufferPool& pool, const Options& options,
                                                    const std::function<bool(float)>& progress);
 
   Tensor find(std::string_view name) const override;
@@ -32,6 +39,8 @@ class GgmlWeights final : public Weights {
   GgmlWeights() = default;
 
   Arena arena_;
+  LazyPages packed_pages_;
+  std::deque<PackedTensor> packed_;  // at addresses that stay
   std::vector<ggml_backend_buffer_ptr> buffers_;
   std::map<std::string, Tensor, std::less<>> tensors_;
   std::uint64_t bytes_ = 0;
