@@ -1,6 +1,8 @@
 #include "cmd/bench.h"
 
+#include <algorithm>
 #include <print>
+#include <ranges>
 
 #include "cmd/checked.h"
 #include "cmd/commands.h"
@@ -14,16 +16,30 @@ namespace {
 
 constexpr std::int64_t kMaxTokens = 1 << 20;
 
+// "native", "ggml" or both; empty: those that the environment chooses.
+Result<std::vector<ml::CpuKernels>> parse_kernels(std::string_view text,
+                                                  const envconfig::Config& config) {
+  if (text.empty()) return std::vector{ml::cpu_kernels_of(config.cpu_kernels)};
+  std::vector<ml::CpuKernels> kernels;
+  for (const auto part : std::views::split(text, ',')) {
+    const std::string_view name(part);
+    const bool native = name == kernels_name(ml::CpuKernels::kNative);
+    if (!native && name != kernels_name(ml::CpuKernels::kGgml)) {
+      return fail(ErrorCode::kInvalidArgument, "--kernels must be native, ggml or native,ggml");
+    }
+    const auto kind = native ? ml::CpuKernels::kNative : ml::CpuKernels::kGgml;
+    if (!std::ranges::contains(kernels, kind)) kernels.push_back(kind);
+  }
+  return kernels;
+}
+
 Result<BenchOptions> parse_options(const Arguments& arguments, const envconfig::Config& config) {
   BenchOptions options;
   options.model = arguments.text("model");
   if (options.model.empty()) {
     return fail(ErrorCode::kInvalidArgument, "--model is needed: a model's name or a .gguf file");
   }
-  const std::string& kernels = arguments.text("kernels");
-  if (kernels != "ggml") {
-    return fail(ErrorCode::kUnsupported, "--kernels {}: there are only ggml's", kernels);
-  }
+  OLLAMA_ASSIGN(options.kernels, parse_kernels(arguments.text("kernels"), config));
   OLLAMA_ASSIGN(options.n_prompt, checked_number(arguments, "n-prompt", 0, kMaxTokens));
   OLLAMA_ASSIGN(options.n_gen, checked_number(arguments, "n-gen", 0, kMaxTokens));
   OLLAMA_ASSIGN(options.depth, checked_number(arguments, "depth", 0, kMaxTokens));
@@ -38,9 +54,55 @@ Result<BenchOptions> parse_options(const Arguments& arguments, const envconfig::
   return options;
 }
 
-std::string rate(const std::optional<Rates>& rates) {
-  if (!rates) return "-";
-  return std::format("{:.2f} ({:.2f} to {:.2f})", rates->median, rates->min, rates->max);
+std::string rate(const std::optional<Phase>& phase) {
+  if (!phase) return "-";
+  const Rates& rates = phase->rates;
+  return std::format("{:.2f} ({:.2f} to {:.2f})", rates.median, rates.min, rates.max);
+}
+
+// Which attention the rates were reached with: of prompts, of generation.
+std::string attention(const BenchResult& result) {
+  const auto name = [](const std::optional<Phase>& phase) {
+    if (!phase) return "";
+    switch (phase->flash_attention) {
+      case ml::FlashAttention::kOn:
+        return "on";
+      case ml::FlashAttention::kOff:
+        return "off";
+      case ml::FlashAttention::kAuto:
+        return "auto";
+    }
+    return "";
+  };
+  const std::string_view prompt = name(result.prompt);
+  const std::string_view generation = name(result.generation);
+  if (prompt == generation || generation.empty()) return std::string(prompt);
+  return prompt.empty() ? std::string(generation) : std::format("{}, {}", prompt, generation);
+}
+
+std::string ratio(const std::optional<Phase>& a, const std::optional<Phase>& b) {
+  return a && b ? std::format("{:.2f} x", a->rates.median / b->rates.median) : "-";
+}
+
+std::vector<std::vector<std::string>> table_rows(const BenchOptions& options,
+                                                 const std::vector<BenchResult>& results) {
+  std::vector<std::vector<std::string>> rows;
+  for (const BenchResult& result : results) {
+    rows.push_back({options.model, result.type, std::string(kernels_name(result.kernels)),
+                    attention(result), std::to_string(result.threads),
+                    std::to_string(options.depth), std::to_string(options.parallel),
+                    std::format("{:.2f}", result.load_seconds), rate(result.prompt),
+                    rate(result.generation)});
+  }
+  if (results.size() == 2) {
+    rows.push_back(
+        {"", "",
+         std::format("{} / {}", kernels_name(results[0].kernels), kernels_name(results[1].kernels)),
+         "", "", "", "", std::format("{:.2f} x", results[0].load_seconds / results[1].load_seconds),
+         ratio(results[0].prompt, results[1].prompt),
+         ratio(results[0].generation, results[1].generation)});
+  }
+  return rows;
 }
 
 Result<int> bench(const envconfig::Config& config, const Arguments& arguments) {
@@ -48,22 +110,19 @@ Result<int> bench(const envconfig::Config& config, const Arguments& arguments) {
   prepare_in_process(options.load.threads);
 
   Progress spinner(Progress::Style::kQuiet);
-  const auto result = run_bench(options, [&](std::string_view text) { spinner.status(text); });
+  const auto results = run_bench(options, [&](std::string_view text) { spinner.status(text); });
   spinner.stop_and_clear();
-  if (!result) return fail(result);
+  if (!results) return fail(results);
   if (arguments.boolean("json")) {
-    std::println("{}", api::to_string(
-                           api::Json(boost::json::array{api::Json(bench_json(options, *result))})));
+    boost::json::array array;
+    for (const BenchResult& result : *results) array.push_back(bench_json(options, result));
+    std::println("{}", api::to_string(api::Json(std::move(array))));
     return 0;
   }
-  std::print("{}",
-             format_table({"MODEL", "TYPE", "KERNELS", "THREADS", "DEPTH", "PARALLEL",
-                           std::format("PP{} TOKENS/S", options.n_prompt),
-                           std::format("TG{} TOKENS/S", options.n_gen)},
-                          {{options.model, result->type, "ggml", std::to_string(result->threads),
-                            std::to_string(options.depth), std::to_string(options.parallel),
-                            rate(result->prompt), rate(result->generation)}},
-                          {.max_cell = 60}));
+  std::print("{}", format_table({"MODEL", "TYPE", "KERNELS", "FA", "THREADS", "DEPTH", "PARALLEL",
+                                 "LOAD S", std::format("PP{} TOKENS/S", options.n_prompt),
+                                 std::format("TG{} TOKENS/S", options.n_gen)},
+                                table_rows(options, *results), {.max_cell = 60}));
   return 0;
 }
 
@@ -101,11 +160,11 @@ Command bench_command(const envconfig::Config& config) {
                      .fallback = "auto"},
                     {.name = "kernels",
                      .kind = FlagKind::kString,
-                     .help = "Matrix kernels to measure",
-                     .fallback = "ggml"},
+                     .help = "Kernels to measure: native, ggml, or native,ggml to compare them "
+                             "in turns (default: OLLAMA_CPU_KERNELS)"},
                     number("seed", 0, "1", "Seed of the random prompts"),
                     {.name = "json", .help = "Print a JSON array"}},
-          .environment = {"OLLAMA_MODELS"},
+          .environment = {"OLLAMA_MODELS", "OLLAMA_CPU_KERNELS"},
           .run = [&config](const Arguments& arguments) { return bench(config, arguments); }};
 }
 

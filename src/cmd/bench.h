@@ -24,6 +24,7 @@ struct BenchOptions {
   std::uint32_t parallel = 1;
   std::uint32_t repetitions = 5;
   std::uint64_t seed = 1;
+  std::vector<ml::CpuKernels> kernels = {ml::CpuKernels::kNative};  // to compare
   engine::LoadOptions load;
 };
 
@@ -36,16 +37,28 @@ struct Rates {
 // The rates must not be empty.
 Rates summarize(std::vector<double> rates);
 
-struct BenchResult {
-  std::string type;  // "Q4_K_M"
-  std::uint32_t threads = 0;
-  std::optional<Rates> prompt;      // without prompt tokens: none
-  std::optional<Rates> generation;  // without tokens to generate: none
+// One kind of work with one kind of kernels. GGML's are measured with and without its flash
+// attention where --fa leaves the choice; the faster way counts.
+struct Phase {
+  Rates rates;
+  ml::FlashAttention flash_attention = ml::FlashAttention::kAuto;
 };
 
-// Loads the model once, warms it up, and measures; `progress` hears what is done.
-Result<BenchResult> run_bench(const BenchOptions& options,
-                              const std::function<void(std::string_view)>& progress);
+struct BenchResult {
+  ml::CpuKernels kernels = ml::CpuKernels::kNative;
+  std::string type;  // "Q4_K_M"
+  std::uint32_t threads = 0;
+  double load_seconds = 0;          // until the model could answer
+  std::optional<Phase> prompt;      // without prompt tokens: none
+  std::optional<Phase> generation;  // without tokens to generate: none
+};
+
+// Loads the model once for each of options.kernels, warms up, and measures in turns, so that what
+// else the machine does meanwhile meets all of them. `progress` hears what is done.
+Result<std::vector<BenchResult>> run_bench(const BenchOptions& options,
+                                           const std::function<void(std::string_view)>& progress);
+
+std::string_view kernels_name(ml::CpuKernels kernels);
 
 api::JsonObject bench_json(const BenchOptions& options, const BenchResult& result);
 

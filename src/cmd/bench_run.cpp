@@ -189,22 +189,57 @@ class Bench {
   std::vector<std::vector<Token>> depths_;  // a prompt a stream
 };
 
-// A measurement, repeated after a warm-up; none when there is nothing to measure.
-template <typename Measure>
-Result<std::optional<Rates>> repeat(const BenchOptions& options, std::uint32_t tokens,
-                                    std::string_view name,
-                                    const std::function<void(std::string_view)>& progress,
-                                    const Measure& measure) {
-  if (tokens == 0) return std::optional<Rates>();
-  progress(std::format("{}: warming up", name));
-  OLLAMA_TRY(measure());
-  std::vector<double> rates;
-  for (std::uint32_t i = 0; i < options.repetitions; ++i) {
-    progress(std::format("{}: {} of {}", name, i + 1, options.repetitions));
-    OLLAMA_ASSIGN(const double rate, measure());
-    rates.push_back(rate);
+// An engine that takes part.
+struct Contender {
+  ml::CpuKernels kernels;
+  ml::FlashAttention flash_attention;
+  double load_seconds = 0;
+  std::unique_ptr<engine::Engine> engine;
+  std::optional<Bench> bench;
+  std::optional<Rates> rates;  // of the phase measured last
+};
+
+// With GGML's kernels either form of attention may be the faster one.
+std::vector<Contender> contenders(const BenchOptions& options) {
+  std::vector<Contender> result;
+  for (const ml::CpuKernels kernels : options.kernels) {
+    if (kernels == ml::CpuKernels::kGgml &&
+        options.load.flash_attention == ml::FlashAttention::kAuto) {
+      result.push_back({.kernels = kernels, .flash_attention = ml::FlashAttention::kOn});
+      result.push_back({.kernels = kernels, .flash_attention = ml::FlashAttention::kOff});
+    } else {
+      result.push_back({.kernels = kernels, .flash_attention = options.load.flash_attention});
+    }
   }
-  return std::optional(summarize(std::move(rates)));
+  return result;
+}
+
+// Measures a phase with every contender: a warm-up, then repetitions in turns.
+template <typename Measure>
+Result<> measure_all(const BenchOptions& options, std::vector<Contender>& all,
+                     std::string_view phase, const std::function<void(std::string_view)>& progress,
+                     const Measure& measure) {
+  std::vector<std::vector<double>> rates(all.size());
+  for (std::uint32_t i = 0; i <= options.repetitions; ++i) {
+    for (std::size_t c = 0; c < all.size(); ++c) {
+      progress(i == 0 ? std::format("{}: warming up", phase)
+                      : std::format("{}: {} of {}", phase, i, options.repetitions));
+      OLLAMA_ASSIGN(const double rate, measure(*all[c].bench));
+      if (i > 0) rates[c].push_back(rate);
+    }
+  }
+  for (std::size_t c = 0; c < all.size(); ++c) all[c].rates = summarize(std::move(rates[c]));
+  return {};
+}
+
+// What the faster of these kernels' contenders reached.
+Phase best_of(const std::vector<Contender>& all, ml::CpuKernels kernels) {
+  const Contender* best = nullptr;
+  for (const Contender& contender : all) {
+    if (contender.kernels != kernels) continue;
+    if (best == nullptr || contender.rates->median > best->rates->median) best = &contender;
+  }
+  return {.rates = *best->rates, .flash_attention = best->flash_attention};
 }
 
 }  // namespace
@@ -217,11 +252,9 @@ Rates summarize(std::vector<double> rates) {
   return {.median = median, .min = rates.front(), .max = rates.back()};
 }
 
-Result<BenchResult> run_bench(const BenchOptions& options,
-                              const std::function<void(std::string_view)>& progress) {
+Result<std::vector<BenchResult>> run_bench(const BenchOptions& options,
+                                           const std::function<void(std::string_view)>& progress) {
   OLLAMA_ASSIGN(const gguf::File file, gguf::File::open(options.path));
-  BenchResult result;
-  result.type = gguf::file_type_name(file);
   const std::uint32_t fresh = std::max(options.n_prompt, options.n_gen) + 2;
   const std::uint32_t limit =
       file.u32(".context_length").value_or(std::numeric_limits<std::uint32_t>::max());
@@ -234,27 +267,53 @@ Result<BenchResult> run_bench(const BenchOptions& options,
   load.parallel = options.parallel;
   // With a depth, what earlier repetitions left in the cache must not push it out.
   load.context = std::min(limit, options.depth + (options.depth > 0 ? 2 : 1) * fresh);
-  progress("loading");
-  OLLAMA_ASSIGN(const auto engine, engine::Engine::load(options.path, load));
-  result.threads = load.threads > 0 ? load.threads : ml::CpuTopology::read().usable();
+  std::vector<Contender> all = contenders(options);
+  for (Contender& contender : all) {
+    progress("loading");
+    load.kernels = contender.kernels;
+    load.flash_attention = contender.flash_attention;
+    const Clock::time_point begin = Clock::now();
+    OLLAMA_ASSIGN(contender.engine, engine::Engine::load(options.path, load));
+    contender.load_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    contender.bench.emplace(options, *contender.engine);
+    OLLAMA_TRY(contender.bench->check());
+  }
 
-  Bench bench(options, *engine);
-  OLLAMA_TRY(bench.check());
-  OLLAMA_ASSIGN(result.prompt, repeat(options, options.n_prompt, "prompt", progress,
-                                      [&] { return bench.prompt_rate(); }));
-  OLLAMA_ASSIGN(result.generation, repeat(options, options.n_gen, "generation", progress,
-                                          [&] { return bench.generation_rate(); }));
-  return result;
+  std::vector<BenchResult> results;
+  for (const ml::CpuKernels kernels : options.kernels) {
+    const auto first = std::ranges::find(all, kernels, &Contender::kernels);
+    results.push_back(
+        {.kernels = kernels,
+         .type = gguf::file_type_name(file),
+         .threads = load.threads > 0 ? load.threads : ml::CpuTopology::read().usable(),
+         .load_seconds = first->load_seconds});
+  }
+  if (options.n_prompt > 0) {
+    OLLAMA_TRY(measure_all(options, all, "prompt", progress,
+                           [](Bench& bench) { return bench.prompt_rate(); }));
+    for (BenchResult& result : results) result.prompt = best_of(all, result.kernels);
+  }
+  if (options.n_gen > 0) {
+    OLLAMA_TRY(measure_all(options, all, "generation", progress,
+                           [](Bench& bench) { return bench.generation_rate(); }));
+    for (BenchResult& result : results) result.generation = best_of(all, result.kernels);
+  }
+  return results;
+}
+
+std::string_view kernels_name(ml::CpuKernels kernels) {
+  return kernels == ml::CpuKernels::kGgml ? "ggml" : "native";
 }
 
 api::JsonObject bench_json(const BenchOptions& options, const BenchResult& result) {
-  const auto number = [](const std::optional<Rates>& rates, double Rates::* field) {
-    return rates ? api::Json((*rates).*field) : api::Json(nullptr);
+  const auto number = [](const std::optional<Phase>& phase, double Rates::* field) {
+    return phase ? api::Json(phase->rates.*field) : api::Json(nullptr);
   };
-  return {{"kernels", "ggml"},
+  return {{"kernels", kernels_name(result.kernels)},
           {"model", options.model},
           {"type", result.type},
           {"threads", result.threads},
+          {"load_seconds", result.load_seconds},
           {"n_prompt", options.n_prompt},
           {"n_gen", options.n_gen},
           {"depth", options.depth},

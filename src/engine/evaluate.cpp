@@ -1,6 +1,7 @@
 #include "engine/evaluate.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "engine/pooling.h"
@@ -47,7 +48,47 @@ Result<std::vector<float>> embed(Executor& executor, std::span<const Token> toke
   return result;
 }
 
+// log softmax, in place.
+void to_log_probabilities(std::span<float> logits) {
+  const float most = std::ranges::max(logits);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(double{logit} - double{most});
+  const auto shift = static_cast<float>(double{most} + std::log(sum));
+  for (float& logit : logits) logit -= shift;
+}
+
 }  // namespace
+
+Result<Divergence> compare_kernels(const std::filesystem::path& path, EvaluateOptions options) {
+  options.keep_logits = true;
+  options.n_greedy = 0;
+  options.kernels = ml::CpuKernels::kNative;
+  OLLAMA_ASSIGN(Evaluation native, evaluate(path, options));
+  options.kernels = ml::CpuKernels::kGgml;
+  OLLAMA_ASSIGN(Evaluation ggml, evaluate(path, options));
+  if (native.logits.empty()) {
+    return fail(ErrorCode::kUnsupported, "the model has no logits to compare");
+  }
+  Divergence result;
+  const std::size_t tokens = options.tokens.size();
+  const std::size_t vocabulary = native.logits.size() / tokens;
+  for (std::size_t i = 0; i < tokens; ++i) {
+    const auto p = std::span(ggml.logits).subspan(i * vocabulary, vocabulary);
+    const auto q = std::span(native.logits).subspan(i * vocabulary, vocabulary);
+    result.same_best += ggml.top5[i][0].first == native.top5[i][0].first ? 1.0 : 0.0;
+    to_log_probabilities(p);
+    to_log_probabilities(q);
+    double divergence = 0;
+    for (std::size_t token = 0; token < vocabulary; ++token) {
+      divergence += std::exp(double{p[token]}) * (double{p[token]} - double{q[token]});
+    }
+    result.mean += divergence;
+    result.largest = std::max(result.largest, divergence);
+  }
+  result.mean /= static_cast<double>(tokens);
+  result.same_best /= static_cast<double>(tokens);
+  return result;
+}
 
 Result<Evaluation> evaluate(const std::filesystem::path& path, const EvaluateOptions& options) {
   if (options.tokens.empty()) return fail(ErrorCode::kInvalidArgument, "no tokens to evaluate");
@@ -93,6 +134,9 @@ Result<Evaluation> evaluate(const std::filesystem::path& path, const EvaluateOpt
     for (std::uint32_t i = 0; i < end - begin; ++i) {
       const auto row = logits.subspan((i * copies + copies - 1) * vocab, vocab);
       result.top5.push_back(best_five(row));
+      if (options.keep_logits) {
+        result.logits.insert(result.logits.end(), row.begin(), row.end());
+      }
       if (begin + i + 1 == total) result.last_logits.assign(row.begin(), row.end());
     }
   }

@@ -24,6 +24,7 @@ struct Way {
   ml::BackendKind backend = ml::BackendKind::kGgml;
   ml::FlashAttention flash = ml::FlashAttention::kAuto;
   std::uint32_t interleaved = 1;
+  ml::CpuKernels kernels = ml::CpuKernels::kNative;
 };
 
 // As GoogleTest looks for it.
@@ -50,6 +51,7 @@ inline Result<Evaluation> run(const std::filesystem::path& path, const Way& way,
                          .flash_attention = way.flash,
                          .chunk = way.chunk,
                          .backend = way.backend,
+                         .kernels = way.kernels,
                          .interleaved = way.interleaved});
 }
 

@@ -13,6 +13,8 @@ const std::vector<Way> kWays{
     {.name = "token_by_token", .chunk = 1},
     {.name = "without_flash_attention", .flash = ml::FlashAttention::kOff},
     {.name = "two_sequences", .chunk = 5, .interleaved = 2},
+    {.name = "ggml", .kernels = ml::CpuKernels::kGgml},
+    {.name = "ggml_chunked", .chunk = 3, .kernels = ml::CpuKernels::kGgml},
     {.name = "reference", .backend = ml::BackendKind::kReference},
     {.name = "reference_chunked", .chunk = 4, .backend = ml::BackendKind::kReference},
 };

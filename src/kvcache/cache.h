@@ -58,8 +58,8 @@ std::uint32_t cells_of_window(std::int32_t window, const CacheOptions& options);
 
 // A graph's inputs of one group of layers (those with the same window).
 struct Inputs {
-  ml::Tensor mask;     // [padded length, padded tokens], 0 where visible, -inf elsewhere
-  ml::Tensor indices;  // i64 [tokens]: the cell each token is written to
+  ml::Tensor mask;       // [padded length, padded tokens], 0 where visible, -inf elsewhere
+  ml::Tensor indices;    // i64 [tokens]: the cell each token is written to
   ml::Tensor positions;  // with cell_positions, i32 [padded length]: the position in each cell
   // With permuted values, i64 [width * tokens]: the element each of their elements is written to.
   ml::Tensor value_indices;
@@ -67,9 +67,9 @@ struct Inputs {
 
 // What a layer's attention reads.
 struct KeysValues {
-  ml::Tensor k;     // [head_dim_k, kv_heads, length]
-  ml::Tensor v;     // [head_dim_v, kv_heads, length]
-  ml::Tensor mask;  // of the layer's group
+  ml::Tensor k;               // [head_dim_k, kv_heads, length]
+  ml::Tensor v;               // [head_dim_v, kv_heads, length]
+  ml::Tensor mask;            // of the layer's group
   ml::Tensor positions = {};  // the cells', or none
   bool permuted_v =
       false;  // v is a view of [length, head_dim_v, kv_heads], whose rows are contiguous

@@ -292,8 +292,7 @@ KeysValues Causal::update(ml::Context& context, std::span<const Inputs> inputs, 
     return context.slice(storage, 2, range_.start, range_.length);
   };
   write(entry.k, k);
-  KeysValues result{
-      .k = read(entry.k), .v = {}, .mask = input.mask, .positions = input.positions};
+  KeysValues result{.k = read(entry.k), .v = {}, .mask = input.mask, .positions = input.positions};
   if (entry.spec.values_in_keys) {
     result.v = context.slice(result.k, 0, 0, entry.spec.head_dim_v);
   } else if (value_width_ > 0) {

@@ -65,8 +65,8 @@ class Context;
 // Which keys a token sees.
 struct AttentionMask {
   Tensor visible;    // f16 [cells, tokens]: 0, or -inf where a cell is hidden
-  Tensor positions;  // i32 [cells]: each cell's position in its sequence, where the backend wants to
-                     // know (CacheConfig::cell_positions); else none
+  Tensor positions;  // i32 [cells]: each cell's position in its sequence, where the backend wants
+                     // to know (CacheConfig::cell_positions); else none
 };
 
 // The optional fused interface of a backend. See nn/attention.h for who asks when.
@@ -76,7 +76,8 @@ class ScaledDotProductAttention {
   virtual bool supports(const AttentionConfig& config) const = 0;
   // softmax(soft_cap(scale * q k^T) + mask) v, softmax over the keys and, where given, one sink
   // logit a head. q [head_dim_k, tokens, heads], k [head_dim_k, cells, kv_heads], v [head_dim_v,
-  // cells, kv_heads], sinks f32 [heads] or none, soft_cap 0: off. Gives [head_dim_v, heads, tokens].
+  // cells, kv_heads], sinks f32 [heads] or none, soft_cap 0: off. Gives [head_dim_v, heads,
+  // tokens].
   virtual Tensor scaled_dot_product_attention(Context& context, Tensor q, Tensor k, Tensor v,
                                               const AttentionMask& mask, Tensor sinks, float scale,
                                               float soft_cap) const = 0;

@@ -330,13 +330,13 @@ Tensor GgmlContext::rope(Tensor x, Tensor positions, Tensor factors, const RopeO
 }
 
 Tensor GgmlContext::mul_mat(Tensor w, Tensor x) {
-  if (const PackedTensor* packed = PackedTensor::of(raw(w))) {
+  if (const PackedTensor* packed = shared_.native ? PackedTensor::of(raw(w)) : nullptr) {
     return wrap(native_.mul_mat(context_, *packed, raw(x)));
   }
   return wrap(ggml_mul_mat(context_, raw(w), raw(x)));
 }
 Tensor GgmlContext::mul_mat_id(Tensor w, Tensor x, Tensor ids) {
-  if (const PackedTensor* packed = PackedTensor::of(raw(w))) {
+  if (const PackedTensor* packed = shared_.native ? PackedTensor::of(raw(w)) : nullptr) {
     return wrap(native_.mul_mat_id(context_, *packed, raw(x), raw(ids)));
   }
   return wrap(ggml_mul_mat_id(context_, raw(w), raw(x), raw(ids)));

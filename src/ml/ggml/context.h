@@ -42,6 +42,7 @@ struct Shared {
   std::vector<ggml_backend_t> backends;  // the CPU's last, as GGML's scheduler wants it
   ggml_backend_set_n_threads_t set_threads = nullptr;
   const FusedAttention* attention = nullptr;  // null when flash attention is off
+  bool native = false;                        // weights may be packed for our kernels
   BackendCounters counters;                   // of the engine's thread
 };
 
@@ -111,7 +112,7 @@ class GgmlContext final : public Context {
   ggml_context* context_;  // the arena's
   ggml_backend_sched_ptr scheduler_;
   ggml_cgraph* graph_ = nullptr;  // in the arena
-  NativeNodes native_;  // of the graph
+  NativeNodes native_;            // of the graph
   std::vector<ggml_tensor*> inputs_;
   PooledBuffer input_block_;
   ggml_backend_buffer_ptr input_buffer_;  // of the block

@@ -72,6 +72,7 @@ class GgmlBackend final : public Backend {
         attention_(cpu, pool_, native_) {
     shared_.cpu = cpu;
     shared_.pool = &pool_;
+    shared_.native = native_;
     shared_.backends = {backend_.get()};
     shared_.set_threads =
         reinterpret_cast<ggml_backend_set_n_threads_t>(ggml_backend_reg_get_proc_address(
@@ -104,10 +105,9 @@ class GgmlBackend final : public Backend {
   Result<std::unique_ptr<Weights>> load_weights(
       const gguf::File& file, const Placement& /*placement*/,
       const std::function<bool(float)>& progress) override {
-    OLLAMA_ASSIGN(
-        std::unique_ptr<Weights> weights,
-        GgmlWeights::load(file, cpu_, pool_, {topology_.usable(), options_.use_mmap, native_},
-                          progress));
+    OLLAMA_ASSIGN(std::unique_ptr<Weights> weights,
+                  GgmlWeights::load(file, cpu_, pool_,
+                                    {topology_.usable(), options_.use_mmap, native_}, progress));
     weight_bytes_ = weights->bytes();
     weight_elements_ = file.parameter_count();
     weight_count_ = static_cast<std::uint32_t>(file.tensors().size());

@@ -12,7 +12,7 @@ namespace {
 
 using Node = NativeNodes::Node;
 
-constexpr std::int64_t kMostGroups = 8;      // of a task
+constexpr std::int64_t kMostGroups = 8;     // of a task
 constexpr std::int64_t kTasksOfThread = 6;  // at least, so that no thread waits long for another
 
 float* floats(const ggml_tensor* tensor) { return static_cast<float*>(tensor->data); }
@@ -48,8 +48,8 @@ void pack_columns(ggml_tensor* dst, int /*thread*/, int threads, void* user_data
   Node& node = node_of(user_data);
   const ggml_tensor* x = dst->src[0];
   const std::int64_t n = rows(x);
-  const kernels::Columns columns{
-      .data = floats(x), .stride = static_cast<std::int64_t>(x->nb[1] / sizeof(float))};
+  const kernels::Columns columns{.data = floats(x),
+                                 .stride = static_cast<std::int64_t>(x->nb[1] / sizeof(float))};
   node.tasks.share(tiles(n), threads, [&](std::int64_t tile) {
     kernels::pack_activations(node.kind, x->ne[0], n, columns, bytes(dst), tile, tile + 1);
   });
@@ -116,9 +116,8 @@ void route(ggml_tensor* dst, int thread, int /*threads*/, void* user_data) {
     starts[expert + 1] += starts[expert];
   }
   // Each start moves to its end, which is the next one's start.
-  for_each_slot([&](std::int64_t expert, std::int32_t slot) {
-    route.order()[starts[expert]++] = slot;
-  });
+  for_each_slot(
+      [&](std::int64_t expert, std::int32_t slot) { route.order()[starts[expert]++] = slot; });
   std::copy_backward(starts, starts + experts, starts + experts + 1);
   starts[0] = 0;
 }
@@ -206,7 +205,8 @@ kernels::AttentionShape shape_of(const ggml_tensor* q, const ggml_tensor* k, con
           .cells = k->ne[1]};
 }
 
-// One tensor has the output, partial results and every thread's scratch memory, one after the other.
+// One tensor has the output, partial results and every thread's scratch memory, one after the
+// other.
 struct AttentionMemory {
   std::size_t partials;
   std::size_t scratch;
@@ -303,8 +303,7 @@ ggml_tensor* NativeNodes::packed_activations(ggml_context* context, kernels::Act
     ggml_tensor* columns = regular ? x : ggml_cont(context, x);
     Node& node = nodes_.emplace_back();
     node.kind = kind;
-    const auto size =
-        static_cast<std::int64_t>(kernels::activation_size(kind, x->ne[0], rows(x)));
+    const auto size = static_cast<std::int64_t>(kernels::activation_size(kind, x->ne[0], rows(x)));
     return ggml_custom_4d(context, GGML_TYPE_I8, size, 1, 1, 1, &columns, 1, pack_columns,
                           GGML_N_TASKS_MAX, &node);
   });
@@ -371,9 +370,9 @@ ggml_tensor* NativeNodes::attention(ggml_context* context, const Attention& a) {
   if (node.has_positions) sources[static_cast<std::size_t>(count++)] = a.positions;
   if (node.has_sinks) sources[static_cast<std::size_t>(count++)] = a.sinks;
   const AttentionMemory memory(shape, threads_);
-  ggml_tensor* attended = ggml_custom_4d(
-      context, GGML_TYPE_F32, static_cast<std::int64_t>(memory.all / sizeof(float)), 1, 1, 1,
-      sources.data(), count, attend, GGML_N_TASKS_MAX, &node);
+  ggml_tensor* attended =
+      ggml_custom_4d(context, GGML_TYPE_F32, static_cast<std::int64_t>(memory.all / sizeof(float)),
+                     1, 1, 1, sources.data(), count, attend, GGML_N_TASKS_MAX, &node);
   ggml_tensor* merged =
       ggml_custom_inplace(context, attended, nullptr, 0, merge, GGML_N_TASKS_MAX, &node);
   const auto row = static_cast<std::size_t>(shape.head_dim_v) * sizeof(float);

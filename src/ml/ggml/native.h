@@ -14,8 +14,8 @@
 
 namespace ollama::ml::ggml {
 
-// A weight in the kernels' layout. The `extra` of its ggml_tensor points here; GGML uses that field
-// for its own layouts only, which such a tensor does not have.
+// A weight in the kernels' layout. The `extra` of its ggml_tensor points here. GGML uses that field
+// for layouts of its own: only where it was told of none (GgmlWeights with `native`) is it ours.
 struct PackedTensor {
   kernels::PackedWeights weights;  // of the first expert
   std::int64_t experts = 1;
@@ -31,8 +31,8 @@ struct PackedTensor {
   }
 };
 
-// Deals numbered tasks out to all threads that compute a node. GGML lets no thread go on to the next
-// node before all have left this one.
+// Deals numbered tasks out to all threads that compute a node. GGML lets no thread go on to the
+// next node before all have left this one.
 class Tasks {
  public:
   // Calls work(task) for tasks of [0, count). Every thread of the node calls it once.

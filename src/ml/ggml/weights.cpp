@@ -74,11 +74,11 @@ bool is_packed(const gguf::TensorInfo& info) {
          kernels::can_pack(static_cast<DType>(info.type), info.shape[0]);
 }
 
-// A table of embeddings that the model multiplies by, too, because it has no matrix for its outputs.
+// A table of embeddings that the model multiplies by, too, because it has no matrix for its
+// outputs.
 bool is_output_table(const gguf::File& file, const gguf::TensorInfo& info) {
   return info.name == "token_embd.weight" && info.n_dims == 2 &&
-         file.find_tensor("output.weight") == nullptr &&
-         !file.architecture().contains("bert") &&
+         file.find_tensor("output.weight") == nullptr && !file.architecture().contains("bert") &&
          kernels::can_pack(static_cast<DType>(info.type), info.shape[0]);
 }
 
@@ -194,8 +194,8 @@ class Filler {
     for (std::int64_t i = 0; i < to.experts; ++i) {
       const auto at = static_cast<std::size_t>(i);
       kernels::pack_weights(to.weights.type, to.weights.k, to.weights.m,
-                            rows.subspan(at * expert, expert), copy.packed_to + at * to.expert_bytes,
-                            0, to.weights.groups());
+                            rows.subspan(at * expert, expert),
+                            copy.packed_to + at * to.expert_bytes, 0, to.weights.groups());
     }
     return {};
   }

@@ -52,9 +52,7 @@ HWY_INLINE VF exp_nonpositive(VF x) {
   return hn::Mul(p, power);
 }
 
-HWY_INLINE float exp_nonpositive(float x) {
-  return hn::GetLane(exp_nonpositive(hn::Set(DF(), x)));
-}
+HWY_INLINE float exp_nonpositive(float x) { return hn::GetLane(exp_nonpositive(hn::Set(DF(), x))); }
 
 // e^(x - max) where nothing is visible yet (max is minus infinity): 0.
 HWY_INLINE float decay(float x, float max) { return exp_nonpositive(x - max); }
@@ -135,10 +133,9 @@ HWY_INLINE void dot(const float* q, std::size_t q_stride, std::size_t rows, KeyO
 // acc[r] = acc[r] * corrections[r] + sum over the slots, in order, of p[r][slot] * value_of(slot),
 // from the dimension `begin` on.
 template <std::size_t kRows, std::size_t kVectors, class ValueOf>
-HWY_INLINE void add_values(const float* HWY_RESTRICT p, const ValueOf& value_of,
-                           std::size_t begin, std::size_t slots,
-                           const float* HWY_RESTRICT corrections, float* HWY_RESTRICT acc,
-                           std::size_t acc_stride) {
+HWY_INLINE void add_values(const float* HWY_RESTRICT p, const ValueOf& value_of, std::size_t begin,
+                           std::size_t slots, const float* HWY_RESTRICT corrections,
+                           float* HWY_RESTRICT acc, std::size_t acc_stride) {
   const DF d;
   const std::size_t lanes = hn::Lanes(d);
   VF sums[kRows][kVectors];
@@ -219,7 +216,7 @@ inline void accumulate_visible(const float* p, const float* v, std::size_t v_str
 // Turns a tile's scores into their weights relative to the maximum so far; gives the factor for
 // what was accumulated before. Hidden slots weigh 0; their scores may be anything.
 HWY_NOINLINE float weigh_tile(float* HWY_RESTRICT scores, std::uint64_t visible, float soft_cap,
-                        Softmax& state) {
+                              Softmax& state) {
   const DF d;
   const hn::RebindToUnsigned<DF> du;
   const std::size_t lanes = hn::Lanes(d);
@@ -255,23 +252,23 @@ HWY_NOINLINE float weigh_tile(float* HWY_RESTRICT scores, std::uint64_t visible,
     hn::Store(weight, d, scores + i);
   }
   const float correction = decay(before, base);
-  const VF total = hn::MulAdd(hn::Set(d, state.sum), hn::Set(d, correction),
-                              hn::Set(d, hn::ReduceSum(d, sum)));
+  const VF total =
+      hn::MulAdd(hn::Set(d, state.sum), hn::Set(d, correction), hn::Set(d, hn::ReduceSum(d, sum)));
   state.sum = hn::GetLane(total);
   return correction;
 }
 
 // Adds a split to the splits before it: total and values [dims].
-HWY_NOINLINE void merge_split(const Softmax& split, const float* HWY_RESTRICT values, std::size_t dims,
-                        Softmax& total, float* HWY_RESTRICT total_values) {
+HWY_NOINLINE void merge_split(const Softmax& split, const float* HWY_RESTRICT values,
+                              std::size_t dims, Softmax& total, float* HWY_RESTRICT total_values) {
   if (is_empty(split)) return;
   const DF d;
   const std::size_t lanes = hn::Lanes(d);
   const float max = split.max > total.max ? split.max : total.max;
   const VF old_factor = hn::Set(d, decay(total.max, max));
   const VF new_factor = hn::Set(d, decay(split.max, max));
-  total.sum = hn::GetLane(hn::MulAdd(hn::Set(d, split.sum), new_factor,
-                                     hn::Mul(hn::Set(d, total.sum), old_factor)));
+  total.sum = hn::GetLane(
+      hn::MulAdd(hn::Set(d, split.sum), new_factor, hn::Mul(hn::Set(d, total.sum), old_factor)));
   total.max = max;
   std::size_t i = 0;
   for (; i + lanes <= dims; i += lanes) {
@@ -286,8 +283,8 @@ HWY_NOINLINE void merge_split(const Softmax& split, const float* HWY_RESTRICT va
 }
 
 // Divides by the sum, which a sink (minus infinity: none) adds to. `output` may be `values`.
-HWY_NOINLINE void write_output(const Softmax& total, float sink, const float* values, std::size_t dims,
-                         float* output) {
+HWY_NOINLINE void write_output(const Softmax& total, float sink, const float* values,
+                               std::size_t dims, float* output) {
   const DF d;
   const std::size_t lanes = hn::Lanes(d);
   float factor = 0.0F;

@@ -36,7 +36,7 @@ constexpr std::int64_t kMaxSplitRows = 256;
 constexpr std::int64_t kBlockKeys = 32;
 // Cells of a split that are read at once, all their heads, so that memory is read in order: of
 // values more, since what they are added to is read and written each time.
-constexpr std::int64_t kSplitKeys = 4;
+constexpr std::int64_t kSplitKeys = 8;
 constexpr std::int64_t kSplitValues = 8;
 // How far ahead of its use a row is fetched.
 constexpr std::size_t kPrefetchRows = 8;
@@ -48,9 +48,9 @@ struct Division {
       : dims_k(round_up(shape.head_dim_k, kRowUnit)),
         dims_v(round_up(shape.head_dim_v, kRowUnit)),
         group(shape.heads / shape.kv_heads),
-        block_rows(std::clamp(kBlockFloats / (dims_k + 2 * dims_v + kTile) / kBlockRowUnit *
-                                  kBlockRowUnit,
-                              kBlockRowUnit, kMaxBlockRows)),
+        block_rows(
+            std::clamp(kBlockFloats / (dims_k + 2 * dims_v + kTile) / kBlockRowUnit * kBlockRowUnit,
+                       kBlockRowUnit, kMaxBlockRows)),
         split_tokens(std::clamp(kMaxSplitRows / shape.heads, std::int64_t{1}, kShortRun)),
         rows(std::max(block_rows, split_tokens * shape.heads)),
         partial(round_up(2 + dims_v, kRowUnit)) {}
@@ -99,15 +99,15 @@ struct Workspace {
         list(scratch.take<std::int32_t>(slot_capacity(shape.cells))),
         bytes(scratch.used()) {}
 
-  float* q;            // [dims_k, rows], scaled
-  float* values;       // [dims_v, rows], weighted sums of the split
-  float* totals;       // [dims_v, rows], of the splits before
-  float* scores;       // [kTile, rows]
-  float* keys;         // [dims_k + padding, kTile]
-  float* tile_values;  // [dims_v + padding, kTile]
-  float* corrections;  // [rows]
-  Softmax* state;        // [rows], of the split
-  Softmax* total_state;  // [rows], of the splits before
+  float* q;                // [dims_k, rows], scaled
+  float* values;           // [dims_v, rows], weighted sums of the split
+  float* totals;           // [dims_v, rows], of the splits before
+  float* scores;           // [kTile, rows]
+  float* keys;             // [dims_k + padding, kTile]
+  float* tile_values;      // [dims_v + padding, kTile]
+  float* corrections;      // [rows]
+  Softmax* state;          // [rows], of the split
+  Softmax* total_state;    // [rows], of the splits before
   std::uint64_t* visible;  // [rows], of a tile
   std::int32_t* list;
   std::size_t bytes;
@@ -134,8 +134,8 @@ struct Rows {
 HWY_INLINE void prefetch_row(const CacheView& view, std::int64_t head, const Rows& rows,
                              std::size_t slot, std::size_t bytes) {
   if (slot >= rows.ahead || rows.cells[slot] < 0) return;
-  const std::byte* row = view.data + size(head) * view.head_stride +
-                         size(rows.cells[slot]) * view.cell_stride;
+  const std::byte* row =
+      view.data + size(head) * view.head_stride + size(rows.cells[slot]) * view.cell_stride;
   for (std::size_t i = 0; i < bytes; i += 64) hwy::Prefetch(row + i);
 }
 
@@ -156,6 +156,19 @@ HWY_INLINE bool convert_rows(const CacheView& view, std::int64_t head, const Row
     }
   }
   return hn::AllTrue(d, hn::Eq(probe, hn::Zero(d)));
+}
+
+std::size_t bytes_of_row(DType type, std::size_t dims) {
+  switch (type) {
+    case DType::kF32:
+      return row_bytes<DType::kF32>(dims);
+    case DType::kQ8_0:
+      return row_bytes<DType::kQ8_0>(dims);
+    case DType::kQ4_0:
+      return row_bytes<DType::kQ4_0>(dims);
+    default:
+      return row_bytes<DType::kF16>(dims);
+  }
 }
 
 // Says, where kProbe, whether all values are finite.
@@ -181,14 +194,12 @@ bool convert(const CacheView& view, std::int64_t head, const Rows& rows, std::si
 template <class Work>
 HWY_INLINE bool with_plain_rows(const CacheView& view, std::int64_t head, const Rows& rows,
                                 std::size_t dims, Work&& work) {
-  if (dims % hn::Lanes(DF()) != 0 || rows.present + 1 != std::uint64_t{1} << rows.count) {
+  if (dims % hn::Lanes(DF()) != 0 ||
+      rows.present != ~std::uint64_t{0} >> (size(kTile) - rows.count)) {
     return false;
   }
   const std::byte* base = view.data + size(head) * view.head_stride;
   const auto of_type = [&]<class T>(const T*) HWY_ATTR {
-    for (std::size_t s = 0; s < rows.count; ++s) {
-      prefetch_row(view, head, rows, s + kPrefetchRows, dims * sizeof(T));
-    }
     work([&](std::size_t slot) HWY_ATTR {
       return reinterpret_cast<const T*>(base + size(rows.cells[slot]) * view.cell_stride);
     });
@@ -291,7 +302,8 @@ class Attention {
     const std::int64_t first = std::max<std::int64_t>(token.first - tile * kTile, 0);
     const std::int64_t last = std::min<std::int64_t>(token.last - tile * kTile, kTile - 1);
     if (first > last) return 0;
-    std::uint64_t word = present & (~std::uint64_t{0} << first) & (~std::uint64_t{0} >> (63 - last));
+    std::uint64_t word =
+        present & (~std::uint64_t{0} << first) & (~std::uint64_t{0} >> (63 - last));
     if (token.whole == 0) {
       for_each_bit(word, [&](int s) {
         if (!is_visible(args_.mask, index, cells[s])) word &= ~(std::uint64_t{1} << s);
@@ -303,9 +315,9 @@ class Attention {
   // Row `row` of the workspace becomes the query of a token and head, scaled.
   void load_query(std::size_t row, std::int64_t token, std::int64_t head) {
     const DF d;
-    const auto* from = reinterpret_cast<const float*>(
-        reinterpret_cast<const std::byte*>(args_.q) + size(token) * args_.q_token_stride +
-        size(head) * args_.q_head_stride);
+    const auto* from = reinterpret_cast<const float*>(reinterpret_cast<const std::byte*>(args_.q) +
+                                                      size(token) * args_.q_token_stride +
+                                                      size(head) * args_.q_head_stride);
     float* to = work_.q + row * q_stride_;
     const VF scale = hn::Set(d, args_.scale);
     std::size_t i = 0;
@@ -323,20 +335,21 @@ class Attention {
   // Scores of rows [begin, end) with `count` keys that are slots of a tile from `slot` on.
   HWY_NOINLINE void score(std::size_t begin, std::size_t end, std::size_t slot, std::size_t count,
                           const float* keys) {
-    dot(work_.q + begin * q_stride_, q_stride_, end - begin,
+    dot(
+        work_.q + begin * q_stride_, q_stride_, end - begin,
         [keys, stride = key_stride_](std::size_t s) HWY_ATTR { return keys + s * stride; }, count,
         dims_k_, work_.scores + begin * kTile + slot);
   }
 
   void weigh(std::size_t row) {
-    work_.corrections[row] =
-        weigh_tile(work_.scores + row * kTile, work_.visible[row], args_.soft_cap, work_.state[row]);
+    work_.corrections[row] = weigh_tile(work_.scores + row * kTile, work_.visible[row],
+                                        args_.soft_cap, work_.state[row]);
   }
 
   // The weighted sums of rows [begin, end) over the slots [slot, slot + count) of a tile, whose
   // values the workspace holds from its first row on.
-  HWY_NOINLINE void add(std::size_t begin, std::size_t end, std::size_t slot, std::size_t count, bool finite,
-           const float* from, std::size_t from_stride) {
+  HWY_NOINLINE void add(std::size_t begin, std::size_t end, std::size_t slot, std::size_t count,
+                        bool finite, const float* from, std::size_t from_stride) {
     if (finite) {
       accumulate(
           work_.scores + begin * kTile + slot, end - begin,
@@ -389,8 +402,8 @@ class Attention {
                     kv_head, first_token, first % group, rows);
       }
       for (std::size_t row = 0; row < rows; ++row) {
-        merge_split(work_.state[row], work_.values + row * v_stride_, dims_v_, work_.total_state[row],
-                    work_.totals + row * v_stride_);
+        merge_split(work_.state[row], work_.values + row * v_stride_, dims_v_,
+                    work_.total_state[row], work_.totals + row * v_stride_);
       }
     }
 
@@ -452,15 +465,28 @@ class Attention {
     add(begin, end, 0, count, finite, values, stride);
   }
 
+  // Fetches one head's share of the rows of all heads of cells to come. Whichever head that is, the
+  // rows are fetched in the order of memory, which the processor's own prefetching then follows.
+  static void prefetch_part(const CacheView& view, std::int64_t kv_begin, std::int64_t kv_end,
+                            std::int64_t kv_head, const Rows& part, std::int64_t unit,
+                            std::size_t ahead, std::size_t dims) {
+    const std::int64_t heads = kv_end - kv_begin;
+    const Rows rows{part.cells, part.present, part.count, ahead};
+    const std::size_t bytes = bytes_of_row(view.type, dims);
+    for (std::int64_t i = (kv_head - kv_begin) * unit; i < (kv_head - kv_begin + 1) * unit; ++i) {
+      prefetch_row(view, kv_begin + i % heads, rows, size(i / heads) + kPrefetchRows, bytes);
+    }
+  }
+
   // Calls visit(slot, rows) for some cells after the other of those that are set in `any`.
   template <class Visit>
   static void each_part(std::int64_t unit, const std::int32_t* cells, std::uint64_t any,
-                        std::size_t ahead, Visit&& visit) {
+                        Visit&& visit) {
     for (std::int64_t slot = 0; slot < kTile; slot += unit) {
       const std::uint64_t part = (any >> slot) & (~std::uint64_t{0} >> (kTile - unit));
       if (part == 0) continue;
       const std::size_t count = size(round_up(std::bit_width(part), 4));
-      visit(size(slot), Rows{cells + slot, part, count, ahead - size(slot)});
+      visit(size(slot), Rows{cells + slot, part, count, 0});
     }
   }
 
@@ -468,9 +494,10 @@ class Attention {
   void split_scores(std::int64_t kv_begin, std::int64_t kv_end, std::size_t head_rows,
                     const std::int32_t* cells, std::uint64_t any, std::size_t ahead) {
     const std::int64_t unit = kv_end - kv_begin == 1 ? kTile : kSplitKeys;
-    each_part(unit, cells, any, ahead, [&](std::size_t slot, const Rows& part) HWY_ATTR {
+    each_part(unit, cells, any, [&](std::size_t slot, const Rows& part) HWY_ATTR {
       std::size_t begin = 0;
       for (std::int64_t kv_head = kv_begin; kv_head < kv_end; ++kv_head, begin += head_rows) {
+        prefetch_part(args_.k, kv_begin, kv_end, kv_head, part, unit, ahead - slot, dims_k_);
         const auto work = [&](auto&& key_of) HWY_ATTR {
           dot(work_.q + begin * q_stride_, q_stride_, head_rows, key_of, part.count, dims_k_,
               work_.scores + begin * kTile + slot);
@@ -488,9 +515,10 @@ class Attention {
   void split_values(std::int64_t kv_begin, std::int64_t kv_end, std::size_t head_rows,
                     const std::int32_t* cells, std::uint64_t any, std::size_t ahead, bool alike) {
     const std::int64_t unit = kv_end - kv_begin == 1 ? kTile : kSplitValues;
-    each_part(unit, cells, any, ahead, [&](std::size_t slot, const Rows& part) HWY_ATTR {
+    each_part(unit, cells, any, [&](std::size_t slot, const Rows& part) HWY_ATTR {
       std::size_t begin = 0;
       for (std::int64_t kv_head = kv_begin; kv_head < kv_end; ++kv_head, begin += head_rows) {
+        prefetch_part(args_.v, kv_begin, kv_end, kv_head, part, unit, ahead - slot, dims_v_);
         const auto work = [&](auto&& value_of) HWY_ATTR {
           accumulate(work_.scores + begin * kTile + slot, head_rows, value_of, part.count, dims_v_,
                      work_.corrections + begin, work_.values + begin * v_stride_, v_stride_);
@@ -645,8 +673,8 @@ std::int64_t attention_partials(const AttentionShape& shape) {
   // One token can always be divided. 16 may be, that all see everything; of 64 that share the
   // cells each has its few splits.
   const std::int64_t splits = attention::slot_capacity(shape.cells) / attention::kSplit;
-  const std::int64_t wanted =
-      std::min<std::int64_t>(shape.tokens, 16) * splits + 2 * std::min<std::int64_t>(shape.tokens, 64);
+  const std::int64_t wanted = std::min<std::int64_t>(shape.tokens, 16) * splits +
+                              2 * std::min<std::int64_t>(shape.tokens, 64);
   return std::clamp(attention::kPartialsBytes / attention::partial_bytes(shape), splits,
                     std::max(splits, wanted));
 }

@@ -63,13 +63,13 @@ struct AttentionMask {
 
 struct AttentionArgs {
   AttentionShape shape;
-  const float* q = nullptr;         // [head_dim_k, heads, tokens]
-  std::size_t q_head_stride = 0;    // in bytes
-  std::size_t q_token_stride = 0;   // in bytes
-  CacheView k;                      // cells that a token does not see may hold anything
+  const float* q = nullptr;        // [head_dim_k, heads, tokens]
+  std::size_t q_head_stride = 0;   // in bytes
+  std::size_t q_token_stride = 0;  // in bytes
+  CacheView k;                     // cells that a token does not see may hold anything
   CacheView v;
-  AttentionMask mask;               // the one that was planned
-  const float* sinks = nullptr;     // [heads] or none
+  AttentionMask mask;            // the one that was planned
+  const float* sinks = nullptr;  // [heads] or none
   float scale = 1.0F;
   float soft_cap = 0.0F;            // c: c * tanh(x / c); 0: off
   float* output = nullptr;          // [head_dim_v, heads, tokens], contiguous

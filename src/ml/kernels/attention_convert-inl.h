@@ -64,7 +64,8 @@ HWY_INLINE void convert_plain(const std::byte* HWY_RESTRICT from, std::size_t co
 HWY_INLINE float load_half(const std::byte* from) {
   const hn::CappedTag<float, 1> d;
   const hn::Rebind<hwy::float16_t, decltype(d)> dh;
-  return hn::GetLane(hn::PromoteTo(d, hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(from))));
+  return hn::GetLane(
+      hn::PromoteTo(d, hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(from))));
 }
 
 inline constexpr std::size_t kBlock = 32;  // elements
@@ -109,7 +110,8 @@ HWY_INLINE void convert_q4_0(const std::byte* HWY_RESTRICT from, std::size_t cou
 template <DType kType>
 HWY_INLINE std::size_t row_bytes(std::size_t count) {
   if constexpr (kType == DType::kQ8_0) return count / kBlock * (sizeof(hwy::float16_t) + kBlock);
-  if constexpr (kType == DType::kQ4_0) return count / kBlock * (sizeof(hwy::float16_t) + kBlock / 2);
+  if constexpr (kType == DType::kQ4_0)
+    return count / kBlock * (sizeof(hwy::float16_t) + kBlock / 2);
   return count * (kType == DType::kF32 ? sizeof(float) : sizeof(hwy::float16_t));
 }
 

@@ -217,7 +217,12 @@ class Planner {
 
   void open(std::int32_t token) {
     run_ = &runs_[static_cast<std::size_t>(run_count_++)];
-    *run_ = {.first_token = token, .tokens = 0, .slots = 0, .list = -1, .base = 0, .by_cell = 0,
+    *run_ = {.first_token = token,
+             .tokens = 0,
+             .slots = 0,
+             .list = -1,
+             .base = 0,
+             .by_cell = 0,
              .partials = -1};
     std::ranges::fill(list_, -1);
     std::ranges::fill(slots_, std::uint64_t{0});

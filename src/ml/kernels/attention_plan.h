@@ -65,7 +65,9 @@ constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) {
 }
 
 // Slots of the longest list: as many consecutive positions as there are cells, wherever they start.
-constexpr std::int64_t slot_capacity(std::int64_t cells) { return round_up(cells, kSplit) + kSplit; }
+constexpr std::int64_t slot_capacity(std::int64_t cells) {
+  return round_up(cells, kSplit) + kSplit;
+}
 
 inline constexpr float kNothing = -std::numeric_limits<float>::infinity();
 

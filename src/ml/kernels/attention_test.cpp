@@ -30,7 +30,9 @@ constexpr std::int64_t kBlock = 32;
 std::uint16_t half_bits(float value) {
   return std::bit_cast<std::uint16_t>(hwy::F16FromF32(value));
 }
-float half_value(std::uint16_t bits) { return hwy::F32FromF16(std::bit_cast<hwy::float16_t>(bits)); }
+float half_value(std::uint16_t bits) {
+  return hwy::F32FromF16(std::bit_cast<hwy::float16_t>(bits));
+}
 
 std::int64_t bytes_of(DType type, std::int64_t elements) {
   switch (type) {
@@ -65,8 +67,7 @@ std::vector<float> encode(DType type, const std::vector<float>& row, std::byte* 
       put(to, 0, scale);
       for (std::int64_t i = 0; i < kBlock; ++i) {
         const auto index = static_cast<std::size_t>(b + i);
-        const float quant =
-            std::clamp(std::round(row[index] / half_value(scale)), -levels, levels);
+        const float quant = std::clamp(std::round(row[index] / half_value(scale)), -levels, levels);
         result[index] = quant * half_value(scale);
         if (type == DType::kQ8_0) {
           put(to + 2, i, static_cast<std::int8_t>(quant));
@@ -100,6 +101,7 @@ struct Cell {
   unsigned sequences = 0;  // bits; 0: garbage
   std::int32_t position = 0;
   std::uint32_t content = 0;  // seed
+  bool overflown = false;     // values are infinite
 };
 struct Query {
   int sequence = 0;
@@ -127,8 +129,7 @@ struct Problem {
 
   bool sees(const Query& query, const Cell& cell) const {
     return query.position >= 0 && ((cell.sequences >> query.sequence) & 1U) != 0 &&
-           (!causal || cell.position <= query.position) &&
-           cell.position > query.position - window;
+           (!causal || cell.position <= query.position) && cell.position > query.position - window;
   }
 };
 
@@ -171,10 +172,10 @@ std::vector<float> evaluate(const Problem& problem, std::vector<double>* expecte
       const auto seed = problem.cells[c].content * 64U + static_cast<std::uint32_t>(h);
       k_rows[row] = encode(problem.k_type, random_row(seed, shape.head_dim_k, 1.0F),
                            k.data() + row * size(k_bytes));
-      v_rows[row] = problem.latent
-                        ? k_rows[row]
-                        : encode(problem.v_type, random_row(~seed, shape.head_dim_v, 1.0F),
-                                 v.data() + row * size(v_bytes));
+      auto values = random_row(~seed, shape.head_dim_v, 1.0F);
+      if (problem.cells[c].overflown) std::ranges::fill(values, kInfinity);
+      v_rows[row] = problem.latent ? k_rows[row]
+                                   : encode(problem.v_type, values, v.data() + row * size(v_bytes));
     }
   }
 
@@ -339,9 +340,8 @@ void expect_reproducible(const Problem& problem) {
     other.queries = {problem.queries[t]};
     if (problem.positions && problem.causal) {
       // As if the tokens behind it had not been evaluated yet.
-      std::erase_if(other.cells, [&](const Cell& cell) {
-        return !problem.sees(problem.queries[t], cell);
-      });
+      std::erase_if(other.cells,
+                    [&](const Cell& cell) { return !problem.sees(problem.queries[t], cell); });
     }
     if (other.cells.empty()) continue;
     EXPECT_TRUE(same(together.data() + t * row, evaluate(other).data(), row)) << "token " << t;
@@ -508,6 +508,20 @@ TEST_P(AttentionTest, MoreSequencesThanLists) {
   for (std::uint32_t i = 0; i < 100; ++i) problem.queries.push_back({0, 500 - int(i), content + i});
   expect_right(problem);
   expect_reproducible(problem);
+}
+
+// A later token's values that have overflown must not reach those before it.
+TEST_P(AttentionTest, InfiniteValuesStayWithThoseWhoSeeThem) {
+  for (const int queries : {3, 30}) {
+    Problem problem = sequences({16, 40, 4, 2, 0, 0}, 1, 150, 0, queries);
+    const std::vector<float> before = evaluate(problem);
+    for (Cell& cell : problem.cells) cell.overflown = cell.sequences != 0 && cell.position == 148;
+    const std::vector<float> after = evaluate(problem);
+    const std::size_t row = before.size() / problem.queries.size();
+    const std::size_t untouched = before.size() - 2 * row;
+    EXPECT_EQ(std::memcmp(before.data(), after.data(), untouched * sizeof(float)), 0);
+    EXPECT_FALSE(std::isfinite(after[untouched]));
+  }
 }
 
 TEST_P(AttentionTest, HugeScores) {

@@ -88,8 +88,7 @@ class Setup {
     std::minstd_rand random(1);
     for (std::size_t i = 0; i + 1 < cache_.size(); i += 2) {
       // f16 of about +-1, whose bits do as scales and quants, too.
-      const auto value =
-          static_cast<std::uint16_t>(0x3400U | (random() & 0x8BFFU));
+      const auto value = static_cast<std::uint16_t>(0x3400U | (random() & 0x8BFFU));
       std::memcpy(&cache_[i], &value, sizeof(value));
     }
     q_.resize(tokens * kHeads * kDim);
@@ -102,7 +101,11 @@ class Setup {
         mask_[t * cells_ + c] = c <= depth + t ? kHalfZero : kHalfMinusInfinity;
       }
     }
-    args_.shape = {kDim, kDim, kHeads, kKvHeads, static_cast<std::int64_t>(tokens),
+    args_.shape = {kDim,
+                   kDim,
+                   kHeads,
+                   kKvHeads,
+                   static_cast<std::int64_t>(tokens),
                    static_cast<std::int64_t>(cells_)};
     args_.q = q_.data();
     args_.q_head_stride = kDim * sizeof(float);
@@ -239,8 +242,8 @@ void BM_Peak(benchmark::State& state) {
 }
 
 void BM_Prefill(benchmark::State& state) {
-  Setup setup(512, static_cast<std::size_t>(state.range(1)), 1,
-              static_cast<DType>(state.range(2)), state.range(0));
+  Setup setup(512, static_cast<std::size_t>(state.range(1)), 1, static_cast<DType>(state.range(2)),
+              state.range(0));
   for (auto _ : state) {
     on_threads(setup.threads(), [&](std::int64_t i) { setup.attend_layer(0, i); });
     setup.merge();

@@ -8,8 +8,8 @@
 //   c += scale * dx * dot(u, x) + minimum * (dx * sum(x))
 //
 // A single tile of columns is multiplied while the weights are unpacked, without a panel: that is
-// bound by memory. Both ways give the same bits: dot products of a block are integers, and blocks are
-// added up in the same order.
+// bound by memory. Both ways give the same bits: dot products of a block are integers, and blocks
+// are added up in the same order.
 
 #if defined(OLLAMA_ML_KERNELS_GEMM_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef OLLAMA_ML_KERNELS_GEMM_INL_H_
@@ -58,8 +58,8 @@ constexpr bool kPairs = true;
 constexpr bool kPairs = false;
 #endif
 
-// Keeps sums in registers in the order that they are written in: GCC would make all the products of a
-// block before it adds the first two, and store them meanwhile (a third slower).
+// Keeps sums in registers in the order that they are written in: GCC would make all the products of
+// a block before it adds the first two, and store them meanwhile (a third slower).
 template <typename V>
 HWY_INLINE void pin([[maybe_unused]] V& v) {
 #if HWY_ARCH_X86 && HWY_COMPILER_GCC && HWY_TARGET != HWY_EMU128
@@ -128,12 +128,11 @@ struct alignas(64) Panel {
 
 HWY_INLINE VFloat load_halves(const std::uint8_t* at, std::size_t v) {
   const Half d;
-  return hn::PromoteTo(Float(), hn::LoadU(d, reinterpret_cast<const hwy::float16_t*>(at) +
-                                                 v * kLanes));
+  return hn::PromoteTo(Float(),
+                       hn::LoadU(d, reinterpret_cast<const hwy::float16_t*>(at) + v * kLanes));
 }
 HWY_INLINE VFloat load_bytes(const std::uint8_t* at, std::size_t v) {
-  return hn::ConvertTo(Float(),
-                       hn::PromoteTo(Signed32(), hn::LoadU(FewBytes(), at + v * kLanes)));
+  return hn::ConvertTo(Float(), hn::PromoteTo(Signed32(), hn::LoadU(FewBytes(), at + v * kLanes)));
 }
 HWY_INLINE VFloat load_signed_bytes(const std::uint8_t* at, std::size_t v) {
   const auto* from = reinterpret_cast<const std::int8_t*>(at);
@@ -173,8 +172,7 @@ HWY_INLINE VBytes code_value(VBytes codes) {
     return hn::TableLookupBytes(hn::LoadDup128(d, kMxfp4), codes);
   }
   if constexpr (kType == DType::kIQ4_NL) {
-    const VBytes table =
-        hn::LoadDup128(d, reinterpret_cast<const std::uint8_t*>(kIq4Nl));
+    const VBytes table = hn::LoadDup128(d, reinterpret_cast<const std::uint8_t*>(kIq4Nl));
     const VBytes value = hn::TableLookupBytes(table, codes);
     return is_signed(kType) ? value : hn::Xor(value, hn::Set(d, 0x80));
   }
@@ -247,8 +245,8 @@ HWY_INLINE ScalePair unpack_scales(const std::uint8_t* unit, std::int64_t i, std
     const VInt l = hn::PromoteTo(d32, hn::LoadU(FewBytes(), low + v * kLanes));
     const VInt both = hn::PromoteTo(d32, hn::LoadU(FewBytes(), high + v * kLanes));
     const VInt h = hn::ShiftRightSame(both, i % 2 == 0 ? 0 : 4);
-    const VInt scale = hn::Or(hn::And(l, hn::Set(d32, 15)),
-                              hn::ShiftLeft<4>(hn::And(h, hn::Set(d32, 3))));
+    const VInt scale =
+        hn::Or(hn::And(l, hn::Set(d32, 15)), hn::ShiftLeft<4>(hn::And(h, hn::Set(d32, 3))));
     const VInt minimum =
         hn::Or(hn::ShiftRight<4>(l), hn::ShiftLeft<2>(hn::And(h, hn::Set(d32, 12))));
     return {hn::Mul(hn::ConvertTo(d, scale), load_halves(unit + kLayout.scales, v)),
@@ -256,7 +254,8 @@ HWY_INLINE ScalePair unpack_scales(const std::uint8_t* unit, std::int64_t i, std
   } else if constexpr (kType == DType::kQ6_K) {
     const std::uint8_t* small =
         unit + kLayout.small + (2 * static_cast<std::size_t>(i) + kPart) * kRows;
-    const VFloat scale = hn::Mul(load_halves(unit + kLayout.scales, v), load_signed_bytes(small, v));
+    const VFloat scale =
+        hn::Mul(load_halves(unit + kLayout.scales, v), load_signed_bytes(small, v));
     return {scale, hn::Mul(scale, hn::Set(d, -32.0F))};
   } else {
     const VFloat scale = kType == DType::kMXFP4 ? exponents(unit + kLayout.scales, v)
@@ -341,8 +340,8 @@ using Pairs = hn::Vec<Signed16>[kColumns][kVectors];
 template <int kColumns>
 using Floats = VFloat[kColumns][kVectors];
 
-// Multiplies a quad with every column. `x`: the columns' pieces of this quad. kBegin: the first since
-// the sums were flushed. With kPairs into `pairs`, else into `t`.
+// Multiplies a quad with every column. `x`: the columns' pieces of this quad. kBegin: the first
+// since the sums were flushed. With kPairs into `pairs`, else into `t`.
 template <int kColumns, Width kWidth, bool kBegin>
 HWY_INLINE void add_quad(const VBytes (&w)[kVectors], const std::int8_t* x,
                          [[maybe_unused]] Ints<kColumns>& t,
@@ -406,7 +405,7 @@ HWY_INLINE void dot_panel(const std::uint8_t* quads, const std::int8_t* x, Ints<
       w[v] = hn::Load(Bytes8(), quads + kAt * kQuadBytes + v * kBytes);
     }
     add_quad<kColumns, kWidth, kSince == 0>(w, x + kAt * kColumns * 4, t, pairs);
-    if constexpr (kSince == kAtOnce - 1) flush<kColumns, kAt - kFirst < kAtOnce>(t, pairs);
+    if constexpr (kSince == kAtOnce - 1) flush < kColumns, kAt - kFirst<kAtOnce>(t, pairs);
     dot_panel<kColumns, kWidth, kFirst, kAt + 1, kEnd>(quads, x, t, pairs);
   }
 }
@@ -417,8 +416,8 @@ HWY_INLINE void add_scaled(const Ints<kColumns>& t, std::size_t v, const ScalePa
                            const float* dx, const float* sums, Floats<kColumns>& acc) {
   const Float d;
   for (int j = 0; j < kColumns; ++j) {
-    acc[j][v] = hn::MulAdd(hn::ConvertTo(d, t[j][v]), hn::Mul(scales.scale, hn::Set(d, dx[j])),
-                           acc[j][v]);
+    acc[j][v] =
+        hn::MulAdd(hn::ConvertTo(d, t[j][v]), hn::Mul(scales.scale, hn::Set(d, dx[j])), acc[j][v]);
   }
   if constexpr (kHasMinimum) {
     for (int j = 0; j < kColumns; ++j) {
@@ -472,21 +471,21 @@ HWY_INLINE void multiply_part(const std::uint8_t* quads, const float* scales, co
   const Float d;
   Ints<kColumns> t;
   Pairs<kColumns> pairs;
-  dot_panel<kColumns, width_of(kType), kFirst, kFirst, kFirst + kQuadsOfPart>(quads, at.x, t, pairs);
+  dot_panel<kColumns, width_of(kType), kFirst, kFirst, kFirst + kQuadsOfPart>(quads, at.x, t,
+                                                                              pairs);
   for (std::size_t v = 0; v < kVectors; ++v) {
     const std::size_t row = kPart * kRows + v * kLanes;
-    add_scaled<kColumns, !is_signed(kType)>(
-        t, v, {hn::Load(d, scales + row), hn::Load(d, minima + row)}, at.dx,
-        at.sums + kPart * kColumns, acc);
+    add_scaled<kColumns, !is_signed(kType)>(t, v,
+                                            {hn::Load(d, scales + row), hn::Load(d, minima + row)},
+                                            at.dx, at.sums + kPart * kColumns, acc);
   }
 }
 
-// A tile's columns with the panel's blocks, the tile's [first, first + count): adds to c[j], 16 rows
-// each.
+// A tile's columns with the panel's blocks, the tile's [first, first + count): adds to c[j], 16
+// rows each.
 template <int kColumns, DType kType>
 HWY_INLINE void multiply_tile(const Panel& panel, std::int64_t k, const std::byte* tile,
-                              std::int64_t first, std::int64_t count, float* const* c,
-                              bool fresh) {
+                              std::int64_t first, std::int64_t count, float* const* c, bool fresh) {
   constexpr int kParts = parts_of(kType);
   TileAt<kColumns, kParts> at(tile, k, first);
   const std::uint8_t* quads = panel.quads;
@@ -532,8 +531,8 @@ HWY_INLINE void add_quad_pair(const std::uint8_t* block, const std::int8_t* x,
     add_quad<kColumns, kWidth, kBegin>(low, x_low, t[0], pairs[0]);
     add_quad<kColumns, kWidth, kBegin>(high, x_high, t[kLast], pairs[kLast]);
     if constexpr (kEnd) {
-      flush<kColumns, kQuad < kAtOnce>(t[0], pairs[0]);
-      flush<kColumns, kQuad < kAtOnce>(t[kLast], pairs[kLast]);
+      flush < kColumns, kQuad<kAtOnce>(t[0], pairs[0]);
+      flush < kColumns, kQuad<kAtOnce>(t[kLast], pairs[kLast]);
     }
   } else if constexpr (kAtOnce == 1) {
     add_quad<kColumns, kWidth, true>(low, x_low, t[0], pairs[0]);
@@ -544,7 +543,7 @@ HWY_INLINE void add_quad_pair(const std::uint8_t* block, const std::int8_t* x,
     constexpr int kSince = 2 * kQuad % kAtOnce;
     add_quad<kColumns, kWidth, kSince == 0>(low, x_low, t[0], pairs[0]);
     add_quad<kColumns, kWidth, false>(high, x_high, t[0], pairs[0]);
-    if constexpr (kSince == kAtOnce - 2) flush<kColumns, 2 * kQuad < kAtOnce>(t[0], pairs[0]);
+    if constexpr (kSince == kAtOnce - 2) flush < kColumns, 2 * kQuad<kAtOnce>(t[0], pairs[0]);
   }
 }
 
@@ -570,9 +569,9 @@ HWY_INLINE void multiply_directly(const std::uint8_t* group, std::int64_t k, con
     }
     if constexpr (kParts == 2) {
       for (std::size_t v = 0; v < kVectors; ++v) {
-        add_scaled<kColumns, !is_signed(kType)>(
-            t[1], v, unpack_scales<kType, 1>(block.unit, block.i, v), at.dx, at.sums + kColumns,
-            acc);
+        add_scaled<kColumns, !is_signed(kType)>(t[1], v,
+                                                unpack_scales<kType, 1>(block.unit, block.i, v),
+                                                at.dx, at.sums + kColumns, acc);
       }
     }
     at.next();

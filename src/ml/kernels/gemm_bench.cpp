@@ -64,7 +64,11 @@ struct Problem {
   std::vector<float> c;
 
   Problem(DType t, std::int64_t k_, std::int64_t m_, std::int64_t n_)
-      : type(t), k(k_), m(m_), n(n_), weights(packed_size(t, k, m)),
+      : type(t),
+        k(k_),
+        m(m_),
+        n(n_),
+        weights(packed_size(t, k, m)),
         activations(activation_size(activation_kind(t), k, n)),
         c(static_cast<std::size_t>(m * n)) {
     // Any bits serve: small values in every byte keep floating-point scales finite.
@@ -95,10 +99,10 @@ void product(benchmark::State& state, DType type, std::int64_t k, std::int64_t m
   Problem problem(type, k, m, n);
   for (auto _ : state) problem.run();
   const double count = static_cast<double>(state.iterations());
-  state.counters["GOPS"] =
-      benchmark::Counter(2e-9 * static_cast<double>(k * m * n) * count, benchmark::Counter::kIsRate);
-  state.counters["GB/s"] = benchmark::Counter(1e-9 * static_cast<double>(problem.weights.size()) * count,
+  state.counters["GOPS"] = benchmark::Counter(2e-9 * static_cast<double>(k * m * n) * count,
                                               benchmark::Counter::kIsRate);
+  state.counters["GB/s"] = benchmark::Counter(
+      1e-9 * static_cast<double>(problem.weights.size()) * count, benchmark::Counter::kIsRate);
 }
 
 void peak(benchmark::State& state, Peak kind) {
@@ -121,9 +125,9 @@ void read_memory(benchmark::State& state, std::size_t size) {
           read_all(std::span(memory).subspan(part * static_cast<std::size_t>(i), part)));
     });
   }
-  state.counters["GB/s"] = benchmark::Counter(
-      1e-9 * static_cast<double>(size) * static_cast<double>(state.iterations()),
-      benchmark::Counter::kIsRate);
+  state.counters["GB/s"] =
+      benchmark::Counter(1e-9 * static_cast<double>(size) * static_cast<double>(state.iterations()),
+                         benchmark::Counter::kIsRate);
 }
 
 void pack(benchmark::State& state, DType type) {

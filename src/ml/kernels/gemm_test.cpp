@@ -15,9 +15,9 @@
 namespace ollama::ml::kernels {
 namespace {
 
-constexpr DType kTypes[] = {DType::kQ4_0, DType::kQ4_1,   DType::kQ5_0,  DType::kQ5_1, DType::kQ8_0,
-                            DType::kQ4_K, DType::kQ5_K,   DType::kQ6_K,  DType::kIQ4_NL,
-                            DType::kMXFP4, DType::kF16,   DType::kBF16,  DType::kF32};
+constexpr DType kTypes[] = {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,   DType::kQ8_0,
+                            DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL, DType::kMXFP4,
+                            DType::kF16,  DType::kBF16, DType::kF32};
 
 // Weights in a type, as GGML quantises them.
 struct Matrix {
@@ -29,8 +29,12 @@ struct Matrix {
   std::vector<float> values;  // what `plain` stands for
 
   Matrix(DType t, std::int64_t k_, std::int64_t m_, std::span<const float> from)
-      : type(t), k(k_), m(m_), plain(row_size(t, k_) * static_cast<std::size_t>(m_)),
-        packed(packed_size(t, k_, m_)), values(from.size()) {
+      : type(t),
+        k(k_),
+        m(m_),
+        plain(row_size(t, k_) * static_cast<std::size_t>(m_)),
+        packed(packed_size(t, k_, m_)),
+        values(from.size()) {
     const auto raw = static_cast<ggml_type>(type);
     ggml_quantize_chunk(raw, from.data(), plain.data(), 0, m, k, nullptr);
     if (type == DType::kF32) {
@@ -72,7 +76,11 @@ std::vector<float> product(const Matrix& w, const std::vector<float>& x, std::in
   std::vector<float> c(static_cast<std::size_t>(w.m * n), NAN);
   const std::int64_t groups = w.view().groups();
   for (std::int64_t i = 0; i < threads; ++i) {
-    gemm({.weights = w.view(), .activations = activations.data(), .n = n, .c = c.data(), .c_stride = w.m},
+    gemm({.weights = w.view(),
+          .activations = activations.data(),
+          .n = n,
+          .c = c.data(),
+          .c_stride = w.m},
          groups * i / threads, groups * (i + 1) / threads);
   }
   return c;
@@ -149,14 +157,16 @@ class OnTarget : public testing::TestWithParam<std::int64_t> {
 };
 
 std::vector<std::int64_t> targets() { return hwy::SupportedAndGeneratedTargets(); }
-INSTANTIATE_TEST_SUITE_P(Gemm, OnTarget, testing::ValuesIn(targets()), [](const auto& info) {
-  return std::string(hwy::TargetName(info.param));
-});
+INSTANTIATE_TEST_SUITE_P(Gemm, OnTarget, testing::ValuesIn(targets()),
+                         [](const auto& info) { return std::string(hwy::TargetName(info.param)); });
 
 TEST_P(OnTarget, IsTheProduct) {
   for (const DType type : kTypes) {
-    for (const auto& [k, m, n] : {std::array<std::int64_t, 3>{256, 1, 1}, {512, 33, 3}, {1280, 16, 9},
-                                  {256, 47, 21}, {256, 20, 131}}) {
+    for (const auto& [k, m, n] : {std::array<std::int64_t, 3>{256, 1, 1},
+                                  {512, 33, 3},
+                                  {1280, 16, 9},
+                                  {256, 47, 21},
+                                  {256, 20, 131}}) {
       SCOPED_TRACE(std::string(dtype_name(type)) + " " + std::to_string(k) + " " +
                    std::to_string(m) + " " + std::to_string(n));
       const Matrix w(type, k, m, normal(static_cast<std::size_t>(k * m), 1));
@@ -164,8 +174,8 @@ TEST_P(OnTarget, IsTheProduct) {
       const std::vector<float> got = product(w, x, n);
       const std::vector<double> want = exact(w, x, n);
       const bool rounds = activation_kind(type) == ActivationKind::kInt8;
-      // An activation is off by at most half of a 127th of its block's largest. A dot product may be
-      // near zero by chance: what counts is the vectors' size.
+      // An activation is off by at most half of a 127th of its block's largest. A dot product may
+      // be near zero by chance: what counts is the vectors' size.
       for (std::size_t i = 0; i < got.size(); ++i) {
         const auto row = i % static_cast<std::size_t>(m) * static_cast<std::size_t>(k);
         const auto column = i / static_cast<std::size_t>(m) * static_cast<std::size_t>(k);
@@ -204,7 +214,8 @@ TEST_P(OnTarget, IsNoLessAccurateThanGgml) {
     const std::vector<float> x = normal(static_cast<std::size_t>(kK * n), 4);
     const std::vector<double> want = exact(w, x, n);
     // A tenth for chance where both do the same.
-    EXPECT_LE(distance(product(w, x, n), want), 1.1 * ggml_distance(w, x, n, want)) << dtype_name(type);
+    EXPECT_LE(distance(product(w, x, n), want), 1.1 * ggml_distance(w, x, n, want))
+        << dtype_name(type);
   }
 }
 
@@ -235,8 +246,8 @@ TEST_P(OnTarget, GathersAndScattersColumns) {
   const std::vector<float> all = product(w, x, 3);
   // Slots of pairs: each column of x serves two of the result.
   const std::vector<std::int32_t> order = {5, 0, 3, 1, 4};
-  const auto activations =
-      packed_columns(w.type, kK, 5, {.data = x.data(), .stride = kK, .order = order.data(), .divisor = 2});
+  const auto activations = packed_columns(
+      w.type, kK, 5, {.data = x.data(), .stride = kK, .order = order.data(), .divisor = 2});
   std::vector<float> c(kM * 6, -1.0F);
   gemm({.weights = w.view(),
         .activations = activations.data(),
@@ -292,16 +303,18 @@ TEST_P(OnTarget, ReadsEveryBitOfABlock) {
     // Random blocks between the scales, which stay finite.
     std::mt19937 random(11);
     const std::size_t block = row_size(type, block_size(type));
-    const std::size_t begin = type == DType::kMXFP4 || type == DType::kQ6_K ? (type == DType::kQ6_K ? 0 : 1)
-                              : type == DType::kQ4_K || type == DType::kQ5_K || type == DType::kQ4_1 ||
-                                      type == DType::kQ5_1
+    const std::size_t begin = type == DType::kMXFP4 || type == DType::kQ6_K
+                                  ? (type == DType::kQ6_K ? 0 : 1)
+                              : type == DType::kQ4_K || type == DType::kQ5_K ||
+                                      type == DType::kQ4_1 || type == DType::kQ5_1
                                   ? 4
                                   : 2;
     const std::size_t end = type == DType::kQ6_K ? block - 2 : block;
     for (std::size_t at = 0; at < w.plain.size(); at += block) {
       for (std::size_t i = begin; i < end; ++i) w.plain[at + i] = static_cast<std::byte>(random());
     }
-    ggml_get_type_traits(static_cast<ggml_type>(type))->to_float(w.plain.data(), w.values.data(), kK * kM);
+    ggml_get_type_traits(static_cast<ggml_type>(type))
+        ->to_float(w.plain.data(), w.values.data(), kK * kM);
     pack_weights(type, kK, kM, w.plain, w.packed.data(), 0, w.view().groups());
     // One element a block is one, the others are zero: the product is the weight itself.
     for (std::int64_t at = 0; at < kBlock; ++at) {

@@ -42,8 +42,8 @@ Words nibbles(const Words& first, const Words& second) {
 Words shifted(const Words& words, unsigned bits) { return {words[0] >> bits, words[1] >> bits}; }
 Words masked(const Words& words, std::uint64_t mask) { return {words[0] & mask, words[1] & mask}; }
 
-// Adds high bits, already masked, of 16 elements (quads 4 * half to 4 * half + 3) to a block's: quad
-// g's at bit width * (g % per_vector) of vector g / per_vector.
+// Adds high bits, already masked, of 16 elements (quads 4 * half to 4 * half + 3) to a block's:
+// quad g's at bit width * (g % per_vector) of vector g / per_vector.
 void store_high(std::uint8_t* high, std::size_t row, const Words& bits, std::size_t half,
                 std::size_t width) {
   const std::size_t per_vector = 8 / width;
@@ -68,7 +68,9 @@ Words spread_bits(std::uint32_t bits) {
   return {eight(bits & 0xFF), eight(bits >> 8U & 0xFF)};
 }
 
-void copy_half(std::uint8_t* to, std::size_t row, Bytes from) { std::memcpy(to + 2 * row, from, 2); }
+void copy_half(std::uint8_t* to, std::size_t row, Bytes from) {
+  std::memcpy(to + 2 * row, from, 2);
+}
 
 // One row's block of a type without super-blocks.
 void pack_block(DType type, const Layout& layout, std::uint8_t* unit, std::size_t row, Bytes from) {
@@ -147,8 +149,8 @@ void pack_q45(bool five, const Layout& layout, std::uint8_t* unit, std::size_t r
 }
 
 // One row's super-block of Q6_K: 128 bytes of low bits, 64 of high ones, 16 scales, an f16 scale.
-// Each half (128 elements) has 64 and 32 of these bytes: low nibbles of bytes 0 to 31 are elements 0
-// to 31, of bytes 32 to 63 the next 32, high nibbles the following ones.
+// Each half (128 elements) has 64 and 32 of these bytes: low nibbles of bytes 0 to 31 are elements
+// 0 to 31, of bytes 32 to 63 the next 32, high nibbles the following ones.
 void pack_q6(const Layout& layout, std::uint8_t* unit, std::size_t row, Bytes from) {
   copy_half(unit + layout.scales, row, from + 208);
   for (std::size_t i = 0; i < 16; ++i) unit[layout.small + i * kGroupRows + row] = from[192 + i];
@@ -232,9 +234,7 @@ bool can_pack(DType type, std::int64_t k) {
   return layout.unit != 0 && k % (layout.blocks * kBlock) == 0;
 }
 
-std::size_t packed_group_size(DType type, std::int64_t k) {
-  return row_size(type, k) * kGroupRows;
-}
+std::size_t packed_group_size(DType type, std::int64_t k) { return row_size(type, k) * kGroupRows; }
 
 std::size_t packed_size(DType type, std::int64_t k, std::int64_t m) {
   return packed_group_size(type, k) * static_cast<std::size_t>((m + kGroupRows - 1) / kGroupRows);

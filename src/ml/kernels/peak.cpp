@@ -74,7 +74,8 @@ std::uint64_t read_bytes(std::span<const std::byte> memory) {
   hn::Vec<decltype(d)> sums[8];
   for (auto& sum : sums) sum = hn::Zero(d);
   for (std::size_t i = 0; i < count; i += 8 * step) {
-    for (std::size_t j = 0; j < 8; ++j) sums[j] = hn::Xor(sums[j], hn::LoadU(d, from + i + j * step));
+    for (std::size_t j = 0; j < 8; ++j)
+      sums[j] = hn::Xor(sums[j], hn::LoadU(d, from + i + j * step));
   }
   for (auto& sum : sums) sums[0] = hn::Xor(sums[0], sum);
   return hn::ReduceSum(d, sums[0]);

@@ -4,5 +4,5 @@
 #pragma once
 
 #define HWY_WANT_AVX3_DL 1
-#define HWY_DISABLED_TARGETS                                                                   \
+#define HWY_DISABLED_TARGETS \
   (HWY_SSE2 | HWY_SSSE3 | HWY_SSE4 | HWY_AVX3 | HWY_AVX3_SPR | HWY_SCALAR | HWY_ALL_SVE)
