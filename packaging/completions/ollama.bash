@@ -46,11 +46,11 @@ _ollama() {
           pull | push | cp | rm) words=$(_ollama_models) ;;
           bench)
             if [[ $current == -* ]]; then
-              words='--model -p -n -d --parallel -r -t -b --kv-type --fa --seed --json --help'
+              words='--model -p -n -d --parallel -r -t -b --kv-type --fa --kernels --seed --json --help'
             fi ;;
           debug)
             if [ "$COMP_CWORD" = 2 ]; then
-              words='env logits make-model stats tensors tokenize --help'
+              words='env kernels logits make-model stats tensors tokenize --help'
             elif [[ $current == -* ]]; then
               case "${COMP_WORDS[2]}" in
                 tokenize) words='--model --text --pre --add-special --parse-special --batch --json' ;;
@@ -58,6 +58,7 @@ _ollama() {
                 tensors) words='--model --prompt --filter --edge --threads --json' ;;
                 stats) words='--model --prompt --n-gen --threads --json' ;;
                 env) words='--json' ;;
+                kernels) words='--model --tokens --kv-type --threads --json' ;;
                 make-model) words='--shape --type --out --seed' ;;
               esac
             fi ;;

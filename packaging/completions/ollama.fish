@@ -40,6 +40,6 @@ complete -c ollama -n '__fish_seen_subcommand_from show' -l system
 complete -c ollama -n '__fish_seen_subcommand_from show' -l template
 complete -c ollama -n '__fish_seen_subcommand_from create' -s f -l file -r -F -d Modelfile
 complete -c ollama -n '__fish_seen_subcommand_from create' -s q -l quantize -x -d 'Type of the weights'
-complete -c ollama -n '__fish_seen_subcommand_from debug' -a 'env logits make-model stats tensors tokenize'
+complete -c ollama -n '__fish_seen_subcommand_from debug' -a 'env kernels logits make-model stats tensors tokenize'
 complete -c ollama -n '__fish_seen_subcommand_from bench debug' -l model -r -F -a '(__ollama_models)' -d Model
 complete -c ollama -n '__fish_seen_subcommand_from bench debug' -l json -d 'Print JSON'

@@ -23,6 +23,7 @@ Command version_command(const envconfig::Config& config);
 // In-process, without a server.
 Command bench_command(const envconfig::Config& config);
 Command debug_env_command(const envconfig::Config& config);
+Command debug_kernels_command(const envconfig::Config& config);
 Command debug_logits_command(const envconfig::Config& config);
 Command debug_make_model_command(const envconfig::Config& config);
 Command debug_stats_command(const envconfig::Config& config);

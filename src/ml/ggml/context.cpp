@@ -98,10 +98,11 @@ Tensor FusedAttention::scaled_dot_product_attention(Context& context, Tensor q, 
                                                     float scale, float soft_cap) const {
   auto& own = static_cast<GgmlContext&>(context);
   ggml_context* ctx = own.raw_context();
-  if (serves_natively({.head_dim_k = static_cast<std::int32_t>(k.dim(0)),
-                       .head_dim_v = static_cast<std::int32_t>(v.dim(0)),
-                       .k_type = k.dtype(),
-                       .v_type = v.dtype()})) {
+  // Without a mask everything is visible, which no model here wants: left to GGML.
+  if (mask.visible && serves_natively({.head_dim_k = static_cast<std::int32_t>(k.dim(0)),
+                                       .head_dim_v = static_cast<std::int32_t>(v.dim(0)),
+                                       .k_type = k.dtype(),
+                                       .v_type = v.dtype()})) {
     return wrap(own.native().attention(ctx, {.q = raw(q),
                                              .k = raw(k),
                                              .v = raw(v),
