@@ -10,7 +10,8 @@ bool same_options(const engine::LoadOptions& a, const engine::LoadOptions& b) {
   return a.context == b.context && a.batch == b.batch && a.parallel == b.parallel &&
          a.gpu_layers == b.gpu_layers && a.main_gpu == b.main_gpu && a.threads == b.threads &&
          a.kv_type == b.kv_type && a.flash_attention == b.flash_attention &&
-         a.backend == b.backend && a.kernels == b.kernels && a.use_mmap == b.use_mmap && a.validation == b.validation;
+         a.backend == b.backend && a.kernels == b.kernels && a.use_mmap == b.use_mmap &&
+         a.validation == b.validation;
 }
 
 TimePoint after(TimePoint now, Duration duration) {

@@ -12,8 +12,8 @@ namespace {
 
 using Node = NativeNodes::Node;
 
-constexpr std::int64_t kMostGroups = 8;     // of a task
-constexpr std::int64_t kTasksOfThread = 6;  // at least, so that no thread waits long for another
+constexpr std::int64_t kMostGroups = 8;      // of a task
+constexpr std::int64_t kTasksOfThread = 16;  // at least, so that no thread waits long for another
 
 float* floats(const ggml_tensor* tensor) { return static_cast<float*>(tensor->data); }
 std::byte* bytes(const ggml_tensor* tensor) { return static_cast<std::byte*>(tensor->data); }

@@ -4,13 +4,12 @@
 
 namespace ollama::ml::ggml {
 
-Result<LazyPages> LazyPages::reserve(std::size_t size, const char* purpose, bool huge) {
+Result<LazyPages> LazyPages::reserve(std::size_t size, const char* purpose) {
   void* address = mmap(nullptr, size, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED) {
     return fail(ErrorCode::kOutOfMemory, "cannot reserve {} MiB for {}", size >> 20U, purpose);
   }
-  if (huge) madvise(address, size, MADV_HUGEPAGE);  // where it fails, pages are small
   LazyPages pages;
   pages.address_ = address;
   pages.size_ = size;

@@ -13,9 +13,8 @@ namespace ollama::ml::ggml {
 class LazyPages {
  public:
   LazyPages() = default;
-  // `huge`: in large pages where the system has them, for what is used whole. Errors: kOutOfMemory,
-  // which says what the memory is for.
-  static Result<LazyPages> reserve(std::size_t size, const char* purpose, bool huge = false);
+  // Errors: kOutOfMemory, which says what the memory is for.
+  static Result<LazyPages> reserve(std::size_t size, const char* purpose);
   LazyPages(LazyPages&& other) noexcept
       : address_(std::exchange(other.address_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   LazyPages& operator=(LazyPages&& other) noexcept {

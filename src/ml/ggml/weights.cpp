@@ -134,7 +134,7 @@ Result<LazyPages> place_packed(ggml_backend_dev_t cpu, std::span<Copy> copies,
   };
   std::size_t size = 0;
   for (const Copy& copy : copies) size += bytes_of(copy);
-  OLLAMA_ASSIGN(LazyPages pages, LazyPages::reserve(size, "weights", /*huge=*/true));
+  OLLAMA_ASSIGN(LazyPages pages, LazyPages::reserve(size, "weights"));
   std::byte* address = pages.address();
   ggml_backend_buffer_ptr buffer(ggml_backend_dev_buffer_from_host_ptr(cpu, address, size, size));
   if (!buffer) return fail(ErrorCode::kOutOfMemory, "no buffer for {} MiB of weights", size >> 20U);
