@@ -194,7 +194,10 @@ Result<> GgmlContext::compute() {
   if (shared_.set_threads != nullptr) {
     shared_.set_threads(shared_.backends.back(), static_cast<int>(threads_));
   }
-  switch (ggml_backend_sched_graph_compute(scheduler_.get(), graph_)) {
+  native_.meeting().leave();
+  const ggml_status status = ggml_backend_sched_graph_compute(scheduler_.get(), graph_);
+  native_.meeting().enter();
+  switch (status) {
     case GGML_STATUS_SUCCESS:
       return {};
     case GGML_STATUS_ABORTED:

@@ -18,7 +18,21 @@ constexpr std::int64_t kTasksOfThread = 16;  // at least, so that no thread wait
 float* floats(const ggml_tensor* tensor) { return static_cast<float*>(tensor->data); }
 std::byte* bytes(const ggml_tensor* tensor) { return static_cast<std::byte*>(tensor->data); }
 
-Node& node_of(void* user_data) { return *static_cast<Node*>(user_data); }
+// What a node's function works with, on one thread.
+class Visit {
+ public:
+  explicit Visit(void* user_data) : node_(*static_cast<Node*>(user_data)) {
+    node_.meeting->enter();
+  }
+  ~Visit() { node_.meeting->leave(); }
+  Visit(const Visit&) = delete;
+  Visit& operator=(const Visit&) = delete;
+  Node* operator->() const { return &node_; }
+  Node& operator*() const { return node_; }
+
+ private:
+  Node& node_;
+};
 
 std::int64_t tiles(std::int64_t columns) {
   return (columns + kernels::kTileColumns - 1) / kernels::kTileColumns;
@@ -45,27 +59,27 @@ std::int64_t rows(const ggml_tensor* tensor) {
 
 // dst: bytes of packed columns; src 0: x, whose rows have one stride.
 void pack_columns(ggml_tensor* dst, int /*thread*/, int threads, void* user_data) {
-  Node& node = node_of(user_data);
+  const Visit node(user_data);
   const ggml_tensor* x = dst->src[0];
   const std::int64_t n = rows(x);
   const kernels::Columns columns{.data = floats(x),
                                  .stride = static_cast<std::int64_t>(x->nb[1] / sizeof(float))};
-  node.tasks.share(tiles(n), threads, [&](std::int64_t tile) {
-    kernels::pack_activations(node.kind, x->ne[0], n, columns, bytes(dst), tile, tile + 1);
+  node->tasks.share(tiles(n), threads, [&](std::int64_t tile) {
+    kernels::pack_activations(node->kind, x->ne[0], n, columns, bytes(dst), tile, tile + 1);
   });
 }
 
 // dst: [m, n, ...]; src 0: packed columns.
 void multiply(ggml_tensor* dst, int /*thread*/, int threads, void* user_data) {
-  Node& node = node_of(user_data);
-  const kernels::GemmArguments arguments{.weights = node.w->weights,
+  const Visit node(user_data);
+  const kernels::GemmArguments arguments{.weights = node->w->weights,
                                          .activations = bytes(dst->src[0]),
                                          .n = rows(dst),
                                          .c = floats(dst),
                                          .c_stride = dst->ne[0]};
   const GroupTasks tasks(arguments.weights.groups(), threads);
-  node.tasks.share(tasks.count, threads,
-                   [&](std::int64_t task) { tasks.multiply(arguments, task); });
+  node->tasks.share(tasks.count, threads,
+                    [&](std::int64_t task) { tasks.multiply(arguments, task); });
 }
 
 // Which slots (an expert that a token uses) belong to each expert. Integers: where each expert's
@@ -90,8 +104,9 @@ class Route {
 
 // dst: a route; src 0: ids [used, tokens].
 void route(ggml_tensor* dst, int thread, int /*threads*/, void* user_data) {
+  const Visit node(user_data);
   if (thread != 0) return;
-  const std::int64_t experts = node_of(user_data).w->experts;
+  const std::int64_t experts = node->w->experts;
   const Route route(dst, experts);
   const ggml_tensor* ids = dst->src[0];
   const auto for_each_slot = [&](auto&& visit) {
@@ -138,33 +153,33 @@ struct ExpertSlots {
 
 // dst: bytes of packed columns, expert by expert; src 0: x [k, used or 1, tokens], 1: the route.
 void pack_slots(ggml_tensor* dst, int /*thread*/, int threads, void* user_data) {
-  Node& node = node_of(user_data);
+  const Visit node(user_data);
   const ggml_tensor* x = dst->src[0];
-  const Route route(dst->src[1], node.w->experts);
+  const Route route(dst->src[1], node->w->experts);
   const std::int64_t k = x->ne[0];
-  const std::int64_t slots = route.starts()[node.w->experts];
-  node.tasks.share(route.active_count(), threads, [&](std::int64_t i) {
+  const std::int64_t slots = route.starts()[node->w->experts];
+  node->tasks.share(route.active_count(), threads, [&](std::int64_t i) {
     const ExpertSlots of(route, i);
     const kernels::Columns columns{.data = floats(x),
                                    .stride = k,
                                    .order = of.order,
                                    .divisor = static_cast<std::int32_t>(slots / rows(x))};
-    kernels::pack_activations(node.kind, k, of.count, columns,
-                              bytes(dst) + kernels::activation_size(node.kind, k, of.start), 0,
+    kernels::pack_activations(node->kind, k, of.count, columns,
+                              bytes(dst) + kernels::activation_size(node->kind, k, of.start), 0,
                               tiles(of.count));
   });
 }
 
 // dst: [m, used, tokens]; src 0: packed columns, 1: the route.
 void multiply_slots(ggml_tensor* dst, int /*thread*/, int threads, void* user_data) {
-  Node& node = node_of(user_data);
-  const Route route(dst->src[1], node.w->experts);
-  const kernels::PackedWeights& first = node.w->weights;
+  const Visit node(user_data);
+  const Route route(dst->src[1], node->w->experts);
+  const kernels::PackedWeights& first = node->w->weights;
   const GroupTasks tasks(first.groups(), threads);
-  node.tasks.share(tasks.count * route.active_count(), threads, [&](std::int64_t task) {
+  node->tasks.share(tasks.count * route.active_count(), threads, [&](std::int64_t task) {
     const ExpertSlots of(route, task / tasks.count);
-    const std::size_t at = kernels::activation_size(node.kind, first.k, of.start);
-    tasks.multiply({.weights = node.w->expert(of.expert),
+    const std::size_t at = kernels::activation_size(node->kind, first.k, of.start);
+    tasks.multiply({.weights = node->w->expert(of.expert),
                     .activations = bytes(dst->src[0]) + at,
                     .n = of.count,
                     .c = floats(dst),
@@ -182,7 +197,8 @@ std::size_t aligned(std::size_t size) {
 }
 // GGML aligns tensors to less than the kernels ask for: memory has as much more.
 std::byte* aligned(std::byte* address) {
-  return reinterpret_cast<std::byte*>(aligned(reinterpret_cast<std::uintptr_t>(address)));
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  return address + (aligned(at) - at);
 }
 
 kernels::AttentionMask mask_of(const ggml_tensor* mask, const ggml_tensor* positions) {
@@ -224,12 +240,12 @@ struct AttentionMemory {
 
 // dst: a plan; src 0: the mask, 1: positions where there are any.
 void plan(ggml_tensor* dst, int thread, int /*threads*/, void* user_data) {
+  const Visit node(user_data);
   if (thread != 0) return;
-  const Node& node = node_of(user_data);
   const ggml_tensor* mask = dst->src[0];
   std::byte* memory = aligned(bytes(dst));
-  kernels::plan_attention(mask_of(mask, node.has_positions ? dst->src[1] : nullptr), node.tokens,
-                          mask->ne[0], node.partials,
+  kernels::plan_attention(mask_of(mask, node->has_positions ? dst->src[1] : nullptr), node->tokens,
+                          mask->ne[0], node->partials,
                           {memory, static_cast<std::size_t>(bytes(dst) + dst->ne[0] - memory)});
 }
 
@@ -261,11 +277,11 @@ kernels::AttentionArgs attention_args(const ggml_tensor* node, const Node& data)
 }
 
 void attend(ggml_tensor* dst, int thread, int threads, void* user_data) {
-  const Node& node = node_of(user_data);
-  const kernels::AttentionArgs args = attention_args(dst, node);
-  const AttentionMemory memory(args.shape, node.threads);
+  const Visit node(user_data);
+  const kernels::AttentionArgs args = attention_args(dst, *node);
+  const AttentionMemory memory(args.shape, node->threads);
   // Scratch memory is there for as many threads as were asked for.
-  const std::int64_t used = std::min<std::int64_t>(threads, node.threads);
+  const std::int64_t used = std::min<std::int64_t>(threads, node->threads);
   if (thread >= used) return;
   std::byte* scratch = args.partials + (memory.scratch - memory.partials) +
                        static_cast<std::size_t>(thread) * memory.scratch_each;
@@ -274,7 +290,8 @@ void attend(ggml_tensor* dst, int thread, int threads, void* user_data) {
 
 // dst: a view of attend's node, which is src 0.
 void merge(ggml_tensor* dst, int thread, int threads, void* user_data) {
-  kernels::merge_attention(attention_args(dst->src[0], node_of(user_data)), thread, threads);
+  const Visit node(user_data);
+  kernels::merge_attention(attention_args(dst->src[0], *node), thread, threads);
 }
 
 }  // namespace
@@ -301,7 +318,7 @@ ggml_tensor* NativeNodes::packed_activations(ggml_context* context, kernels::Act
     const bool regular = x->type == GGML_TYPE_F32 && x->nb[0] == sizeof(float) &&
                          (ggml_is_contiguous(x) || (x->ne[2] == 1 && x->ne[3] == 1));
     ggml_tensor* columns = regular ? x : ggml_cont(context, x);
-    Node& node = nodes_.emplace_back();
+    Node& node = add_node();
     node.kind = kind;
     const auto size = static_cast<std::int64_t>(kernels::activation_size(kind, x->ne[0], rows(x)));
     return ggml_custom_4d(context, GGML_TYPE_I8, size, 1, 1, 1, &columns, 1, pack_columns,
@@ -312,7 +329,7 @@ ggml_tensor* NativeNodes::packed_activations(ggml_context* context, kernels::Act
 ggml_tensor* NativeNodes::mul_mat(ggml_context* context, const PackedTensor& w, ggml_tensor* x) {
   ggml_tensor* activations =
       packed_activations(context, kernels::activation_kind(w.weights.type), x);
-  Node& node = nodes_.emplace_back();
+  Node& node = add_node();
   node.w = &w;
   return ggml_custom_4d(context, GGML_TYPE_F32, w.weights.m, x->ne[1], x->ne[2], x->ne[3],
                         &activations, 1, multiply, GGML_N_TASKS_MAX, &node);
@@ -323,13 +340,13 @@ ggml_tensor* NativeNodes::mul_mat_id(ggml_context* context, const PackedTensor& 
   const std::int64_t slots = ids->ne[0] * ids->ne[1];
   const kernels::ActivationKind kind = kernels::activation_kind(w.weights.type);
   ggml_tensor* routed = shared(ids, nullptr, w.experts, [&] {
-    Node& node = nodes_.emplace_back();
+    Node& node = add_node();
     node.w = &w;
     return ggml_custom_4d(context, GGML_TYPE_I32, Route::size(w.experts, slots), 1, 1, 1, &ids, 1,
                           route, GGML_N_TASKS_MAX, &node);
   });
   ggml_tensor* activations = shared(x, routed, static_cast<std::int64_t>(kind), [&] {
-    Node& node = nodes_.emplace_back();
+    Node& node = add_node();
     node.w = &w;
     node.kind = kind;
     std::array<ggml_tensor*, 2> sources{ggml_is_contiguous(x) ? x : ggml_cont(context, x), routed};
@@ -337,7 +354,7 @@ ggml_tensor* NativeNodes::mul_mat_id(ggml_context* context, const PackedTensor& 
     return ggml_custom_4d(context, GGML_TYPE_I8, size, 1, 1, 1, sources.data(), 2, pack_slots,
                           GGML_N_TASKS_MAX, &node);
   });
-  Node& node = nodes_.emplace_back();
+  Node& node = add_node();
   node.w = &w;
   node.kind = kind;
   std::array<ggml_tensor*, 2> sources{activations, routed};
@@ -349,7 +366,7 @@ ggml_tensor* NativeNodes::attention(ggml_context* context, const Attention& a) {
   const kernels::AttentionShape shape = shape_of(a.q, a.k, a.v);
   const std::int64_t partials = kernels::attention_partials(shape);
   ggml_tensor* planned = shared(a.mask, a.positions, partials, [&] {
-    Node& node = nodes_.emplace_back();
+    Node& node = add_node();
     node.tokens = shape.tokens;
     node.partials = partials;
     node.has_positions = a.positions != nullptr;
@@ -359,7 +376,7 @@ ggml_tensor* NativeNodes::attention(ggml_context* context, const Attention& a) {
     return ggml_custom_4d(context, GGML_TYPE_I8, size, 1, 1, 1, sources.data(),
                           node.has_positions ? 2 : 1, plan, GGML_N_TASKS_MAX, &node);
   });
-  Node& node = nodes_.emplace_back();
+  Node& node = add_node();
   node.scale = a.scale;
   node.soft_cap = a.soft_cap;
   node.has_positions = a.positions != nullptr;

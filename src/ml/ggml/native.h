@@ -54,6 +54,17 @@ class Tasks {
   std::atomic<int> left_ = 0;
 };
 
+// GGML's threads meet after every node, at barriers that neither C++ nor the thread sanitizer knows
+// of: what one thread wrote before, another sees afterwards by this.
+class Meeting {
+ public:
+  void leave() { count_.fetch_add(1, std::memory_order_acq_rel); }
+  void enter() const { static_cast<void>(count_.load(std::memory_order_acquire)); }
+
+ private:
+  std::atomic<std::uint32_t> count_ = 0;
+};
+
 // Adds nodes to a graph and keeps what they need while it is used.
 class NativeNodes {
  public:
@@ -61,6 +72,8 @@ class NativeNodes {
 
   // Forgets the graph's nodes.
   void reset();
+  // Between the thread that computes graphs and those that compute nodes: before, and after.
+  Meeting& meeting() { return meeting_; }
 
   // x f32 [k, n, ...] to f32 [m, n, ...].
   ggml_tensor* mul_mat(ggml_context* context, const PackedTensor& w, ggml_tensor* x);
@@ -83,7 +96,8 @@ class NativeNodes {
 
   // What a node is given as its user data.
   struct Node {
-    Tasks tasks;
+    Meeting* meeting;
+    Tasks tasks = {};
     const PackedTensor* w = nullptr;
     kernels::ActivationKind kind = kernels::ActivationKind::kInt8;
     std::int64_t tokens = 0;    // of a plan
@@ -111,6 +125,9 @@ class NativeNodes {
                                   ggml_tensor* x);
 
   std::uint32_t threads_;
+  Node& add_node() { return nodes_.emplace_back(&meeting_); }
+
+  Meeting meeting_;
   std::deque<Node> nodes_;  // at addresses that stay
   std::vector<Shared> shared_;
 };

@@ -12,7 +12,6 @@
 #define HWY_TARGET_INCLUDE "ml/kernels/attention.cpp"
 #include "hwy/foreach_target.h"
 #include "hwy/cache_control.h"
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "ml/kernels/attention-inl.h"
 // clang-format on
