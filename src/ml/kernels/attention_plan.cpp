@@ -274,7 +274,8 @@ class Planner {
       return result;
     };
     for (std::int32_t i = 0; i < run_->tokens; ++i) {
-      Token& token = tokens_[static_cast<std::size_t>(run_->first_token + i)];
+      Token& token =
+          tokens_[static_cast<std::size_t>(run_->first_token) + static_cast<std::size_t>(i)];
       const std::int32_t cells =
           token.last < 0 ? 0 : cells_before(token.last + 1) - cells_before(token.first);
       token.whole = token.whole == cells ? 1 : 0;

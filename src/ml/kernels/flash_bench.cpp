@@ -12,58 +12,10 @@
 #include <vector>
 
 #include "ml/kernels/attention.h"
+#include "ml/kernels/peak.h"
 
-// clang-format off
-#include "ml/kernels/targets.h"
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "ml/kernels/flash_bench.cpp"
-#include "hwy/foreach_target.h"
-#include "hwy/highway.h"
-// clang-format on
-
-HWY_BEFORE_NAMESPACE();
-namespace ollama::ml::kernels::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-// As many independent chains as hide the latency, each from a start of its own, lest the compiler
-// find that they are one; gives the operations done.
-double multiply_adds(std::int64_t rounds, float* result) {
-  const hn::ScalableTag<float> d;
-  const auto factor = hn::Set(d, 0.999F);
-  constexpr std::size_t kChains = 12;
-  hn::Vec<decltype(d)> chains[kChains];
-  for (std::size_t i = 0; i < kChains; ++i) chains[i] = hn::Set(d, static_cast<float>(i));
-  for (std::int64_t r = 0; r < rounds; ++r) {
-    HWY_UNROLL(12)
-    for (auto& chain : chains) chain = hn::MulAdd(chain, factor, factor);
-  }
-  auto sum = chains[0];
-  for (std::size_t i = 1; i < kChains; ++i) sum = hn::Add(sum, chains[i]);
-  *result = hn::ReduceSum(d, sum);
-  return static_cast<double>(rounds * 2) * kChains * static_cast<double>(hn::Lanes(d));
-}
-
-std::uint32_t read_all(const std::uint32_t* data, std::size_t count) {
-  const hn::ScalableTag<std::uint32_t> d;
-  const std::size_t lanes = hn::Lanes(d);
-  auto a = hn::Zero(d), b = a, c = a, e = a;
-  for (std::size_t i = 0; i + 4 * lanes <= count; i += 4 * lanes) {
-    a = hn::Or(a, hn::LoadU(d, data + i));
-    b = hn::Or(b, hn::LoadU(d, data + i + lanes));
-    c = hn::Or(c, hn::LoadU(d, data + i + 2 * lanes));
-    e = hn::Or(e, hn::LoadU(d, data + i + 3 * lanes));
-  }
-  return hn::ReduceMax(d, hn::Or(hn::Or(a, b), hn::Or(c, e)));
-}
-
-}  // namespace ollama::ml::kernels::HWY_NAMESPACE
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
 namespace ollama::ml::kernels {
 namespace {
-HWY_EXPORT(multiply_adds);
-HWY_EXPORT(read_all);
 
 constexpr std::size_t kDim = 128;
 constexpr std::size_t kHeads = 16;
@@ -226,22 +178,18 @@ void count(benchmark::State& state, double operations, double bytes) {
   state.counters["GB/s"] = benchmark::Counter(bytes * rounds * 1e-9, benchmark::Counter::kIsRate);
 }
 
-void BM_Peak(benchmark::State& state) {
+void peak(benchmark::State& state) {
   double operations = 0.0;
   for (auto _ : state) {
-    std::vector<float> results(64);
-    std::vector<double> done(64);
     on_threads(state.range(0), [&](std::int64_t i) {
-      const auto index = static_cast<std::size_t>(i * 16);
-      done[index] = HWY_DYNAMIC_DISPATCH(multiply_adds)(10'000'000, &results[index]);
+      const double done = run_peak(Peak::kF32);
+      if (i == 0) operations = done * static_cast<double>(state.range(0));
     });
-    benchmark::DoNotOptimize(results.data());
-    operations = done[0] * static_cast<double>(state.range(0));
   }
   count(state, operations, 0.0);
 }
 
-void BM_Prefill(benchmark::State& state) {
+void prefill(benchmark::State& state) {
   Setup setup(512, static_cast<std::size_t>(state.range(1)), 1, static_cast<DType>(state.range(2)),
               state.range(0));
   for (auto _ : state) {
@@ -251,13 +199,13 @@ void BM_Prefill(benchmark::State& state) {
   count(state, setup.operations(), static_cast<double>(setup.bytes()));
 }
 
-void BM_PrefillNaive(benchmark::State& state) {
+void prefill_naive(benchmark::State& state) {
   Setup setup(32, 4096, 1, DType::kF32, 1);
   for (auto _ : state) setup.naive();
   count(state, setup.operations(), static_cast<double>(setup.bytes()));
 }
 
-void BM_Decode(benchmark::State& state) {
+void decode(benchmark::State& state) {
   Setup setup(static_cast<std::size_t>(state.range(1)), 4096, kLayers,
               static_cast<DType>(state.range(2)), state.range(0));
   for (auto _ : state) {
@@ -269,32 +217,28 @@ void BM_Decode(benchmark::State& state) {
   count(state, setup.operations() * kLayers, static_cast<double>(setup.bytes()) * kLayers);
 }
 
-void BM_DecodeNaive(benchmark::State& state) {
+void decode_naive(benchmark::State& state) {
   Setup setup(1, 4096, 1, DType::kF32, 1);
   for (auto _ : state) setup.naive();
   count(state, setup.operations(), static_cast<double>(setup.bytes()));
 }
 
-void BM_Read(benchmark::State& state) {
+void read(benchmark::State& state) {
   Setup setup(1, 4096, kLayers, DType::kF16, state.range(0));
-  std::vector<std::uint32_t> results(64);
   for (auto _ : state) {
     on_threads(setup.threads(), [&](std::int64_t i) {
       const std::size_t share = setup.bytes() / static_cast<std::size_t>(setup.threads());
       for (std::size_t layer = 0; layer < setup.layers(); ++layer) {
-        results[static_cast<std::size_t>(i)] |= HWY_DYNAMIC_DISPATCH(read_all)(
-            reinterpret_cast<const std::uint32_t*>(setup.cache(layer) +
-                                                   share * static_cast<std::size_t>(i)),
-            share / 4);
+        benchmark::DoNotOptimize(
+            read_all({setup.cache(layer) + share * static_cast<std::size_t>(i), share}));
       }
     });
-    benchmark::DoNotOptimize(results.data());
   }
   count(state, 0.0, static_cast<double>(setup.bytes()) * kLayers);
 }
 
 // The mask of a prompt, planned once a step.
-void BM_Plan(benchmark::State& state) {
+void plan(benchmark::State& state) {
   const auto tokens = static_cast<std::size_t>(state.range(0));
   Setup setup(tokens, 8192 - tokens, 1, DType::kF16, 1);
   for (auto _ : state) setup.plan();
@@ -305,27 +249,26 @@ constexpr auto kF16 = static_cast<std::int64_t>(DType::kF16);
 constexpr auto kQ8 = static_cast<std::int64_t>(DType::kQ8_0);
 constexpr auto kQ4 = static_cast<std::int64_t>(DType::kQ4_0);
 
-BENCHMARK(BM_Peak)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
-BENCHMARK(BM_Read)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
-BENCHMARK(BM_Prefill)
+BENCHMARK(peak)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(read)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(prefill)
     ->ArgNames({"threads", "depth", "type"})
     ->ArgsProduct({{1, 2}, {4096}, {kF16}})
     ->Args({1, 0, kF16})
     ->Args({1, 4096, kQ8})
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
-BENCHMARK(BM_PrefillNaive)->Unit(benchmark::kMillisecond);
-BENCHMARK(BM_Decode)
+BENCHMARK(prefill_naive)->Unit(benchmark::kMillisecond);
+BENCHMARK(decode)
     ->ArgNames({"threads", "tokens", "type"})
     ->ArgsProduct({{1, 2}, {1}, {kF16, kQ8, kQ4}})
     ->Args({1, 4, kF16})
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
-BENCHMARK(BM_DecodeNaive)->Unit(benchmark::kMillisecond);
-BENCHMARK(BM_Plan)->ArgName("tokens")->Arg(1)->Arg(512)->Unit(benchmark::kMicrosecond);
+BENCHMARK(decode_naive)->Unit(benchmark::kMillisecond);
+BENCHMARK(plan)->ArgName("tokens")->Arg(1)->Arg(512)->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace ollama::ml::kernels
 
 BENCHMARK_MAIN();
-#endif  // HWY_ONCE

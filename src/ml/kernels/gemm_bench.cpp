@@ -63,11 +63,11 @@ struct Problem {
   std::vector<std::byte> activations;
   std::vector<float> c;
 
-  Problem(DType t, std::int64_t k_, std::int64_t m_, std::int64_t n_)
+  Problem(DType t, std::int64_t width, std::int64_t rows, std::int64_t columns)
       : type(t),
-        k(k_),
-        m(m_),
-        n(n_),
+        k(width),
+        m(rows),
+        n(columns),
         weights(packed_size(t, k, m)),
         activations(activation_size(activation_kind(t), k, n)),
         c(static_cast<std::size_t>(m * n)) {

@@ -28,12 +28,12 @@ struct Matrix {
   std::vector<std::byte> packed;
   std::vector<float> values;  // what `plain` stands for
 
-  Matrix(DType t, std::int64_t k_, std::int64_t m_, std::span<const float> from)
+  Matrix(DType t, std::int64_t columns, std::int64_t rows, std::span<const float> from)
       : type(t),
-        k(k_),
-        m(m_),
-        plain(row_size(t, k_) * static_cast<std::size_t>(m_)),
-        packed(packed_size(t, k_, m_)),
+        k(columns),
+        m(rows),
+        plain(row_size(t, columns) * static_cast<std::size_t>(rows)),
+        packed(packed_size(t, columns, rows)),
         values(from.size()) {
     const auto raw = static_cast<ggml_type>(type);
     ggml_quantize_chunk(raw, from.data(), plain.data(), 0, m, k, nullptr);
