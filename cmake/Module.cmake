@@ -5,6 +5,7 @@
 #   ALONE ...          those of the sources that share no translation unit with others (OLLAMA_UNITY)
 #   DEPS ...           other modules, by name, and imported targets, by their full name (Foo::bar)
 #   TESTS ...          *_test.cpp, one executable NAME_test, run by ctest
+#   DEVICE_TESTS ...   as TESTS, with two software GPUs in sight: one executable NAME_device_test
 #   TEST_DEPS ...      what only the tests need
 #   BENCHES ...        *_bench.cpp, one executable each, run by the target `bench`
 #   FUZZERS ...        *_fuzz.cpp, one executable each, with OLLAMA_FUZZERS
@@ -24,8 +25,22 @@ function(ollama_link target visibility)
   endforeach()
 endfunction()
 
+# An executable of GoogleTest's, whose tests ctest finds: ollama_test(TARGET PREFIX ENVIRONMENT LIBRARIES SOURCE...)
+function(ollama_test target prefix environment libraries)
+  add_executable(${target} ${ARGN})
+  target_link_libraries(${target} PRIVATE GTest::gtest GTest::gmock GTest::gtest_main "${RAPIDCHECK_LIBRARY}")
+  ollama_link(${target} PRIVATE ${libraries})
+  target_compile_options(${target} PRIVATE ${OLLAMA_TEST_OPTIONS})
+  ollama_use_pch(${target} test)
+  target_compile_definitions(${target} PRIVATE
+    "OLLAMA_TEST_DATA=\"${CMAKE_SOURCE_DIR}/tests/data\"" "OLLAMA_SOURCE_DIR=\"${CMAKE_SOURCE_DIR}\"")
+  ollama_use_unity(${target})
+  gtest_discover_tests(${target} DISCOVERY_TIMEOUT 120 DISCOVERY_MODE PRE_TEST
+    TEST_PREFIX "${prefix}" PROPERTIES TIMEOUT 600 ENVIRONMENT "${environment}")
+endfunction()
+
 function(ollama_module name)
-  cmake_parse_arguments(PARSE_ARGV 1 M "" "PCH" "HOT;ALONE;SOURCES;DEPS;TESTS;TEST_DEPS;BENCHES;FUZZERS")
+  cmake_parse_arguments(PARSE_ARGV 1 M "" "PCH" "HOT;ALONE;SOURCES;DEPS;TESTS;DEVICE_TESTS;TEST_DEPS;BENCHES;FUZZERS")
   string(REPLACE "/" "_" target "${name}")
   set(library "ollama_${target}")
   if(NOT M_SOURCES)
@@ -45,18 +60,12 @@ function(ollama_module name)
   endif()
 
   if(OLLAMA_TESTS AND M_TESTS)
-    add_executable(${target}_test ${M_TESTS})
-    target_link_libraries(${target}_test PRIVATE ${library} GTest::gtest GTest::gmock
-      GTest::gtest_main "${RAPIDCHECK_LIBRARY}")
-    ollama_link(${target}_test PRIVATE ${M_TEST_DEPS})
-    target_compile_options(${target}_test PRIVATE ${OLLAMA_TEST_OPTIONS})
-    ollama_use_pch(${target}_test test)
-    target_compile_definitions(${target}_test PRIVATE
-      "OLLAMA_TEST_DATA=\"${CMAKE_SOURCE_DIR}/tests/data\"" "OLLAMA_SOURCE_DIR=\"${CMAKE_SOURCE_DIR}\"")
-    ollama_use_unity(${target}_test)
-    gtest_discover_tests(${target}_test DISCOVERY_TIMEOUT 120 DISCOVERY_MODE PRE_TEST
-      TEST_PREFIX "${name}." PROPERTIES TIMEOUT 600
-      ENVIRONMENT "${OLLAMA_TEST_ENVIRONMENT}")
+    ollama_test(${target}_test "${name}." "${OLLAMA_TEST_ENVIRONMENT}" "${library};${M_TEST_DEPS}" ${M_TESTS})
+  endif()
+  if(OLLAMA_TESTS AND M_DEVICE_TESTS)
+    # Vulkan devices that are CPUs are offered only when they are named.
+    ollama_test(${target}_device_test "${name}." "${OLLAMA_TEST_ENVIRONMENT};GGML_VK_VISIBLE_DEVICES=0,0"
+      "${library};${M_TEST_DEPS}" ${M_DEVICE_TESTS})
   endif()
 
   if(OLLAMA_BENCHMARKS)

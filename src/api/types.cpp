@@ -420,6 +420,7 @@ Result<ShowRequest> parse_show_request(const Json& json) {
   fields.read("system", request.system);
   fields.read("template", request.template_text);
   fields.read("verbose", request.verbose);
+  fields.read("plan", request.plan);
   fields.read("options", request.options);
   return std::move(fields).finish(std::move(request));
 }
@@ -545,6 +546,7 @@ JsonObject to_json(const ShowRequest& request) {
   put(object, "system", request.system);
   put(object, "template", request.template_text);
   put(object, "verbose", request.verbose);
+  put(object, "plan", request.plan);
   put(object, "options", request.options);
   return object;
 }
@@ -710,6 +712,7 @@ JsonObject to_json(const ProcessResponse& response) {
                    entry.emplace("expires_at", format_time(model.expires_at));
                    entry.emplace("size_vram", model.size_vram);
                    entry.emplace("context_length", model.context_length);
+                   if (model.loading < 1) entry.emplace("loading", model.loading);
                    return entry;
                  }));
   return object;
@@ -740,7 +743,64 @@ JsonObject to_json(const ShowResponse& response) {
   put_strings(object, "capabilities", response.capabilities);
   object.emplace("modified_at", format_time(response.modified_at));
   put(object, "requires", response.requires_version);
+  if (response.plan) object.emplace("plan", to_json(*response.plan));
   return object;
+}
+
+JsonObject to_json(const MemoryPlan& plan) {
+  JsonObject object;
+  object.emplace("context_length", plan.context_length);
+  object.emplace("num_parallel", plan.num_parallel);
+  object.emplace("kv_cache_type", plan.kv_cache_type);
+  object.emplace("layers_on_gpu", plan.layers_on_gpu);
+  object.emplace("layers", plan.layers);
+  object.emplace("devices", objects(plan.devices, [](const PlannedDevice& device) {
+                   JsonObject entry;
+                   entry.emplace("name", device.name);
+                   entry.emplace("description", device.description);
+                   entry.emplace("library", device.library);
+                   entry.emplace("layers", device.layers);
+                   entry.emplace("output", device.output);
+                   entry.emplace("weights", device.weights);
+                   entry.emplace("cache", device.cache);
+                   entry.emplace("graph", device.graph);
+                   entry.emplace("free", device.free);
+                   entry.emplace("kept_free", device.kept_free);
+                   entry.emplace("reason", device.reason);
+                   return entry;
+                 }));
+  object.emplace("gains", strings(plan.gains));
+  return object;
+}
+
+Result<MemoryPlan> parse_memory_plan(const Json& json) {
+  Fields fields(json);
+  MemoryPlan plan;
+  fields.read("context_length", plan.context_length);
+  fields.read("num_parallel", plan.num_parallel);
+  fields.read("kv_cache_type", plan.kv_cache_type);
+  fields.read("layers_on_gpu", plan.layers_on_gpu);
+  fields.read("layers", plan.layers);
+  fields.each("devices", [&](const Json& item) -> Result<> {
+    Fields inner(item);
+    PlannedDevice device;
+    inner.read("name", device.name);
+    inner.read("description", device.description);
+    inner.read("library", device.library);
+    inner.read("layers", device.layers);
+    inner.read("output", device.output);
+    inner.read("weights", device.weights);
+    inner.read("cache", device.cache);
+    inner.read("graph", device.graph);
+    inner.read("free", device.free);
+    inner.read("kept_free", device.kept_free);
+    inner.read("reason", device.reason);
+    OLLAMA_ASSIGN(device, std::move(inner).finish(std::move(device)));
+    plan.devices.push_back(std::move(device));
+    return {};
+  });
+  fields.read("gains", plan.gains);
+  return std::move(fields).finish(std::move(plan));
 }
 
 JsonObject to_json(const ProgressResponse& response) {
@@ -866,6 +926,7 @@ Result<ProcessResponse> parse_process_response(const Json& json) {
     inner.read_time("expires_at", model.expires_at);
     inner.read("size_vram", model.size_vram);
     inner.read("context_length", model.context_length);
+    inner.read("loading", model.loading);
     OLLAMA_ASSIGN(model, std::move(inner).finish(std::move(model)));
     response.models.push_back(std::move(model));
     return {};
@@ -900,6 +961,8 @@ Result<ShowResponse> parse_show_response(const Json& json) {
   fields.read("capabilities", response.capabilities);
   fields.read_time("modified_at", response.modified_at);
   fields.read("requires", response.requires_version);
+  fields.read_with("plan", response.plan.emplace(), parse_memory_plan);
+  if (response.plan->devices.empty()) response.plan.reset();
   return std::move(fields).finish(std::move(response));
 }
 
@@ -947,6 +1010,7 @@ int status_of(ErrorCode code) {
       return 503;
     case ErrorCode::kCorrupt:
     case ErrorCode::kOutOfMemory:
+    case ErrorCode::kNoRoom:
     case ErrorCode::kTimeout:
     case ErrorCode::kIo:
     case ErrorCode::kInternal:

@@ -171,6 +171,7 @@ struct ShowRequest {
   std::string system;
   std::string template_text;
   bool verbose = false;
+  bool plan = false;  // ours: also where the model would be loaded with these options
   JsonObject options;
 };
 
@@ -342,6 +343,7 @@ struct ProcessModel {
   Time expires_at{};
   std::uint64_t size_vram = 0;  // of these, on GPUs
   std::uint32_t context_length = 0;
+  double loading = 1;  // ours: how far loading is, below 1 while it lasts
 };
 struct ProcessResponse {
   std::vector<ProcessModel> models;
@@ -351,6 +353,36 @@ struct Tensor {
   std::string name;
   std::string type;  // "Q4_K"
   std::vector<std::uint64_t> shape;
+};
+
+// What one device would hold of a model, in bytes.
+struct PlannedDevice {
+  std::string name;
+  std::string description;
+  std::string library;
+  std::uint32_t layers = 0;
+  bool output = false;
+  std::uint64_t weights = 0;
+  std::uint64_t cache = 0;
+  std::uint64_t graph = 0;
+  std::uint64_t free = 0;
+  std::uint64_t kept_free = 0;
+  std::string reason;  // why it has no more
+
+  bool operator==(const PlannedDevice&) const = default;
+};
+
+// Where a model would be loaded, and why: what `ollama show --plan` prints.
+struct MemoryPlan {
+  std::uint32_t context_length = 0;
+  std::uint32_t num_parallel = 0;
+  std::string kv_cache_type;
+  std::uint32_t layers_on_gpu = 0;  // the output counts as one
+  std::uint32_t layers = 0;
+  std::vector<PlannedDevice> devices;
+  std::vector<std::string> gains;  // what other settings would change, a sentence each
+
+  bool operator==(const MemoryPlan&) const = default;
 };
 
 struct ShowResponse {
@@ -369,6 +401,7 @@ struct ShowResponse {
   std::vector<std::string> capabilities;
   Time modified_at{};
   std::string requires_version;
+  std::optional<MemoryPlan> plan;  // where it was asked for
 };
 
 // One line of the progress of create, pull and push.
@@ -393,6 +426,7 @@ JsonObject to_json(const ModelDetails& details);
 JsonObject to_json(const ListResponse& response);
 JsonObject to_json(const ProcessResponse& response);
 JsonObject to_json(const ShowResponse& response);
+JsonObject to_json(const MemoryPlan& plan);
 JsonObject to_json(const ProgressResponse& response);
 JsonObject to_json(const VersionResponse& response);
 JsonObject to_json(const ToolCall& call);
@@ -403,6 +437,7 @@ Result<EmbedResponse> parse_embed_response(const Json& json);
 Result<EmbeddingsResponse> parse_embeddings_response(const Json& json);
 Result<ListResponse> parse_list_response(const Json& json);
 Result<ProcessResponse> parse_process_response(const Json& json);
+Result<MemoryPlan> parse_memory_plan(const Json& json);
 Result<ShowResponse> parse_show_response(const Json& json);
 Result<ProgressResponse> parse_progress_response(const Json& json);
 Result<VersionResponse> parse_version_response(const Json& json);

@@ -19,6 +19,8 @@ std::string_view error_code_name(ErrorCode code) {
       return "unsupported";
     case ErrorCode::kOutOfMemory:
       return "out of memory";
+    case ErrorCode::kNoRoom:
+      return "no room";
     case ErrorCode::kUnavailable:
       return "unavailable";
     case ErrorCode::kTimeout:

@@ -19,6 +19,7 @@ enum class ErrorCode : std::uint8_t {
   kCorrupt,      // a file or message breaks its format
   kUnsupported,  // understood, but this program or device cannot do it
   kOutOfMemory,  // host or device memory, or cells of a cache
+  kNoRoom,       // not enough memory now, but others could give some back
   kUnavailable,  // busy, shutting down, or a peer that is gone
   kTimeout,
   kCancelled,

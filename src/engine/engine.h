@@ -15,30 +15,44 @@
 #include <string_view>
 #include <vector>
 
+#include "api/types.h"
 #include "base/error.h"
+#include "base/units.h"
 #include "ml/backend.h"
 #include "nn/validation.h"
 #include "sample/sampler.h"
 #include "tokenizer/tokenizer.h"
+
+namespace ollama::envconfig {
+struct Config;
+}  // namespace ollama::envconfig
 
 namespace ollama::engine {
 
 using tokenizer::Token;
 
 struct LoadOptions {
-  std::uint32_t context = 0;   // tokens per sequence; 0: the model's own, at most 16,384
-  std::uint32_t batch = 512;   // tokens evaluated in one step, at most
-  std::uint32_t parallel = 1;  // sequences served at once, 1 to 64
-  std::int32_t gpu_layers = -1;
-  std::int32_t main_gpu = 0;
+  std::uint32_t context = 0;     // tokens per sequence; 0: the model's own, at most 16,384
+  std::uint32_t batch = 512;     // tokens evaluated in one step, at most
+  std::uint32_t parallel = 1;    // sequences served at once, 1 to 64
+  std::int32_t gpu_layers = -1;  // see memory::Limits, as for the next five
+  std::int32_t main_gpu = -1;
+  bool spread = false;
+  std::uint64_t vram_min_free = 457 * kMiB;
+  std::uint64_t gpu_overhead = 0;
+  bool whole = false;
+  ml::DeviceOptions devices;
   std::uint32_t threads = 0;  // 0: ml::optimal_thread_count decides
   ml::DType kv_type = ml::DType::kF16;
   ml::FlashAttention flash_attention = ml::FlashAttention::kAuto;
   ml::BackendKind backend = ml::BackendKind::kGgml;
-  ml::CpuKernels kernels = ml::CpuKernels::kNative;
+  ml::CpuKernels kernels = ml::CpuKernels::kAuto;
   bool use_mmap = true;
   nn::Validation validation = nn::Validation::kOnce;
 };
+
+// What the environment says; what a request or model may choose stays at its default.
+LoadOptions load_options_of(const envconfig::Config& config);
 
 enum class DoneReason : std::uint8_t { kStop, kLength, kCancelled };
 
@@ -88,10 +102,21 @@ struct ModelInfo {
   std::uint64_t cache_bytes = 0;
   std::uint64_t graph_bytes = 0;
   std::uint64_t device_bytes = 0;  // of all of these, on GPUs
+  std::uint32_t gpu_layers = 0;    // placed on GPUs, the output counted as one
+  // What of these each device holds, GPUs first.
+  struct OnDevice {
+    std::string name;
+    std::uint64_t bytes = 0;
+    bool gpu = false;
+  };
+  std::vector<OnDevice> devices;
 };
 
 // Reports loading, 0 to 1; returning false cancels it.
 using Progress = std::function<bool(float)>;
+
+// Where the model would be loaded with these options, and why. Errors: those of Engine::load.
+Result<api::MemoryPlan> explain_plan(const std::filesystem::path& path, const LoadOptions& options);
 
 class Engine {
  public:

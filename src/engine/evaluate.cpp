@@ -98,6 +98,9 @@ Result<Evaluation> evaluate(const std::filesystem::path& path, const EvaluateOpt
                                                     {.context = total + options.n_greedy,
                                                      .batch = total * copies,
                                                      .parallel = copies,
+                                                     .gpu_layers = options.gpu_layers,
+                                                     .spread = options.spread,
+                                                     .devices = options.devices,
                                                      .threads = options.threads,
                                                      .kv_type = options.kv_type,
                                                      .flash_attention = options.flash_attention,
@@ -141,17 +144,18 @@ Result<Evaluation> evaluate(const std::filesystem::path& path, const EvaluateOpt
     }
   }
 
-  Token next = best_five(result.last_logits)[0].first;
+  auto best = best_five(result.last_logits);
   for (std::uint32_t i = 0; i < options.n_greedy; ++i) {
-    result.greedy.push_back(next);
+    result.greedy.push_back(best[0].first);
+    result.greedy_margins.push_back((best[0].second - best[1].second) / std::abs(best[0].second));
     const std::uint32_t position = total + i;
     if (i + 1 == options.n_greedy || position >= executor->info().context) break;
     batch.clear();
     for (std::uint32_t copy = 0; copy < copies; ++copy) {
-      batch.add(next, static_cast<kvcache::Position>(position), copy, true);
+      batch.add(best[0].first, static_cast<kvcache::Position>(position), copy, true);
     }
     OLLAMA_ASSIGN(const std::span<const float> logits, executor->run(batch));
-    next = best_five(logits.last(vocab))[0].first;
+    best = best_five(logits.last(vocab));
   }
   result.counters = executor->counters();
   return result;

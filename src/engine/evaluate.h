@@ -23,7 +23,10 @@ struct EvaluateOptions {
   ml::FlashAttention flash_attention = ml::FlashAttention::kAuto;
   std::uint32_t chunk = 0;  // tokens a step; 0: all at once
   ml::BackendKind backend = ml::BackendKind::kGgml;
-  ml::CpuKernels kernels = ml::CpuKernels::kNative;
+  ml::CpuKernels kernels = ml::CpuKernels::kAuto;
+  std::int32_t gpu_layers = 0;  // see memory::Limits
+  bool spread = false;
+  ml::DeviceOptions devices = {};
   std::uint32_t threads = 0;
   nn::Validation validation = nn::Validation::kOnce;
   ml::Observer observer = {};     // hears the named results of every step
@@ -36,6 +39,8 @@ struct Evaluation {
   std::vector<float> last_logits;                            // of the last token
   std::vector<float> logits;  // [vocabulary, tokens], where they were to be kept
   std::vector<Token> greedy;
+  // Of each of these: how far the second-best logit was below its own, as a share of the largest.
+  std::vector<float> greedy_margins;
   std::vector<float> embedding_normalized;  // of embedding models, instead of the above
   Counters counters;
 };

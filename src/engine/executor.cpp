@@ -3,13 +3,10 @@
 #include <algorithm>
 
 #include "base/log.h"
-#include "memory/plan.h"
+#include "engine/placing.h"
 
 namespace ollama::engine {
 namespace {
-
-constexpr std::uint32_t kDefaultContext = 16384;
-constexpr std::uint32_t kMaxLayers = 4096;  // as model::read_config bounds them
 
 constexpr ErrorConstant kCannotTurn{ErrorCode::kUnsupported,
                                     "the model's keys cannot be moved to other positions"};
@@ -46,66 +43,126 @@ void StepBatch::add(Token token, kvcache::Position position, kvcache::Sequence s
 
 Executor::~Executor() = default;
 
+Executor::Executor(std::shared_ptr<const gguf::File> file, const LoadOptions& options)
+    : file_(std::move(file)), attention_(options.validation) {}
+
 Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& path,
                                                  const LoadOptions& options,
                                                  const Progress& progress) {
-  if (options.parallel < 1 || options.parallel > kvcache::kMaxSequences) {
-    return fail(ErrorCode::kInvalidArgument, "{} parallel sequences: 1 to {} are possible",
-                options.parallel, kvcache::kMaxSequences);
+  OLLAMA_ASSIGN(gguf::File opened, gguf::File::open(path));
+  const auto file = std::make_shared<const gguf::File>(std::move(opened));
+  OLLAMA_ASSIGN(auto tokenizer, tokenizer::load(*file));
+  OLLAMA_ASSIGN(Placing placing, Placing::begin(file, options));
+  while (true) {
+    OLLAMA_ASSIGN(const memory::Plan plan, placing.plan());
+    std::unique_ptr<Executor> executor(new Executor(file, options));
+    Result<> done = executor->assemble(options, plan, ml::Purpose::kUse, progress);
+    // On GPUs all that steps will need is taken now: later it might be gone.
+    if (done && plan.placed > 0) done = executor->reserve_graphs();
+    if (done) {
+      executor->tokenizer_ = std::move(tokenizer);
+      executor->fill_info(plan);
+      return executor;
+    }
+    if (done.error().code() != ErrorCode::kOutOfMemory || plan.placed == 0) return fail(done);
+    log::warn("{}: planning again with less", done.error().message());
+    placing.refused(plan, executor->backend_->shortage());
   }
-  std::unique_ptr<Executor> executor(new Executor(options.validation));
-  Executor& e = *executor;
-  OLLAMA_ASSIGN(e.file_, gguf::File::open(path));
-  OLLAMA_ASSIGN(e.tokenizer_, tokenizer::load(*e.file_));
-  OLLAMA_ASSIGN(e.backend_,
+}
+
+Result<std::vector<std::uint64_t>> Executor::measure(std::shared_ptr<const gguf::File> file,
+                                                     const LoadOptions& options,
+                                                     const memory::Plan& plan) {
+  Executor executor(std::move(file), options);
+  OLLAMA_TRY(executor.assemble(options, plan, ml::Purpose::kMeasure, {}));
+  return executor.measure_graphs();
+}
+
+Result<> Executor::assemble(const LoadOptions& options, const memory::Plan& plan,
+                            ml::Purpose purpose, const Progress& progress) {
+  OLLAMA_ASSIGN(backend_,
                 ml::new_backend(options.backend, {.threads = options.threads,
                                                   .flash_attention = options.flash_attention,
                                                   .kernels = options.kernels,
-                                                  .use_mmap = options.use_mmap}));
-  // By the weights alone: what each layer caches is known once the model is bound to them.
-  const std::vector<kvcache::LayerSpec> layers(
-      std::min(e.file_->u32(".block_count").value_or(0), kMaxLayers));
-  OLLAMA_ASSIGN(const memory::Plan plan,
-                memory::fit(memory::demand(*e.file_, layers, {}), e.backend_->devices()));
-  OLLAMA_ASSIGN(e.weights_, e.backend_->load_weights(*e.file_, plan.placement, progress));
-  OLLAMA_ASSIGN(e.model_, model::new_model(*e.file_, *e.weights_));
-
-  const model::Config& config = e.model_->config();
-  const auto train_context = static_cast<std::uint32_t>(config.context_length);
-  std::uint32_t context = options.context != 0 ? options.context : kDefaultContext;
-  if (context > train_context) {
-    // The default asks for as much as there is.
-    if (options.context != 0 && options.context != kDefaultContext) {
-      log::warn("num_ctx {} is more than the model's own limit: using {}", context, train_context);
-    }
-    context = train_context;
-  }
-  // No more than a context holds, no less than a token of every sequence.
-  e.max_batch_ = std::max(std::clamp(options.batch, 1U, std::max(context, 1U)), options.parallel);
-  e.decode_tokens_ = options.parallel;
+                                                  .use_mmap = options.use_mmap,
+                                                  .gpus = plan.gpus()}));
+  OLLAMA_ASSIGN(weights_, backend_->load_weights(*file_, plan.placement, purpose, progress));
+  OLLAMA_ASSIGN(model_, model::new_model(*file_, *weights_));
+  const model::Config& config = model_->config();
+  const Sizes sizes = sizes_of(config, options);
+  max_batch_ = sizes.batch;
+  decode_tokens_ = options.parallel;
+  info_.context = sizes.context;
   if (config.causal) {
-    OLLAMA_ASSIGN(e.cache_, kvcache::new_cache(*e.backend_, e.model_->cache_layers(),
-                                               {.cells = context * options.parallel,
-                                                .sequences = kvcache::kMaxSequences,
-                                                .parallel = options.parallel,
-                                                .max_batch = e.max_batch_,
-                                                .k_type = options.kv_type,
-                                                .v_type = options.kv_type,
-                                                .config = e.backend_->cache_config()},
-                                               plan.placement));
+    kvcache::CacheOptions cache = cache_options(sizes, options);
+    cache.config = backend_->cache_config();
+    OLLAMA_ASSIGN(cache_, kvcache::new_cache(*backend_, model_->cache_layers(), cache,
+                                             plan.placement, purpose));
   }
-  e.info_ = {.architecture = config.architecture,
-             .context = context,
-             .train_context = train_context,
-             .embedding_length = static_cast<std::uint32_t>(config.embedding_length),
-             .layers = static_cast<std::uint32_t>(config.layers),
-             .vocab_size = static_cast<std::size_t>(config.vocab_size),
-             .is_embedding = !config.causal,
-             .weight_bytes = e.weights_->bytes(),
-             .cache_bytes = e.cache_ ? e.cache_->bytes() : 0,
-             .graph_bytes = 0,
-             .device_bytes = 0};
-  return executor;
+  return {};
+}
+
+void Executor::fill_info(const memory::Plan& plan) {
+  const model::Config& config = model_->config();
+  info_ = {.architecture = config.architecture,
+           .context = info_.context,
+           .train_context = static_cast<std::uint32_t>(config.context_length),
+           .embedding_length = static_cast<std::uint32_t>(config.embedding_length),
+           .layers = static_cast<std::uint32_t>(config.layers),
+           .vocab_size = static_cast<std::size_t>(config.vocab_size),
+           .is_embedding = !config.causal,
+           .weight_bytes = weights_->bytes(),
+           .cache_bytes = cache_ ? cache_->bytes() : 0,
+           .graph_bytes = 0,
+           .device_bytes = 0,
+           .gpu_layers = plan.placed,
+           .devices = {}};
+  const std::vector<std::uint64_t> weights = weights_->device_bytes();
+  const std::vector<std::uint64_t> cache =
+      cache_ ? cache_->device_bytes() : std::vector<std::uint64_t>(weights.size());
+  for (std::size_t i = 0; i < plan.shares.size(); ++i) {
+    const memory::Share& share = plan.shares[i];
+    const std::uint64_t bytes = weights[i] + cache[i] + share.graph;
+    info_.devices.push_back(
+        {.name = share.device.name, .bytes = bytes, .gpu = share.device.is_gpu()});
+    info_.graph_bytes += share.graph;
+    if (share.device.is_gpu()) info_.device_bytes += bytes;
+  }
+}
+
+template <typename Visit>
+Result<> Executor::for_each_largest(const Visit& visit) {
+  for (const auto& [phase, tokens] : {std::pair(ml::Phase::kPrefill, max_batch_),
+                                      std::pair(ml::Phase::kDecode, decode_tokens_)}) {
+    // Texts without a cache are prompts.
+    if (!cache_ && phase == ml::Phase::kDecode) continue;
+    OLLAMA_ASSIGN(Graph* const graph, graph_of(phase));
+    if (cache_) cache_->begin_largest(tokens);
+    // No more rows than sequences, whose last tokens they are.
+    const std::uint32_t outputs = std::min(tokens, decode_tokens_);
+    OLLAMA_TRY(visit(*graph, tokens, outputs));
+    graph->tokens = 0;
+  }
+  return {};
+}
+
+Result<std::vector<std::uint64_t>> Executor::measure_graphs() {
+  std::vector<std::uint64_t> total(backend_->devices().size());
+  OLLAMA_TRY(
+      for_each_largest([&](Graph& graph, std::uint32_t tokens, std::uint32_t outputs) -> Result<> {
+        graph.context->reset();
+        OLLAMA_TRY(describe(graph, tokens, outputs, false));
+        OLLAMA_ASSIGN(const std::vector<std::uint64_t> sizes, graph.context->measure());
+        std::ranges::transform(total, sizes, total.begin(), std::plus<>());
+        return {};
+      }));
+  return total;
+}
+
+Result<> Executor::reserve_graphs() {
+  return for_each_largest([&](Graph& graph, std::uint32_t tokens, std::uint32_t outputs) {
+    return build(graph, tokens, outputs, false);
+  });
 }
 
 Result<> Executor::check(std::span<const Token> tokens) const {
@@ -121,8 +178,19 @@ Result<> Executor::check(std::span<const Token> tokens) const {
 Result<> Executor::build(Graph& graph, std::uint64_t tokens, std::uint64_t outputs, bool states) {
   graph.tokens = 0;  // nothing, should building fail
   ++graph_builds_;
+  graph.context->reset();
+  OLLAMA_TRY(describe(graph, tokens, outputs, states));
+  OLLAMA_TRY(graph.context->prepare());
+  graph.tokens = tokens;
+  graph.outputs = outputs;
+  graph.states = states;
+  graph.cache_key = cache_key();
+  return {};
+}
+
+Result<> Executor::describe(Graph& graph, std::uint64_t tokens, std::uint64_t outputs,
+                            bool states) {
   ml::Context& ctx = *graph.context;
-  ctx.reset();
   const auto n = static_cast<std::int64_t>(tokens);
   graph.token_input = ctx.input(ml::DType::kI32, {n, 1, 1, 1}, "tokens");
   graph.position_input = ctx.input(ml::DType::kI32, {n, 1, 1, 1}, "positions");
@@ -146,19 +214,13 @@ Result<> Executor::build(Graph& graph, std::uint64_t tokens, std::uint64_t outpu
   OLLAMA_ASSIGN(const ml::Tensor results,
                 states ? model_->hidden_states(step) : model_->forward(step));
   graph.results = ctx.output(results, states ? "states" : "logits");
-  OLLAMA_TRY(ctx.prepare());
-  graph.tokens = tokens;
-  graph.outputs = outputs;
-  graph.cache_key = cache_key();
   return {};
 }
 
 // Steps of one kind share a graph, which alternating kinds leave alone.
-Result<Executor::Graph*> Executor::graph_for(const StepBatch& batch) {
-  const bool decodes = batch.size() <= decode_tokens_;
-  Graph& graph = batch.states ? states_ : decodes ? decode_ : prefill_;
+Result<Executor::Graph*> Executor::graph_of(ml::Phase phase) {
+  Graph& graph = phase == ml::Phase::kDecode ? decode_ : prefill_;
   if (!graph.context) {
-    const ml::Phase phase = decodes && !batch.states ? ml::Phase::kDecode : ml::Phase::kPrefill;
     const std::uint32_t most = phase == ml::Phase::kDecode ? decode_tokens_ : max_batch_;
     OLLAMA_ASSIGN(graph.context, backend_->new_context(phase, model_->max_nodes(), most));
     if (observer_) graph.context->observe(observer_);
@@ -169,7 +231,7 @@ Result<Executor::Graph*> Executor::graph_for(const StepBatch& batch) {
 Result<std::span<float>> Executor::evaluate(Graph& graph, const StepBatch& batch,
                                             std::span<const std::int32_t> outputs) {
   if (graph.tokens != batch.size() || graph.outputs != outputs.size() ||
-      graph.cache_key != cache_key()) {
+      graph.states != batch.states || graph.cache_key != cache_key()) {
     last_ = nullptr;
     OLLAMA_TRY(build(graph, batch.size(), outputs.size(), batch.states));
   }
@@ -217,7 +279,8 @@ Result<> Executor::move(kvcache::Sequence sequence, kvcache::Position begin,
 
 Result<std::span<float>> Executor::run(const StepBatch& batch) {
   ++steps_;
-  OLLAMA_ASSIGN(Graph* const graph, graph_for(batch));
+  const bool decodes = batch.size() <= decode_tokens_ && !batch.states;
+  OLLAMA_ASSIGN(Graph* const graph, graph_of(decodes ? ml::Phase::kDecode : ml::Phase::kPrefill));
   if (cache_) {
     OLLAMA_TRY(cache_->begin({.positions = batch.positions, .sequences = batch.sequences}));
   }

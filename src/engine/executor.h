@@ -9,6 +9,7 @@
 
 #include "engine/engine.h"
 #include "kvcache/cache.h"
+#include "memory/plan.h"
 #include "ml/backend.h"
 #include "model/model.h"
 #include "tokenizer/tokenizer.h"
@@ -52,6 +53,12 @@ class Executor {
   // ml::Context.
   Result<std::span<float>> run(const StepBatch& batch);
 
+  // What the graphs of a model placed so would take at most on each of the plan's devices, in
+  // bytes; nothing is loaded.
+  static Result<std::vector<std::uint64_t>> measure(std::shared_ptr<const gguf::File> file,
+                                                    const LoadOptions& options,
+                                                    const memory::Plan& plan);
+
   // Moves what a sequence holds from position `begin` on by `delta` (see kvcache::Cache::move).
   // Errors: kUnsupported where the model's keys cannot be turned, those of Cache::move.
   Result<> move(kvcache::Sequence sequence, kvcache::Position begin, kvcache::Position delta);
@@ -77,6 +84,7 @@ class Executor {
     std::unique_ptr<ml::Context> context;
     std::uint64_t tokens = 0;  // 0: nothing built yet
     std::uint64_t outputs = 0;
+    bool states = false;
     std::uint64_t cache_key = 0;
     ml::Tensor token_input;
     ml::Tensor position_input;
@@ -86,9 +94,21 @@ class Executor {
     ml::Tensor results;
   };
 
-  explicit Executor(nn::Validation validation) : attention_(validation) {}
+  Executor(std::shared_ptr<const gguf::File> file, const LoadOptions& options);
+  // Backend, weights, model and cache. Errors: kOutOfMemory; then shortage() may say of which
+  // device.
+  Result<> assemble(const LoadOptions& options, const memory::Plan& plan, ml::Purpose purpose,
+                    const Progress& progress);
+  // The largest graphs that steps can need: what they take, and taking it.
+  Result<std::vector<std::uint64_t>> measure_graphs();
+  Result<> reserve_graphs();
+  template <typename Visit>
+  Result<> for_each_largest(const Visit& visit);
+  void fill_info(const memory::Plan& plan);
+  // Adds a step's forward pass to the graph's context, which is empty.
+  Result<> describe(Graph& graph, std::uint64_t tokens, std::uint64_t outputs, bool states);
   Result<> build(Graph& graph, std::uint64_t tokens, std::uint64_t outputs, bool states);
-  Result<Graph*> graph_for(const StepBatch& batch);
+  Result<Graph*> graph_of(ml::Phase phase);
   std::uint64_t cache_key() const { return cache_ ? cache_->shape_key() : 0; }
   std::size_t width(bool states) const {
     return states ? info_.embedding_length : info_.vocab_size;
@@ -97,7 +117,7 @@ class Executor {
                                     std::span<const std::int32_t> outputs);
 
   // In the order that they are built on one another.
-  std::optional<gguf::File> file_;
+  std::shared_ptr<const gguf::File> file_;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer_;
   std::unique_ptr<ml::Backend> backend_;
   std::unique_ptr<ml::Weights> weights_;
@@ -106,7 +126,6 @@ class Executor {
   nn::AttentionSupport attention_;
   Graph prefill_;
   Graph decode_;
-  Graph states_;
   const Graph* last_ = nullptr;  // evaluated the step before
   std::unique_ptr<ml::Context> moves_;
   ml::Observer observer_;

@@ -92,9 +92,9 @@ struct Config {
   std::string no_proxy;
 
   Validation validation = Validation::kOnce;
-  CpuKernels cpu_kernels = CpuKernels::kNative;
-  std::vector<std::string> rpc_servers;  // "host:port" of ggml-rpc servers
-  std::vector<std::string> api_keys;     // when not empty, requests need one of them
+  std::optional<CpuKernels> cpu_kernels;  // unset: native, except beside a GPU
+  std::vector<std::string> rpc_servers;   // "host:port" of ggml-rpc servers
+  std::vector<std::string> api_keys;      // when not empty, requests need one of them
 
   // What could not be read, one sentence each, for the log.
   std::vector<std::string> warnings;

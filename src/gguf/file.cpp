@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/unique_fd.h"
+#include "base/units.h"
 #include "gguf/dialect.h"
 #include "gguf/parse.h"
 
@@ -303,6 +304,13 @@ Result<std::span<const std::byte>> File::mapping() const {
 Result<std::span<const std::byte>> File::data(const TensorInfo& tensor) const {
   OLLAMA_ASSIGN(const auto bytes, mapping());
   return bytes.subspan(tensor.offset, tensor.size);
+}
+
+std::optional<std::uint32_t> layer_of(std::string_view tensor_name) {
+  constexpr std::string_view kPrefix = "blk.";
+  if (!tensor_name.starts_with(kPrefix)) return std::nullopt;
+  tensor_name.remove_prefix(kPrefix.size());
+  return parse_number<std::uint32_t>(tensor_name.substr(0, tensor_name.find('.')));
 }
 
 std::string file_type_name(const File& file) {

@@ -117,6 +117,9 @@ class File {
   std::unique_ptr<State> state_;
 };
 
+// The layer that a tensor belongs to: LAYER of "blk.LAYER.NAME"; nullopt for the others.
+std::optional<std::uint32_t> layer_of(std::string_view tensor_name);
+
 // The name of a file's quantisation as Ollama shows it ("F16", "Q4_K_M"), from general.file_type,
 // or from the commonest tensor type where that is missing.
 std::string file_type_name(const File& file);

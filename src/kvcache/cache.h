@@ -89,6 +89,9 @@ class Cache {
   virtual Result<> begin(const Batch& batch) = 0;
   // Undoes the last begin(): its tokens' cells are free again (the step failed).
   virtual void rollback() = 0;
+  // Instead of begin(): shapes as of a step of `tokens` tokens that reads every cell, the largest
+  // there can be, for a graph that is not computed. Holds until the next begin().
+  virtual void begin_largest(std::size_t tokens) = 0;
   // Identifies the graph that serves this step's shapes: equal keys, equal graphs.
   virtual std::uint64_t shape_key() const = 0;
   // Appends the inputs of the graph that is being built, one a group.
@@ -118,13 +121,16 @@ class Cache {
   // sliding windows every windowed layer must still hold [p - window, p).
   virtual Position resume_point(Sequence sequence, Position position) const = 0;
   virtual std::uint32_t free_cells() const = 0;
+  // On all devices together, and on each.
   virtual std::uint64_t bytes() const = 0;
+  virtual std::vector<std::uint64_t> device_bytes() const = 0;
 };
 
 // Makes the cache for a model's layers (index = layer). Errors: kInvalidArgument (more than 64
-// sequences, no cells), kOutOfMemory.
+// sequences, no cells), those of Backend::allocate.
 Result<std::unique_ptr<Cache>> new_cache(ml::Backend& backend, std::span<const LayerSpec> layers,
                                          const CacheOptions& options,
-                                         const ml::Placement& placement);
+                                         const ml::Placement& placement,
+                                         ml::Purpose purpose = ml::Purpose::kUse);
 
 }  // namespace ollama::kvcache

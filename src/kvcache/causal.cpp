@@ -66,7 +66,8 @@ Causal::Causal(Cells cells, FreeList free, const CacheOptions& options, std::int
 Result<std::unique_ptr<Causal>> Causal::create(ml::Backend& backend,
                                                std::span<const LayerSpec> layers,
                                                std::int32_t window, const CacheOptions& options,
-                                               const ml::Placement& placement) {
+                                               const ml::Placement& placement,
+                                               ml::Purpose purpose) {
   CacheOptions o = options;
   o.config.cache_padding = std::max(1U, o.config.cache_padding);
   o.config.mask_batch_padding = std::max(1U, o.config.mask_batch_padding);
@@ -102,7 +103,7 @@ Result<std::unique_ptr<Causal>> Causal::create(ml::Backend& backend,
                         .name = std::format("cache_v-{}", i),
                         .layer = i});
   }
-  OLLAMA_ASSIGN(cache->storage_, backend.allocate(requests, placement));
+  OLLAMA_ASSIGN(cache->storage_, backend.allocate(requests, placement, purpose));
   std::size_t next = 0;
   for (auto& [index, layer] : cache->layers_) {
     layer.k = cache->storage_->tensors()[next++];
@@ -149,7 +150,7 @@ Result<> Causal::begin(const Batch& batch) {
   continuing = leave_window(batch) && continuing;
   // A lone sequence grows behind its last cell where that is free.
   const std::uint32_t hint =
-      indices_.empty() ? kNoCell : static_cast<std::uint32_t>(indices_.back());
+      owners_.empty() ? kNoCell : static_cast<std::uint32_t>(indices_.back());
   OLLAMA_TRY(free_.allocate(static_cast<std::uint32_t>(count), runs_, hint));
   indices_.clear();
   owners_.assign(batch.sequences.begin(), batch.sequences.end());
@@ -181,12 +182,20 @@ Result<> Causal::begin(const Batch& batch) {
 }
 
 void Causal::rollback() {
-  for (std::size_t i = 0; i < indices_.size(); ++i) {
+  for (std::size_t i = 0; i < owners_.size(); ++i) {
     const auto cell = static_cast<std::uint32_t>(indices_[i]);
     if (cells_.clear(cell, owners_[i])) free_.release({cell, 1});
   }
   indices_.clear();
   owners_.clear();
+  mask_holds_ = false;
+}
+
+void Causal::begin_largest(std::size_t tokens) {
+  range_ = {0, cells_.size()};
+  indices_.assign(tokens, 0);
+  owners_.clear();
+  mask_tokens_ = round_up<std::size_t>(tokens, options_.config.mask_batch_padding);
   mask_holds_ = false;
 }
 

@@ -15,10 +15,12 @@ class Causal final : public Cache {
   static Result<std::unique_ptr<Causal>> create(ml::Backend& backend,
                                                 std::span<const LayerSpec> layers,
                                                 std::int32_t window, const CacheOptions& options,
-                                                const ml::Placement& placement);
+                                                const ml::Placement& placement,
+                                                ml::Purpose purpose = ml::Purpose::kUse);
 
   Result<> begin(const Batch& batch) override;
   void rollback() override;
+  void begin_largest(std::size_t tokens) override;
   std::uint64_t shape_key() const override;
   void declare_inputs(ml::Context& context, std::vector<Inputs>& inputs) const override;
   KeysValues update(ml::Context& context, std::span<const Inputs> inputs, int layer, ml::Tensor k,
@@ -33,6 +35,7 @@ class Causal final : public Cache {
   Position resume_point(Sequence sequence, Position position) const override;
   std::uint32_t free_cells() const override { return free_.free_cells(); }
   std::uint64_t bytes() const override { return storage_->bytes(); }
+  std::vector<std::uint64_t> device_bytes() const override { return storage_->device_bytes(); }
 
   bool has_layer(int layer) const { return layers_.contains(layer); }
   const Cells& cells() const { return cells_; }

@@ -19,6 +19,10 @@ void Wrapper::rollback() {
   for (const auto& group : groups_) group->rollback();
 }
 
+void Wrapper::begin_largest(std::size_t tokens) {
+  for (const auto& group : groups_) group->begin_largest(tokens);
+}
+
 std::uint64_t Wrapper::shape_key() const {
   std::uint64_t key = 0;
   for (const auto& group : groups_) key = key * 0x9E3779B97F4A7C15U + group->shape_key();
@@ -78,6 +82,14 @@ std::uint64_t Wrapper::bytes() const {
   return total;
 }
 
+std::vector<std::uint64_t> Wrapper::device_bytes() const {
+  std::vector<std::uint64_t> total = groups_.front()->device_bytes();
+  for (const auto& group : std::span(groups_).subspan(1)) {
+    std::ranges::transform(total, group->device_bytes(), total.begin(), std::plus<>());
+  }
+  return total;
+}
+
 std::uint32_t cells_of_window(std::int32_t window, const CacheOptions& options) {
   if (window <= 0) return options.cells;
   const std::uint64_t kept =
@@ -87,7 +99,7 @@ std::uint32_t cells_of_window(std::int32_t window, const CacheOptions& options) 
 
 Result<std::unique_ptr<Cache>> new_cache(ml::Backend& backend, std::span<const LayerSpec> layers,
                                          const CacheOptions& options,
-                                         const ml::Placement& placement) {
+                                         const ml::Placement& placement, ml::Purpose purpose) {
   std::set<std::int32_t> windows;
   for (const LayerSpec& layer : layers) {
     if (layer.kv_heads != 0) windows.insert(layer.window);
@@ -96,7 +108,7 @@ Result<std::unique_ptr<Cache>> new_cache(ml::Backend& backend, std::span<const L
   for (const std::int32_t window : windows) {
     CacheOptions group = options;
     group.cells = cells_of_window(window, options);
-    OLLAMA_ASSIGN(auto cache, Causal::create(backend, layers, window, group, placement));
+    OLLAMA_ASSIGN(auto cache, Causal::create(backend, layers, window, group, placement, purpose));
     groups.push_back(std::move(cache));
   }
   if (groups.empty()) return fail(kNoCells);

@@ -12,6 +12,7 @@ class Wrapper final : public Cache {
 
   Result<> begin(const Batch& batch) override;
   void rollback() override;
+  void begin_largest(std::size_t tokens) override;
   std::uint64_t shape_key() const override;
   void declare_inputs(ml::Context& context, std::vector<Inputs>& inputs) const override;
   KeysValues update(ml::Context& context, std::span<const Inputs> inputs, int layer, ml::Tensor k,
@@ -26,6 +27,7 @@ class Wrapper final : public Cache {
   Position resume_point(Sequence sequence, Position position) const override;
   std::uint32_t free_cells() const override;
   std::uint64_t bytes() const override;
+  std::vector<std::uint64_t> device_bytes() const override;
 
  private:
   std::vector<std::unique_ptr<Causal>> groups_;

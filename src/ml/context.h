@@ -19,6 +19,7 @@
 #include <functional>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "ml/tensor.h"
@@ -107,6 +108,9 @@ class Context {
   virtual void reset() = 0;
   // Allocates the graph that was built. Errors: kOutOfMemory.
   virtual Result<> prepare() = 0;
+  // Bytes that the graph that was built would take on each of Backend::devices(), without
+  // allocating it; inputs are not counted. Start a new graph after it.
+  virtual Result<std::vector<std::uint64_t>> measure() = 0;
   // In one submission. What it leaves out keeps what it held.
   virtual Result<> upload(std::span<const Upload> uploads) = 0;
   // Runs the graph to its end. Errors: kInternal; kCancelled by the backend's abort check.

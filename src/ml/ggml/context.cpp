@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ml/ggml/buffers.h"
 #include "ml/kernels/attention.h"
 
 namespace ollama::ml::ggml {
@@ -70,7 +71,6 @@ Tensor wrap(ggml_tensor* tensor) {
 }
 
 bool FusedAttention::supports(const AttentionConfig& config) const {
-  if (serves_natively(config)) return true;
   // A yes of the device is not proof for every combination: the product's tests try each that is
   // used.
   const auto scratch = Arena::create(pool_, 8);
@@ -90,7 +90,10 @@ bool FusedAttention::supports(const AttentionConfig& config) const {
   if (config.sinks) {
     ggml_flash_attn_ext_add_sinks(result, ggml_new_tensor_1d(context, GGML_TYPE_F32, 1));
   }
-  return ggml_backend_dev_supports_op(device_, result);
+  return std::ranges::all_of(devices_, [&](ggml_backend_dev_t device) {
+    return (device == devices_.back() && serves_natively(config)) ||
+           ggml_backend_dev_supports_op(device, result);
+  });
 }
 
 Tensor FusedAttention::scaled_dot_product_attention(Context& context, Tensor q, Tensor k, Tensor v,
@@ -99,10 +102,11 @@ Tensor FusedAttention::scaled_dot_product_attention(Context& context, Tensor q, 
   auto& own = static_cast<GgmlContext&>(context);
   ggml_context* ctx = own.raw_context();
   // Without a mask everything is visible, which no model here wants: left to GGML.
-  if (mask.visible && serves_natively({.head_dim_k = static_cast<std::int32_t>(k.dim(0)),
-                                       .head_dim_v = static_cast<std::int32_t>(v.dim(0)),
-                                       .k_type = k.dtype(),
-                                       .v_type = v.dtype()})) {
+  if (mask.visible && own.on_cpu() &&
+      serves_natively({.head_dim_k = static_cast<std::int32_t>(k.dim(0)),
+                       .head_dim_v = static_cast<std::int32_t>(v.dim(0)),
+                       .k_type = k.dtype(),
+                       .v_type = v.dtype()})) {
     return wrap(own.native().attention(ctx, {.q = raw(q),
                                              .k = raw(k),
                                              .v = raw(v),
@@ -154,7 +158,7 @@ Result<> GgmlContext::place_inputs() {
     input_block_.reset();
     OLLAMA_ASSIGN(input_block_, shared_.pool->allocate(size));
     input_buffer_.reset(
-        ggml_backend_dev_buffer_from_host_ptr(shared_.cpu, input_block_.data(), size, size));
+        ggml_backend_dev_buffer_from_host_ptr(shared_.cpu(), input_block_.data(), size, size));
     if (!input_buffer_) return fail(kNoGraphMemory);
   }
   std::byte* address = input_block_.data();
@@ -172,6 +176,16 @@ Result<> GgmlContext::prepare() {
   if (!inputs_.empty()) OLLAMA_TRY(place_inputs());
   if (!ggml_backend_sched_alloc_graph(scheduler_.get(), graph_)) return fail(kNoGraphMemory);
   return {};
+}
+
+Result<std::vector<std::uint64_t>> GgmlContext::measure() {
+  const ggml_backend_buffer_ptr nothing(
+      ggml_backend_buft_alloc_buffer(ggml_backend_dev_buffer_type(shared_.cpu()), 0));
+  for (ggml_tensor* input : inputs_) input->buffer = nothing.get();
+  std::vector<std::size_t> sizes(shared_.backends.size());
+  ggml_backend_sched_reserve_size(scheduler_.get(), graph_, sizes.data());
+  reset();
+  return std::vector<std::uint64_t>(sizes.begin(), sizes.end());
 }
 
 Result<> GgmlContext::upload(std::span<const Upload> uploads) {
@@ -258,7 +272,11 @@ Tensor GgmlContext::named(Tensor tensor, std::string_view name, int layer) {
   return tensor;
 }
 
-void GgmlContext::set_layer(int /*layer*/) {}
+void GgmlContext::set_layer(int layer) {
+  const auto index = static_cast<std::size_t>(layer);
+  const int cpu = static_cast<int>(shared_.devices.size()) - 1;
+  on_cpu_ = layer < 0 || index >= shared_.layers.size() || shared_.layers[index] == cpu;
+}
 
 Tensor GgmlContext::add(Tensor a, Tensor b) { return wrap(ggml_add(context_, raw(a), raw(b))); }
 Tensor GgmlContext::sub(Tensor a, Tensor b) { return wrap(ggml_sub(context_, raw(a), raw(b))); }
@@ -333,14 +351,19 @@ Tensor GgmlContext::rope(Tensor x, Tensor positions, Tensor factors, const RopeO
                             o.attention_factor, o.beta_fast, o.beta_slow));
 }
 
+// Backends of GPUs use a tensor's `extra`, too.
+const PackedTensor* GgmlContext::packed(Tensor w) const {
+  return shared_.native && is_on_host(raw(w)) ? PackedTensor::of(raw(w)) : nullptr;
+}
+
 Tensor GgmlContext::mul_mat(Tensor w, Tensor x) {
-  if (const PackedTensor* packed = shared_.native ? PackedTensor::of(raw(w)) : nullptr) {
+  if (const PackedTensor* packed = this->packed(w)) {
     return wrap(native_.mul_mat(context_, *packed, raw(x)));
   }
   return wrap(ggml_mul_mat(context_, raw(w), raw(x)));
 }
 Tensor GgmlContext::mul_mat_id(Tensor w, Tensor x, Tensor ids) {
-  if (const PackedTensor* packed = shared_.native ? PackedTensor::of(raw(w)) : nullptr) {
+  if (const PackedTensor* packed = this->packed(w)) {
     return wrap(native_.mul_mat_id(context_, *packed, raw(x), raw(ids)));
   }
   return wrap(ggml_mul_mat_id(context_, raw(w), raw(x), raw(ids)));

@@ -19,9 +19,10 @@ Tensor wrap(ggml_tensor* tensor);
 
 class FusedAttention final : public ScaledDotProductAttention {
  public:
-  // `native`: by our own kernels where they serve, else by the device's.
-  FusedAttention(ggml_backend_dev_t device, BufferPool& pool, bool native)
-      : device_(device), pool_(pool), native_(native) {}
+  // `devices`: those that a model is spread over, the CPU last. `native`: on the CPU by our own
+  // kernels where they serve, else by GGML's.
+  FusedAttention(std::vector<ggml_backend_dev_t> devices, BufferPool& pool, bool native)
+      : devices_(std::move(devices)), pool_(pool), native_(native) {}
   bool supports(const AttentionConfig& config) const override;
   Tensor scaled_dot_product_attention(Context& context, Tensor q, Tensor k, Tensor v,
                                       const AttentionMask& mask, Tensor sinks, float scale,
@@ -30,20 +31,23 @@ class FusedAttention final : public ScaledDotProductAttention {
  private:
   bool serves_natively(const AttentionConfig& config) const;
 
-  ggml_backend_dev_t device_;
+  std::vector<ggml_backend_dev_t> devices_;
   BufferPool& pool_;
   bool native_;
 };
 
 // What the contexts of one backend share; owned by the backend.
 struct Shared {
-  ggml_backend_dev_t cpu = nullptr;
+  std::vector<ggml_backend_dev_t> devices;  // the CPU last, as GGML's scheduler wants it
+  std::vector<ggml_backend_t> backends;     // of each
+  std::vector<int> layers;                  // the device of each layer; empty: all on the CPU
   BufferPool* pool = nullptr;
-  std::vector<ggml_backend_t> backends;  // the CPU's last, as GGML's scheduler wants it
   ggml_backend_set_n_threads_t set_threads = nullptr;
   const FusedAttention* attention = nullptr;  // null when flash attention is off
   bool native = false;                        // weights may be packed for our kernels
   BackendCounters counters;                   // of the engine's thread
+
+  ggml_backend_dev_t cpu() const { return devices.back(); }
 };
 
 class GgmlContext final : public Context {
@@ -53,6 +57,7 @@ class GgmlContext final : public Context {
 
   void reset() override;
   Result<> prepare() override;
+  Result<std::vector<std::uint64_t>> measure() override;
   Result<> upload(std::span<const Upload> uploads) override;
   Result<> compute() override;
   Result<> download(Tensor tensor, std::span<std::byte> bytes) override;
@@ -98,11 +103,15 @@ class GgmlContext final : public Context {
 
   const ScaledDotProductAttention* fused_attention() const override { return shared_.attention; }
   ggml_context* raw_context() const { return context_; }
+  // Whether the layer that is being built is the CPU's.
+  bool on_cpu() const { return on_cpu_; }
   NativeNodes& native() { return native_; }
 
  private:
   // One block of memory for all inputs, so that they go up together.
   Result<> place_inputs();
+  // A weight in our kernels' layout, or null.
+  const PackedTensor* packed(Tensor w) const;
   static bool on_node(ggml_tensor* tensor, bool ask, void* context);
 
   Shared& shared_;
@@ -116,6 +125,7 @@ class GgmlContext final : public Context {
   std::vector<ggml_tensor*> inputs_;
   PooledBuffer input_block_;
   ggml_backend_buffer_ptr input_buffer_;  // of the block
+  bool on_cpu_ = true;
   Observer observer_;
   std::vector<const ggml_tensor*> named_;  // while somebody observes
 };

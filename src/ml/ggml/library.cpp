@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 
 #include <filesystem>
+#include <format>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -17,6 +19,7 @@ void forward_log(ggml_log_level level, const char* text, void* /*user_data*/) {
   std::string_view line(text);
   while (line.ends_with('\n')) line.remove_suffix(1);
   if (line.empty() || line == ".") return;
+  if (line.contains("peer closed")) return log::debug("ggml: {}", line);  // of the RPC server
   if (level == GGML_LOG_LEVEL_ERROR || level == GGML_LOG_LEVEL_WARN) {
     log::warn("ggml: {}", line);
   } else {
@@ -36,8 +39,14 @@ int score(const std::filesystem::path& library) {
   return result;
 }
 
+// Before the first library is loaded.
+void forward_logs() {
+  static std::once_flag once;
+  std::call_once(once, [] { ggml_log_set(forward_log, nullptr); });
+}
+
 Result<ggml_backend_dev_t> load_cpu() {
-  ggml_log_set(forward_log, nullptr);
+  forward_logs();
   const std::filesystem::path folder = OLLAMA_GGML_BACKEND_DIR;
   std::filesystem::path best;
   int best_score = 0;
@@ -76,6 +85,23 @@ Result<ggml_backend_dev_t> cpu_device() {
   static std::optional<Result<ggml_backend_dev_t>> device;
   std::call_once(once, [] { device = load_cpu(); });
   return *device;
+}
+
+ggml_backend_reg_t load_library(std::string_view name) {
+  static std::mutex mutex;
+  static std::map<std::string, ggml_backend_reg_t, std::less<>> loaded;
+  const std::scoped_lock lock(mutex);
+  if (const auto found = loaded.find(name); found != loaded.end()) return found->second;
+  forward_logs();
+  const std::filesystem::path path =
+      std::filesystem::path(OLLAMA_GGML_BACKEND_DIR) / std::format("libggml-{}.so", name);
+  std::error_code error;
+  ggml_backend_reg_t registry = nullptr;
+  if (std::filesystem::exists(path, error)) {
+    registry = ggml_backend_load(std::filesystem::absolute(path).c_str());
+  }
+  loaded.emplace(name, registry);
+  return registry;
 }
 
 }  // namespace ollama::ml::ggml

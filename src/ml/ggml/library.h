@@ -4,6 +4,8 @@
 
 #include <ggml-backend.h>
 
+#include <string_view>
+
 #include "base/error.h"
 
 namespace ollama::ml::ggml {
@@ -11,5 +13,9 @@ namespace ollama::ml::ggml {
 // The CPU device, from the variant that scores best on this machine; loads it at the first call.
 // Thread-safe. Errors: kUnsupported (no variant can be loaded; the message says from where).
 Result<ggml_backend_dev_t> cpu_device();
+
+// The backend of one GPU library ("vulkan"), loaded at the first call; null where it is not
+// installed or finds no driver. Thread-safe.
+ggml_backend_reg_t load_library(std::string_view name);
 
 }  // namespace ollama::ml::ggml

@@ -68,18 +68,20 @@ std::vector<ggml_backend_buffer_type_t> own_layouts(ggml_backend_dev_t device) {
 // What a tensor's bytes need besides being copied.
 enum class Conversion { kNone, kReorderMxfp4, kToFloat };
 
-// Whether our kernels multiply this tensor, in a layout of their own.
+// Whether our kernels, if they can pack it, multiply this tensor in a layout of their own only.
 bool is_packed(const gguf::TensorInfo& info) {
-  return is_product_weight(info) && (info.n_dims == 2 || (info.n_dims == 3 && is_expert(info))) &&
-         kernels::can_pack(static_cast<DType>(info.type), info.shape[0]);
+  return is_product_weight(info) && (info.n_dims == 2 || (info.n_dims == 3 && is_expert(info)));
 }
 
 // A table of embeddings that the model multiplies by, too, because it has no matrix for its
 // outputs.
 bool is_output_table(const gguf::File& file, const gguf::TensorInfo& info) {
   return info.name == "token_embd.weight" && info.n_dims == 2 &&
-         file.find_tensor("output.weight") == nullptr && !file.architecture().contains("bert") &&
-         kernels::can_pack(static_cast<DType>(info.type), info.shape[0]);
+         file.find_tensor("output.weight") == nullptr && !file.architecture().contains("bert");
+}
+
+bool can_pack(const gguf::TensorInfo& info) {
+  return kernels::can_pack(static_cast<DType>(info.type), info.shape[0]);
 }
 
 // Products aside, GGML's kernels add and multiply by f32 alone; some files have biases in 16 bits.
@@ -124,8 +126,7 @@ PackedTensor packed_tensor(const gguf::TensorInfo& info) {
 }
 
 // Finds room for what our kernels multiply.
-Result<LazyPages> place_packed(ggml_backend_dev_t cpu, std::span<Copy> copies,
-                               std::vector<ggml_backend_buffer_ptr>& buffers) {
+Result<LazyPages> place_packed(ggml_backend_dev_t cpu, std::span<Copy> copies, Buffers& buffers) {
   constexpr std::size_t kAlignment = 64;
   const auto bytes_of = [](const Copy& copy) {
     const std::size_t size =
@@ -148,7 +149,7 @@ Result<LazyPages> place_packed(ggml_backend_dev_t cpu, std::span<Copy> copies,
     }
     address += bytes_of(copy);
   }
-  buffers.push_back(std::move(buffer));
+  buffers.keep(std::move(buffer));
   log::debug("native kernels ({}): {} tensors, {} MiB", kernels::instruction_set(), copies.size(),
              size >> 20U);
   return pages;
@@ -161,12 +162,16 @@ class Filler {
 
   Result<> fill(const Copy& copy) {
     if (copy.packed != nullptr) return pack(copy);
+    const bool on_host = ggml_backend_buffer_is_host(copy.tensor->buffer);
     if (copy.conversion == Conversion::kNone) {
+      // A device's memory is written by one thread at a time.
+      std::unique_lock lock(devices_, std::defer_lock);
+      if (!on_host) lock.lock();
       ggml_backend_tensor_set(copy.tensor, copy.bytes.data(), 0, copy.bytes.size());
       return {};
     }
     const std::size_t size = ggml_nbytes(copy.tensor);
-    if (ggml_backend_buffer_is_host(copy.tensor->buffer)) {
+    if (on_host) {
       convert(copy, {static_cast<std::byte*>(copy.tensor->data), size});
       return {};
     }
@@ -174,6 +179,7 @@ class Filler {
     const Turn turn(turns_);
     OLLAMA_ASSIGN(const PooledBuffer staged, pool_.allocate(size));
     convert(copy, staged.bytes());
+    const std::scoped_lock lock(devices_);
     ggml_backend_tensor_set(copy.tensor, staged.data(), 0, size);
     return {};
   }
@@ -215,6 +221,7 @@ class Filler {
 
   BufferPool& pool_;
   Turns turns_{kStagedAtOnce};
+  std::mutex devices_;
 };
 
 // Copies (and converts) in parallel: a tensor each time, the largest first.
@@ -257,119 +264,207 @@ Result<> copy_all(std::vector<Copy> copies, BufferPool& pool, std::uint32_t thre
 
 }  // namespace
 
-Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
-                                                       ggml_backend_dev_t cpu, BufferPool& pool,
-                                                       const Options& options,
-                                                       const std::function<bool(float)>& progress) {
-  const std::span<const gguf::TensorInfo> infos = file.tensors();
-  std::unique_ptr<GgmlWeights> weights(new GgmlWeights());
-  OLLAMA_ASSIGN(weights->arena_, Arena::create(pool, infos.size() + 1));
-  ggml_context* context = weights->arena_.get();
+// One model being loaded: where each tensor goes, room for it, and its bytes there.
+class GgmlWeights::Loader {
+ public:
+  Loader(const gguf::File& file, std::span<const ggml_backend_dev_t> devices,
+         const Placement& placement, BufferPool& pool, const Options& options,
+         std::optional<Shortage>& shortage)
+      : file_(file),
+        devices_(devices),
+        placement_(placement),
+        pool_(pool),
+        options_(options),
+        shortage_(shortage) {
+    for (ggml_backend_dev_t device : devices)
+      types_.push_back(ggml_backend_dev_buffer_type(device));
+    // Beside a GPU the CPU's layers stay as they are: then it can take over their products for long
+    // prompts.
+    if (!options.native && devices.size() == 1) layouts_ = own_layouts(cpu());
+  }
 
-  const std::vector<ggml_backend_buffer_type_t> layouts =
-      options.native ? std::vector<ggml_backend_buffer_type_t>() : own_layouts(cpu);
-  const ggml_backend_buffer_type_t plain = ggml_backend_dev_buffer_type(cpu);
-  // Tensors to be copied, by the buffer type they go to.
-  std::map<ggml_backend_buffer_type_t, std::vector<Copy>> copies;
-  std::vector<Copy> mapped;
-  std::vector<Copy> packed;
-  std::map<std::pair<ggml_type, std::array<std::int64_t, 4>>, ggml_backend_buffer_type_t> decided;
+  Result<std::unique_ptr<GgmlWeights>> load(const std::function<bool(float)>& progress) {
+    const std::span<const gguf::TensorInfo> infos = file_.tensors();
+    OLLAMA_ASSIGN(weights_->arena_, Arena::create(pool_, infos.size() + 2));
+    weights_->device_bytes_.resize(devices_.size());
+    for (const gguf::TensorInfo& info : infos) OLLAMA_TRY(sort(info, info.name));
+    const gguf::TensorInfo* table = file_.find_tensor("token_embd.weight");
+    if (table != nullptr && is_output_table(file_, *table) && output_device() != cpu_index()) {
+      // Rows are looked up on the CPU; the GPU multiplies a copy.
+      OLLAMA_TRY(sort(*table, "output.weight"));
+    }
+    OLLAMA_TRY(place_mapped());
+    OLLAMA_TRY(place_copied());
+    if (options_.purpose == Purpose::kMeasure) {
+      place_packed_for_measuring();
+      return std::move(weights_);
+    }
+    std::vector<Copy> work;
+    if (!packed_.empty()) {
+      OLLAMA_ASSIGN(weights_->packed_pages_, place_packed(cpu(), packed_, weights_->buffers_));
+      work.insert(work.end(), packed_.begin(), packed_.end());
+    }
+    for (const auto& [type, list] : copies_) work.insert(work.end(), list.begin(), list.end());
+    OLLAMA_TRY(copy_all(std::move(work), pool_, options_.threads, progress));
+    if (progress && !progress(1.0F)) return fail(ErrorCode::kCancelled, "loading was cancelled");
+    return std::move(weights_);
+  }
 
-  for (const gguf::TensorInfo& info : infos) {
+ private:
+  ggml_backend_dev_t cpu() const { return devices_.back(); }
+  std::size_t cpu_index() const { return devices_.size() - 1; }
+  std::size_t output_device() const {
+    return placement_.layers.empty() ? cpu_index() : static_cast<std::size_t>(placement_.output);
+  }
+
+  // The device that the tensor's layer is placed on, or the CPU where that cannot compute with it.
+  std::size_t device_of(const gguf::TensorInfo& info, std::string_view name) {
+    std::size_t device = cpu_index();
+    if (const auto layer = gguf::layer_of(name); layer && *layer < placement_.layers.size()) {
+      device = static_cast<std::size_t>(placement_.layers[*layer]);
+    } else if (name.starts_with("output.") || name.starts_with("output_norm.")) {
+      device = output_device();
+    }
+    if (device == cpu_index() || is_vector(info)) return device;
+    return serves(device, types_[device], info) ? device : cpu_index();
+  }
+
+  // Whether a device multiplies by such a tensor in a buffer of this type; asked once.
+  bool serves(std::size_t device, ggml_backend_buffer_type_t type, const gguf::TensorInfo& info) {
+    auto [entry, fresh] = served_.try_emplace({type, info.type, info.shape}, false);
+    if (fresh) entry->second = serves_product(devices_[device], type, pool_, info);
+    return entry->second;
+  }
+
+  // Makes the tensor and notes where it goes.
+  Result<> sort(const gguf::TensorInfo& info, const std::string& name) {
     if (info.ollama_mxfp4 && is_vector(info)) {
       return fail(ErrorCode::kUnsupported, "{}: vectors are not read from MXFP4", info.name);
     }
     Copy copy{.type = info.type, .conversion = conversion_of(info)};
-    OLLAMA_ASSIGN(copy.bytes, file.data(info));
+    OLLAMA_ASSIGN(copy.bytes, file_.data(info));
     const ggml_type held = copy.conversion == Conversion::kToFloat ? GGML_TYPE_F32 : info.type;
-    copy.tensor = ggml_new_tensor(context, held, info.n_dims, info.shape.data());
-    ggml_set_name(copy.tensor, info.name.c_str());
-    weights->bytes_ += ggml_nbytes(copy.tensor);
-    weights->tensors_.emplace(info.name, Tensor(copy.tensor, static_cast<DType>(held), info.shape));
+    copy.tensor = ggml_new_tensor(weights_->arena_.get(), held, info.n_dims, info.shape.data());
+    ggml_set_name(copy.tensor, name.c_str());
+    const std::size_t device = device_of(info, name);
+    weights_->bytes_ += ggml_nbytes(copy.tensor);
+    weights_->device_bytes_[device] += ggml_nbytes(copy.tensor);
+    weights_->tensors_.emplace(name, Tensor(copy.tensor, static_cast<DType>(held), info.shape));
+    if (device != cpu_index()) {
+      copies_[types_[device]].push_back(copy);
+      return {};
+    }
 
-    if (options.native && held == info.type && (is_packed(info) || is_output_table(file, info))) {
-      Copy& to = packed.emplace_back(copy);
-      to.packed = &weights->packed_.emplace_back(packed_tensor(info));
+    const bool twin = is_output_table(file_, info) && output_device() == cpu_index();
+    if (options_.native && held == info.type && can_pack(info) && (is_packed(info) || twin)) {
+      Copy& to = packed_.emplace_back(copy);
+      to.packed = &weights_->packed_.emplace_back(packed_tensor(info));
       to.placed_elsewhere = !is_packed(info);
       copy.tensor->extra = to.packed;
-      if (!to.placed_elsewhere) continue;
+      if (!to.placed_elsewhere) return {};
     }
     ggml_backend_buffer_type_t type = nullptr;
     if (is_product_weight(info) && held == info.type) {
-      auto [entry, fresh] = decided.try_emplace({info.type, info.shape}, nullptr);
-      if (fresh) {
-        for (ggml_backend_buffer_type_t layout : layouts) {
-          if (serves_product(cpu, layout, pool, info)) {
-            entry->second = layout;
-            break;
-          }
-        }
-      }
-      type = entry->second;
+      const auto found = std::ranges::find_if(layouts_, [&](ggml_backend_buffer_type_t layout) {
+        return serves(cpu_index(), layout, info);
+      });
+      if (found != layouts_.end()) type = *found;
     }
     const bool as_is = copy.conversion == Conversion::kNone &&
                        reinterpret_cast<std::uintptr_t>(copy.bytes.data()) % kTensorAlignment == 0;
-    if (type == nullptr && options.use_mmap && as_is) {
-      mapped.push_back(copy);
+    if (type == nullptr && options_.use_mmap && as_is) {
+      mapped_.push_back(copy);
     } else {
-      copies[type == nullptr ? plain : type].push_back(copy);
+      copies_[type == nullptr ? types_.back() : type].push_back(copy);
     }
+    return {};
   }
 
-  if (!mapped.empty()) {
-    // One buffer over all the mapped tensors; GGML only reads through it.
-    const auto [first, last] =
-        std::ranges::minmax_element(mapped, {}, [](const Copy& copy) { return copy.bytes.data(); });
+  static std::vector<ggml_tensor*> tensors_of(std::span<const Copy> copies) {
+    std::vector<ggml_tensor*> tensors;
+    for (const Copy& copy : copies) tensors.push_back(copy.tensor);
+    return tensors;
+  }
+
+  // One buffer over all the mapped tensors; GGML only reads through it.
+  Result<> place_mapped() {
+    if (mapped_.empty()) return {};
+    if (options_.purpose == Purpose::kMeasure) {
+      weights_->buffers_.place(types_.back(), tensors_of(mapped_),
+                               GGML_BACKEND_BUFFER_USAGE_WEIGHTS, options_.purpose);
+      return {};
+    }
+    const auto [first, last] = std::ranges::minmax_element(
+        mapped_, {}, [](const Copy& copy) { return copy.bytes.data(); });
     std::size_t largest = 0;
-    for (const Copy& copy : mapped) largest = std::max(largest, copy.bytes.size());
+    for (const Copy& copy : mapped_) largest = std::max(largest, copy.bytes.size());
     auto* base = const_cast<std::byte*>(first->bytes.data());
     const auto size = static_cast<std::size_t>(last->bytes.data() + last->bytes.size() - base);
-    ggml_backend_buffer_ptr buffer(ggml_backend_dev_buffer_from_host_ptr(cpu, base, size, largest));
+    ggml_backend_buffer_ptr buffer(
+        ggml_backend_dev_buffer_from_host_ptr(cpu(), base, size, largest));
     if (!buffer)
       return fail(ErrorCode::kOutOfMemory, "the mapped model cannot be used as a buffer");
     ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
-    for (const Copy& copy : mapped) {
+    for (const Copy& copy : mapped_) {
       if (ggml_backend_tensor_alloc(buffer.get(), copy.tensor,
                                     const_cast<std::byte*>(copy.bytes.data())) !=
           GGML_STATUS_SUCCESS) {
         return fail(ErrorCode::kInternal, "{}: cannot be placed", copy.tensor->name);
       }
     }
-    weights->buffers_.push_back(std::move(buffer));
+    weights_->buffers_.keep(std::move(buffer));
+    return {};
   }
 
-  std::vector<Copy> work;
-  if (!packed.empty()) {
-    OLLAMA_ASSIGN(weights->packed_pages_, place_packed(cpu, packed, weights->buffers_));
-    work.insert(work.end(), packed.begin(), packed.end());
-  }
-  for (auto& [type, list] : copies) {
-    const std::size_t alignment = ggml_backend_buft_get_alignment(type);
-    const auto padded = [&](const Copy& copy) {
-      const std::size_t size = ggml_backend_buft_get_alloc_size(type, copy.tensor);
-      return (size + alignment - 1) / alignment * alignment;
-    };
-    std::size_t size = 0;
-    for (const Copy& copy : list) size += padded(copy);
-    ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(type, size));
-    if (!buffer) {
-      return fail(ErrorCode::kOutOfMemory, "no memory for {} MiB of weights", size >> 20U);
-    }
-    ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
-    auto* address = static_cast<std::byte*>(ggml_backend_buffer_get_base(buffer.get()));
-    for (const Copy& copy : list) {
-      if (ggml_backend_tensor_alloc(buffer.get(), copy.tensor, address) != GGML_STATUS_SUCCESS) {
-        return fail(ErrorCode::kInternal, "{}: cannot be placed", copy.tensor->name);
+  Result<> place_copied() {
+    for (const auto& [type, list] : copies_) {
+      const std::uint64_t refused = weights_->buffers_.place(
+          type, tensors_of(list), GGML_BACKEND_BUFFER_USAGE_WEIGHTS, options_.purpose);
+      if (refused > 0) {
+        const auto device = std::ranges::find(types_, type) - types_.begin();
+        if (device < static_cast<std::ptrdiff_t>(cpu_index())) {
+          shortage_ = {.device = static_cast<std::size_t>(device), .bytes = refused};
+        }
+        return fail(ErrorCode::kOutOfMemory, "{} has no room for {} MiB of weights",
+                    ggml_backend_buft_name(type), refused >> 20U);
       }
-      address += padded(copy);
-      work.push_back(copy);
+      log::debug("{}: {} tensors", ggml_backend_buft_name(type), list.size());
     }
-    log::debug("{}: {} tensors, {} MiB", ggml_backend_buft_name(type), list.size(), size >> 20U);
-    weights->buffers_.push_back(std::move(buffer));
+    return {};
   }
-  OLLAMA_TRY(copy_all(std::move(work), pool, options.threads, progress));
-  if (progress && !progress(1.0F)) return fail(ErrorCode::kCancelled, "loading was cancelled");
-  return weights;
+
+  void place_packed_for_measuring() {
+    std::vector<ggml_tensor*> tensors;
+    for (const Copy& copy : packed_) {
+      if (!copy.placed_elsewhere) tensors.push_back(copy.tensor);
+    }
+    weights_->buffers_.place(types_.back(), tensors, GGML_BACKEND_BUFFER_USAGE_WEIGHTS,
+                             options_.purpose);
+  }
+
+  const gguf::File& file_;
+  std::span<const ggml_backend_dev_t> devices_;
+  const Placement& placement_;
+  BufferPool& pool_;
+  const Options& options_;
+  std::optional<Shortage>& shortage_;
+  std::vector<ggml_backend_buffer_type_t> types_;    // of each device
+  std::vector<ggml_backend_buffer_type_t> layouts_;  // GGML's own for products on the CPU
+  std::map<std::tuple<ggml_backend_buffer_type_t, ggml_type, std::array<std::int64_t, 4>>, bool>
+      served_;
+  std::unique_ptr<GgmlWeights> weights_{new GgmlWeights()};
+  std::vector<Copy> mapped_;
+  std::vector<Copy> packed_;
+  std::map<ggml_backend_buffer_type_t, std::vector<Copy>> copies_;  // by where they go
+};
+
+Result<std::unique_ptr<GgmlWeights>> GgmlWeights::load(const gguf::File& file,
+                                                       std::span<const ggml_backend_dev_t> devices,
+                                                       const Placement& placement, BufferPool& pool,
+                                                       const Options& options,
+                                                       std::optional<Shortage>& shortage,
+                                                       const std::function<bool(float)>& progress) {
+  return Loader(file, devices, placement, pool, options, shortage).load(progress);
 }
 
 Tensor GgmlWeights::find(std::string_view name) const {

@@ -1,6 +1,7 @@
 // A model file's tensors in GGML's buffers. On the CPU a tensor stays where the file is mapped,
 // except where a product runs faster on another layout (our kernels' own, or one of GGML's), or the
-// file has one that GGML does not compute with; those are converted while loading.
+// file has one that GGML does not compute with; those are converted while loading. What a GPU
+// computes with is copied there.
 #pragma once
 
 #include <ggml-backend.h>
@@ -15,6 +16,7 @@
 #include "gguf/file.h"
 #include "ml/backend.h"
 #include "ml/ggml/arena.h"
+#include "ml/ggml/buffers.h"
 #include "ml/ggml/native.h"
 #include "ml/ggml/pages.h"
 
@@ -25,25 +27,33 @@ class GgmlWeights final : public Weights {
   struct Options {
     std::uint32_t threads = 1;
     bool use_mmap = true;  // false: everything is copied
-    bool native = false;   // products are our kernels'
+    bool native = false;   // products on the CPU are our kernels'
+    Purpose purpose = Purpose::kUse;
   };
-  // `file` must outlive the result.
-  static Result<std::unique_ptr<GgmlWeights>> load(const gguf::File& file, ggml_backend_dev_t cpu,
-                                                   BufferPool& pool, const Options& options,
+  // `file` must outlive the result. `devices`: those of Backend::devices(), the CPU last.
+  // `shortage` says which of them had no room when the error is kOutOfMemory.
+  static Result<std::unique_ptr<GgmlWeights>> load(const gguf::File& file,
+                                                   std::span<const ggml_backend_dev_t> devices,
+                                                   const Placement& placement, BufferPool& pool,
+                                                   const Options& options,
+                                                   std::optional<Shortage>& shortage,
                                                    const std::function<bool(float)>& progress);
 
   Tensor find(std::string_view name) const override;
   std::uint64_t bytes() const override { return bytes_; }
+  std::vector<std::uint64_t> device_bytes() const override { return device_bytes_; }
 
  private:
+  class Loader;
   GgmlWeights() = default;
 
   Arena arena_;
   LazyPages packed_pages_;
   std::deque<PackedTensor> packed_;  // at addresses that stay
-  std::vector<ggml_backend_buffer_ptr> buffers_;
+  Buffers buffers_;
   std::map<std::string, Tensor, std::less<>> tensors_;
   std::uint64_t bytes_ = 0;
+  std::vector<std::uint64_t> device_bytes_;
 };
 
 }  // namespace ollama::ml::ggml

@@ -1,7 +1,6 @@
 #include "ml/reference/reference_backend.h"
 
 #include <ggml.h>
-#include <unistd.h>
 
 #include <array>
 #include <cstring>
@@ -13,14 +12,6 @@
 
 namespace ollama::ml::reference {
 namespace {
-
-std::uint64_t memory(int what) {
-  const long pages = sysconf(what);
-  const long page = sysconf(_SC_PAGESIZE);
-  return pages > 0 && page > 0
-             ? static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page)
-             : 0;
-}
 
 std::uint64_t bytes_held(const Buffer& buffer) {
   return buffer.floats.size() * sizeof(float) + buffer.integers.size() * sizeof(std::int64_t);
@@ -125,9 +116,9 @@ class ReferenceBackend final : public Backend {
                         .description = "f32 reference implementation",
                         .library = "reference",
                         .id = "0",
-                        .total_bytes = memory(_SC_PHYS_PAGES),
-                        .free_bytes = memory(_SC_AVPHYS_PAGES),
-                        .is_gpu = false}} {}
+                        .kind = DeviceKind::kCpu,
+                        .total_bytes = system_memory().total,
+                        .free_bytes = system_memory().available}} {}
 
   BackendKind kind() const override { return BackendKind::kReference; }
   std::span<const Device> devices() const override { return devices_; }
@@ -140,14 +131,14 @@ class ReferenceBackend final : public Backend {
   bool flash_attention() const override { return false; }
 
   Result<std::unique_ptr<Weights>> load_weights(
-      const gguf::File& file, const Placement&,
+      const gguf::File& file, const Placement&, Purpose,
       const std::function<bool(float)>& progress) override {
     auto weights = std::make_unique<ReferenceWeights>();
     OLLAMA_TRY(weights->load(file, progress));
     return weights;
   }
   Result<std::unique_ptr<Storage>> allocate(std::span<const Storage::Request> requests,
-                                            const Placement&) override {
+                                            const Placement&, Purpose) override {
     auto storage = std::make_unique<ReferenceStorage>();
     OLLAMA_TRY(storage->allocate(requests));
     return storage;

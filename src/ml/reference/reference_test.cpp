@@ -100,7 +100,7 @@ class Reference : public ::testing::Test {
  protected:
   std::unique_ptr<Storage> storage(DType dtype, const Shape& shape) {
     const Storage::Request request{dtype, shape, "cache", 0};
-    return backend_->allocate({&request, 1}, {}).value();
+    return backend_->allocate({&request, 1}, {}, Purpose::kUse).value();
   }
   // What a storage holds, read by a graph of its own.
   std::vector<float> contents(const Storage& storage) {
@@ -669,9 +669,11 @@ TEST_F(Reference, HasNoFlashAttention) {
 
 TEST_F(Reference, StorageRefusesWhatCannotBeStored) {
   const Storage::Request ragged{DType::kQ8_0, {33, 1, 1, 1}, "k", 0};
-  EXPECT_EQ(backend_->allocate({&ragged, 1}, {}).error().code(), ErrorCode::kInternal);
+  EXPECT_EQ(backend_->allocate({&ragged, 1}, {}, Purpose::kUse).error().code(),
+            ErrorCode::kInternal);
   const Storage::Request huge{DType::kF32, {std::int64_t{1} << 46, 1, 1, 1}, "k", 0};
-  EXPECT_EQ(backend_->allocate({&huge, 1}, {}).error().code(), ErrorCode::kOutOfMemory);
+  EXPECT_EQ(backend_->allocate({&huge, 1}, {}, Purpose::kUse).error().code(),
+            ErrorCode::kOutOfMemory);
 }
 
 // A model file, written as the format says.
@@ -763,7 +765,7 @@ TEST_F(Reference, LoadsWeightsAsNumbers) {
                          {"ollama_mxfp4", {32}, 4, ollama_mxfp4}});
   const gguf::File file = model.open();
   std::vector<float> steps;
-  const auto weights = backend_->load_weights(file, {}, [&](float done) {
+  const auto weights = backend_->load_weights(file, {}, Purpose::kUse, [&](float done) {
     steps.push_back(done);
     return true;
   });
@@ -799,10 +801,10 @@ TEST_F(Reference, LoadsWeightsAsNumbers) {
 TEST_F(Reference, LoadingStopsWhenToldTo) {
   const ModelFile model({{"f32", {1}, 0, bytes_of<float>({1})}});
   const gguf::File file = model.open();
-  const auto weights = backend_->load_weights(file, {}, [](float) { return false; });
+  const auto weights = backend_->load_weights(file, {}, Purpose::kUse, [](float) { return false; });
   ASSERT_FALSE(weights);
   EXPECT_EQ(weights.error().code(), ErrorCode::kCancelled);
-  EXPECT_TRUE(backend_->load_weights(file, {}, {})) << "progress is optional";
+  EXPECT_TRUE(backend_->load_weights(file, {}, Purpose::kUse, {})) << "progress is optional";
 }
 
 }  // namespace

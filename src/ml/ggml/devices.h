@@ -1,0 +1,18 @@
+// GGML's devices as ours.
+#pragma once
+
+#include <ggml-backend.h>
+
+#include "ml/device.h"
+
+namespace ollama::ml::ggml {
+
+Result<std::vector<Device>> list_devices(const DeviceOptions& options);
+
+// As list_devices, of one device whose library has been loaded.
+Device describe(ggml_backend_dev_t device);
+
+// A GPU that list_devices has named. Errors: kNotFound.
+Result<ggml_backend_dev_t> find_gpu(const std::string& name);
+
+}  // namespace ollama::ml::ggml
