@@ -35,6 +35,7 @@ Result<std::vector<ml::CpuKernels>> parse_kernels(std::string_view text,
 
 Result<BenchOptions> parse_options(const Arguments& arguments, const envconfig::Config& config) {
   BenchOptions options;
+  options.load = engine::load_options_of(config);
   options.model = arguments.text("model");
   if (options.model.empty()) {
     return fail(ErrorCode::kInvalidArgument, "--model is needed: a model's name or a .gguf file");
@@ -49,6 +50,7 @@ Result<BenchOptions> parse_options(const Arguments& arguments, const envconfig::
   OLLAMA_ASSIGN(options.load.threads, checked_number(arguments, "threads", 0, 4096));
   OLLAMA_ASSIGN(options.load.batch, checked_number(arguments, "batch", 1, 65536));
   OLLAMA_ASSIGN(options.load.kv_type, checked_kv_type(arguments, "kv-type"));
+  options.load.gpu_layers = static_cast<std::int32_t>(arguments.number("num-gpu"));
   OLLAMA_ASSIGN(options.load.flash_attention, checked_flash_attention(arguments, "fa"));
   OLLAMA_ASSIGN(options.path, resolve_model(options.model, config));
   return options;
@@ -89,16 +91,17 @@ std::vector<std::vector<std::string>> table_rows(const BenchOptions& options,
   std::vector<std::vector<std::string>> rows;
   for (const BenchResult& result : results) {
     rows.push_back({options.model, result.type, std::string(kernels_name(result.kernels)),
-                    attention(result), std::to_string(result.threads),
-                    std::to_string(options.depth), std::to_string(options.parallel),
-                    std::format("{:.2f}", result.load_seconds), rate(result.prompt),
-                    rate(result.generation)});
+                    attention(result), std::to_string(result.gpu_layers),
+                    std::to_string(result.threads), std::to_string(options.depth),
+                    std::to_string(options.parallel), std::format("{:.2f}", result.load_seconds),
+                    rate(result.prompt), rate(result.generation)});
   }
   if (results.size() == 2) {
     rows.push_back(
         {"", "",
          std::format("{} / {}", kernels_name(results[0].kernels), kernels_name(results[1].kernels)),
-         "", "", "", "", std::format("{:.2f} x", results[0].load_seconds / results[1].load_seconds),
+         "", "", "", "", "",
+         std::format("{:.2f} x", results[0].load_seconds / results[1].load_seconds),
          ratio(results[0].prompt, results[1].prompt),
          ratio(results[0].generation, results[1].generation)});
   }
@@ -119,10 +122,11 @@ Result<int> bench(const envconfig::Config& config, const Arguments& arguments) {
     std::println("{}", api::to_string(api::Json(std::move(array))));
     return 0;
   }
-  std::print("{}", format_table({"MODEL", "TYPE", "KERNELS", "FA", "THREADS", "DEPTH", "PARALLEL",
-                                 "LOAD S", std::format("PP{} TOKENS/S", options.n_prompt),
-                                 std::format("TG{} TOKENS/S", options.n_gen)},
-                                table_rows(options, *results), {.max_cell = 60}));
+  std::print("{}",
+             format_table({"MODEL", "TYPE", "KERNELS", "FA", "GPU LAYERS", "THREADS", "DEPTH",
+                           "PARALLEL", "LOAD S", std::format("PP{} TOKENS/S", options.n_prompt),
+                           std::format("TG{} TOKENS/S", options.n_gen)},
+                          table_rows(options, *results), {.max_cell = 60}));
   return 0;
 }
 
@@ -150,6 +154,7 @@ Command bench_command(const envconfig::Config& config) {
                     number("repetitions", 'r', "5", "Repetitions, after a warm-up"),
                     number("threads", 't', "0", "Threads; 0 chooses what serves each kind of work"),
                     number("batch", 'b', "512", "Tokens evaluated in one step, at most"),
+                    number("num-gpu", 'g', "-1", "Layers on GPUs; -1: as many as fit, 0: none"),
                     {.name = "kv-type",
                      .kind = FlagKind::kString,
                      .help = "Type of the KV cache: f16, q8_0, q4_0, f32, bf16",

@@ -46,7 +46,8 @@ struct Phase {
 
 struct BenchResult {
   ml::CpuKernels kernels = ml::CpuKernels::kNative;
-  std::string type;  // "Q4_K_M"
+  std::string type;              // "Q4_K_M"
+  std::uint32_t gpu_layers = 0;  // on GPUs, the output counted as one
   std::uint32_t threads = 0;
   double load_seconds = 0;          // until the model could answer
   std::optional<Phase> prompt;      // without prompt tokens: none

@@ -285,6 +285,7 @@ Result<std::vector<BenchResult>> run_bench(const BenchOptions& options,
     results.push_back(
         {.kernels = kernels,
          .type = gguf::file_type_name(file),
+         .gpu_layers = first->engine->info().gpu_layers,
          .threads = load.threads > 0 ? load.threads : ml::CpuTopology::read().usable(),
          .load_seconds = first->load_seconds});
   }

@@ -22,6 +22,7 @@ Command version_command(const envconfig::Config& config);
 
 // In-process, without a server.
 Command bench_command(const envconfig::Config& config);
+Command debug_devices_command(const envconfig::Config& config);
 Command debug_env_command(const envconfig::Config& config);
 Command debug_kernels_command(const envconfig::Config& config);
 Command debug_logits_command(const envconfig::Config& config);
@@ -30,6 +31,8 @@ Command debug_stats_command(const envconfig::Config& config);
 Command debug_tensors_command(const envconfig::Config& config);
 Command debug_tokenize_command(const envconfig::Config& config);
 
+// `ollama rpc`: this machine's devices for a server elsewhere.
+Command rpc_command(const envconfig::Config& config);
 // `ollama runner`: what a server starts for each model.
 Command runner_command(const envconfig::Config& config);
 

@@ -85,6 +85,9 @@ Result<int> logits(const envconfig::Config& config, const Arguments& arguments) 
   OLLAMA_ASSIGN(options.flash_attention, checked_flash_attention(arguments, "fa"));
   OLLAMA_ASSIGN(options.backend, parse_backend(arguments.text("backend")));
   options.kernels = ml::cpu_kernels_of(config.cpu_kernels);
+  options.gpu_layers = static_cast<std::int32_t>(arguments.number("num-gpu"));
+  options.spread = config.sched_spread;
+  options.devices = ml::device_options_of(config);
   OLLAMA_ASSIGN(const auto path, resolve_model(arguments.text("model"), config));
   prepare_in_process(options.threads);
 
@@ -128,6 +131,11 @@ Command debug_logits_command(const envconfig::Config& config) {
                      .kind = FlagKind::kString,
                      .help = "Flash attention: on, off, auto",
                      .fallback = "auto"},
+                    {.name = "num-gpu",
+                     .letter = 'g',
+                     .kind = FlagKind::kInt,
+                     .help = "Layers on GPUs; -1: as many as fit",
+                     .fallback = "0"},
                     {.name = "threads",
                      .letter = 't',
                      .kind = FlagKind::kInt,

@@ -14,7 +14,8 @@ using Clock = std::chrono::steady_clock;
 
 engine::LoadOptions load_options(const api::Options& options, const envconfig::Config& config,
                                  const gguf::File& file) {
-  engine::LoadOptions load;
+  engine::LoadOptions load = engine::load_options_of(config);
+  load.parallel = 1;  // one caller
   // More than the model's own limit is worth a warning only to those who asked for it.
   load.context =
       std::min(config.context_length, file.u32(".context_length").value_or(config.context_length));
@@ -23,15 +24,9 @@ engine::LoadOptions load_options(const api::Options& options, const envconfig::C
   if (options.num_thread) {
     load.threads = static_cast<std::uint32_t>(std::max(0, *options.num_thread));
   }
-  load.gpu_layers = options.num_gpu.value_or(-1);
-  load.main_gpu = options.main_gpu.value_or(0);
+  load.gpu_layers = options.num_gpu.value_or(load.gpu_layers);
+  load.main_gpu = options.main_gpu.value_or(load.main_gpu);
   load.use_mmap = options.use_mmap.value_or(true);
-  load.kv_type = ml::parse_dtype(config.kv_cache_type).value_or(ml::DType::kF16);
-  if (config.flash_attention) {
-    load.flash_attention =
-        *config.flash_attention ? ml::FlashAttention::kOn : ml::FlashAttention::kOff;
-  }
-  load.kernels = ml::cpu_kernels_of(config.cpu_kernels);
   return load;
 }
 
@@ -96,9 +91,9 @@ class FileHost final : public ModelHost {
     return model;
   }
 
-  Result<> load(const api::GenerateRequest& request) override {
+  Result<> load(const api::GenerateRequest& request, const LoadProgress& progress) override {
     OLLAMA_ASSIGN(const api::Options options, api::parse_options(request.options));
-    return prepare(options);
+    return prepare(options, progress);
   }
 
   Result<> generate(const api::GenerateRequest& request, std::stop_token stop,
@@ -154,12 +149,18 @@ class FileHost final : public ModelHost {
   }
 
   // A runner with these options; loading can take a while.
-  Result<> prepare(const api::Options& options) {
+  Result<> prepare(const api::Options& options, const LoadProgress& progress = {}) {
     OLLAMA_TRY(open());
     const engine::LoadOptions wanted = load_options(options, config_, *file_);
     if (runner_ && same_load(wanted, loaded_)) return {};
     runner_.reset();
-    OLLAMA_ASSIGN(runner_, runner::LocalRunner::load({path_.string(), wanted}));
+    const std::uint64_t total = file_->file_size();
+    OLLAMA_ASSIGN(runner_, runner::LocalRunner::load({path_.string(), wanted}, [&](float fraction) {
+                    if (!progress) return;
+                    progress(
+                        static_cast<std::uint64_t>(static_cast<double>(total) * double{fraction}),
+                        total);
+                  }));
     loaded_ = wanted;
     return {};
   }

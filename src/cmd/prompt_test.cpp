@@ -137,7 +137,7 @@ class FakeHost final : public ModelHost {
     model.template_text = "{{ .Prompt }}";
     return model;
   }
-  Result<> load(const api::GenerateRequest& request) override {
+  Result<> load(const api::GenerateRequest& request, const LoadProgress& /*progress*/) override {
     loaded.push_back(request.model);
     return {};
   }

@@ -8,10 +8,10 @@ namespace {
 
 Command debug_command(const envconfig::Config& config) {
   Command command{.name = "debug", .usage = "", .summary = "Look inside models, without a server"};
-  command.commands = {debug_env_command(config),     debug_kernels_command(config),
-                      debug_logits_command(config),  debug_make_model_command(config),
-                      debug_stats_command(config),   debug_tensors_command(config),
-                      debug_tokenize_command(config)};
+  command.commands = {debug_devices_command(config),    debug_env_command(config),
+                      debug_kernels_command(config),    debug_logits_command(config),
+                      debug_make_model_command(config), debug_stats_command(config),
+                      debug_tensors_command(config),    debug_tokenize_command(config)};
   return command;
 }
 
@@ -35,6 +35,7 @@ Command root_command(const envconfig::Config& config) {
                    remove_command(config),
                    bench_command(config),
                    debug_command(config),
+                   rpc_command(config),
                    version_command(config),
                    runner_command(config),
                    cloud_command("signin", "Sign in to ollama.com"),

@@ -146,7 +146,7 @@ Result<int> run(const envconfig::Config& config, const Arguments& arguments) {
           pulled.error().with_context(std::format("model '{}' not found", session.model)));
     }
   }
-  const auto host = server_host(client);
+  const auto host = server_host(client, config);
   OLLAMA_TRY(converse(*host, session, config, arguments));
   return 0;
 }

@@ -1,4 +1,9 @@
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
 #include "api/client.h"
+#include "cmd/connect.h"
 #include "cmd/model_host.h"
 
 namespace ollama::cmd {
@@ -6,12 +11,14 @@ namespace {
 
 class ServerHost final : public ModelHost {
  public:
-  explicit ServerHost(api::Client& client) : client_(client) {}
+  ServerHost(api::Client& client, const envconfig::Config& config)
+      : client_(client), config_(config) {}
 
   Result<api::ShowResponse> show(const api::ShowRequest& request) override {
     return client_.show(request);
   }
-  Result<> load(const api::GenerateRequest& request) override {
+  Result<> load(const api::GenerateRequest& request, const LoadProgress& progress) override {
+    const Watch watch(config_, request.model, progress);
     return client_.generate(request, [](const api::GenerateResponse&) { return true; });
   }
   Result<> generate(const api::GenerateRequest& request, std::stop_token stop,
@@ -32,6 +39,44 @@ class ServerHost final : public ModelHost {
   }
 
  private:
+  // Asks the server, over a connection of its own, how far it has loaded a model.
+  class Watch {
+   public:
+    Watch(const envconfig::Config& config, std::string model, LoadProgress progress) {
+      if (!progress) return;
+      thread_ = std::jthread([&config, model = std::move(model),
+                              progress = std::move(progress)](const std::stop_token& stop) {
+        // Most models are loaded before the first question.
+        if (!pause(stop, std::chrono::milliseconds(400))) return;
+        auto client = connect(config);
+        if (!client) return;
+        client->set_stop_token(stop);
+        do {
+          const auto running = client->running();
+          if (!running) return;
+          for (const api::ProcessModel& each : running->models) {
+            if (each.loading >= 1 || !each.name.starts_with(model)) continue;
+            const auto done =
+                static_cast<std::uint64_t>(static_cast<double>(each.size) * each.loading);
+            progress(done, each.size);
+          }
+        } while (pause(stop, std::chrono::milliseconds(200)));
+      });
+    }
+
+   private:
+    // False: it is over.
+    static bool pause(const std::stop_token& stop, std::chrono::milliseconds time) {
+      std::mutex mutex;
+      std::condition_variable_any over;
+      std::unique_lock lock(mutex);
+      over.wait_for(lock, stop, time, [&] { return stop.stop_requested(); });
+      return !stop.stop_requested();
+    }
+
+    std::jthread thread_;
+  };
+
   // A stop is for one call.
   class Stopping {
    public:
@@ -47,12 +92,13 @@ class ServerHost final : public ModelHost {
   };
 
   api::Client& client_;
+  const envconfig::Config& config_;
 };
 
 }  // namespace
 
-std::unique_ptr<ModelHost> server_host(api::Client& client) {
-  return std::make_unique<ServerHost>(client);
+std::unique_ptr<ModelHost> server_host(api::Client& client, const envconfig::Config& config) {
+  return std::make_unique<ServerHost>(client, config);
 }
 
 }  // namespace ollama::cmd

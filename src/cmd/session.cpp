@@ -116,7 +116,9 @@ Result<> load_model(ModelHost& host, Session& session) {
   request.model = session.model;
   request.keep_alive = session.keep_alive;
   request.think = session.think;
-  const auto loaded = host.load(request);
+  const auto loaded = host.load(request, [&](std::uint64_t completed, std::uint64_t total) {
+    spinner.bar("load", "loading model", completed, total);
+  });
   spinner.stop_and_clear();
   return loaded;
 }

@@ -203,4 +203,28 @@ std::string format_model(const api::ShowResponse& model, bool verbose) {
   return out;
 }
 
+std::string format_plan(const api::MemoryPlan& plan) {
+  const auto size = [](std::uint64_t bytes) {
+    return bytes == 0 ? std::string("-") : human_bytes_binary(bytes);
+  };
+  std::string out = std::format(
+      "{} of {} layers on GPUs, context {} for each of {} in parallel, "
+      "{} cache\n\n",
+      plan.layers_on_gpu, plan.layers, plan.context_length, plan.num_parallel, plan.kv_cache_type);
+  std::vector<Row> rows;
+  for (const api::PlannedDevice& device : plan.devices) {
+    std::string layers = std::to_string(device.layers);
+    if (device.output) layers += " + output";
+    rows.push_back({device.name, std::move(layers), size(device.weights), size(device.cache),
+                    size(device.graph), size(device.weights + device.cache + device.graph),
+                    size(device.free), size(device.kept_free), device.reason});
+  }
+  out += format_table({"DEVICE", "LAYERS", "WEIGHTS", "CACHE", "GRAPH", "TOTAL", "FREE",
+                       "KEPT FREE", "WHY NOT MORE"},
+                      rows, {.max_cell = 60});
+  if (!plan.gains.empty()) out += '\n';
+  for (const std::string& gain : plan.gains) out += gain + '\n';
+  return out;
+}
+
 }  // namespace ollama::cmd

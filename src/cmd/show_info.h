@@ -11,4 +11,7 @@ namespace ollama::cmd {
 // License; verbose adds Metadata and Tensors.
 std::string format_model(const api::ShowResponse& model, bool verbose);
 
+// What `ollama show --plan MODEL` prints: a row a device, and what other settings would change.
+std::string format_plan(const api::MemoryPlan& plan);
+
 }  // namespace ollama::cmd

@@ -120,9 +120,10 @@ void Placing::refused(const memory::Plan& plan, const std::optional<ml::Shortage
   for (std::size_t i = 0; i < plan.shares.size(); ++i) {
     const memory::Share& share = plan.shares[i];
     if (!share.device.is_gpu() || (shortage && shortage->device != i)) continue;
-    // An eighth less at first, twice as much each time.
-    limits_.withheld[share.device.name] += std::max(64 * kMiB, share.bytes() / 8)
-                                           << std::min(refusals_, 8U);
+    // An eighth less than was planned at first, twice as much less each time.
+    const std::uint64_t less = std::max(64 * kKiB, share.bytes() / 8) << std::min(refusals_, 16U);
+    limits_.withheld[share.device.name] +=
+        share.budget() - std::min(share.budget(), share.bytes()) + less;
   }
   ++refusals_;
 }
@@ -165,7 +166,11 @@ api::MemoryPlan Placing::explain(const memory::Plan& plan) const {
     try_other(std::format("OLLAMA_VRAM_MIN_FREE={}", kMiB), other);
   }
   for (const ml::DType type : {ml::DType::kQ8_0, ml::DType::kQ4_0}) {
-    if (ml::row_size(type, 32) >= ml::row_size(options_.kv_type, 32)) continue;
+    const bool possible = std::ranges::all_of(layers_, [&](const kvcache::LayerSpec& layer) {
+      return layer.head_dim_k % ml::block_size(type) == 0 &&
+             layer.head_dim_v % ml::block_size(type) == 0;
+    });
+    if (!possible || ml::row_size(type, 32) >= ml::row_size(options_.kv_type, 32)) continue;
     LoadOptions other = options_;
     other.kv_type = type;
     try_other(std::format("OLLAMA_KV_CACHE_TYPE={}", ml::dtype_name(type)), other);

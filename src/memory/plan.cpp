@@ -305,7 +305,7 @@ class Planner {
     }
     cpu.reason = gpus_.empty()        ? "there is no GPU"
                  : placed() == units_ ? "input tables alone"
-                                      : "what no GPU has";
+                                      : "what is on no GPU";
     plan.shares.push_back(std::move(cpu));
     return plan;
   }

@@ -193,13 +193,43 @@ class Server {
  private:
   void handle(Shutdown& /*message*/) {}
 
-  void handle(Load& message) {
+  // What takes its time, in a thread of its own; one such thing in a runner's life.
+  template <typename Work>
+  void begin(Work work) {
     if (load_thread_.joinable()) {
-      outbox_.send(LoadFailed{.code = ErrorCode::kAlreadyExists,
-                              .message = "this runner has been given a model already"});
+      refuse_load(Error(ErrorCode::kAlreadyExists, "this runner has been given work already"));
       return;
     }
-    load_thread_ = std::thread([this, load = std::move(message)] {
+    load_thread_ = std::thread(std::move(work));
+  }
+  void refuse_load(const Error& error) {
+    outbox_.send(LoadFailed{.code = error.code(), .message = std::string(error.message())});
+  }
+
+  void handle(Explain& message) {
+    begin([this, explain = std::move(message)] {
+      auto plan = engine::explain_plan(explain.path, explain.options);
+      if (!plan) {
+        refuse_load(plan.error());
+      } else {
+        outbox_.send(Explained{.plan = std::move(*plan)});
+      }
+    });
+  }
+
+  void handle(ListDevices& message) {
+    begin([this, list = std::move(message)] {
+      auto devices = ml::list_devices(list.options);
+      if (!devices) {
+        refuse_load(devices.error());
+      } else {
+        outbox_.send(Devices{.devices = std::move(*devices)});
+      }
+    });
+  }
+
+  void handle(Load& message) {
+    begin([this, load = std::move(message)] {
       float reported = -1;
       auto engine = loader_(load.path, load.options, [&](float fraction) {
         if (fraction - reported >= 0.01F) {
@@ -209,8 +239,7 @@ class Server {
         return !cancel_load_.load();
       });
       if (!engine) {
-        outbox_.send(LoadFailed{.code = engine.error().code(),
-                                .message = std::string(engine.error().message())});
+        refuse_load(engine.error());
         return;
       }
       const engine::ModelInfo info = (*engine)->info();

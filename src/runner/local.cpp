@@ -11,6 +11,11 @@
 #include "runner/frame.h"
 
 namespace ollama::runner {
+namespace {
+
+constexpr int kPatienceMs = 60'000;  // drivers that compile their kernels first take their time
+
+}  // namespace
 
 struct LocalRunner::State {
   explicit State(Process started) : process(std::move(started)) {}
@@ -110,6 +115,24 @@ struct LocalRunner::State {
     }
   }
 };
+
+Result<std::vector<ml::Device>> LocalRunner::list_devices(const ml::DeviceOptions& options,
+                                                          const Command& command) {
+  OLLAMA_ASSIGN(Process process, Process::start(command));
+  State state(std::move(process));
+  state.forward_errors();
+  OLLAMA_TRY(state.send(ListDevices{.options = options}));
+  OLLAMA_ASSIGN(auto message, state.receive(kPatienceMs));
+  if (!message) {
+    return fail(ErrorCode::kTimeout, "listing the devices took longer than {} s: a driver hangs",
+                kPatienceMs / 1000);
+  }
+  if (auto* failed = std::get_if<LoadFailed>(&*message)) {
+    return std::unexpected(Error(failed->code, std::move(failed->message)));
+  }
+  if (auto* listed = std::get_if<Devices>(&*message)) return std::move(listed->devices);
+  return fail(ErrorCode::kInternal, "the runner gave another answer than devices");
+}
 
 LocalRunner::LocalRunner(std::unique_ptr<State> state) : state_(std::move(state)) {}
 LocalRunner::LocalRunner(LocalRunner&&) noexcept = default;

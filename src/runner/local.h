@@ -21,6 +21,11 @@ class LocalRunner {
   static Result<LocalRunner> load(const Load& load, const std::function<void(float)>& progress = {},
                                   const Command& command = runner_command());
 
+  // The devices there are, listed by a process of its own, which a broken driver may end. Errors:
+  // kUnavailable then, with what it said last; kTimeout; those of ml::list_devices.
+  static Result<std::vector<ml::Device>> list_devices(const ml::DeviceOptions& options,
+                                                      const Command& command = runner_command());
+
   LocalRunner(LocalRunner&&) noexcept;
   LocalRunner& operator=(LocalRunner&&) noexcept;
   ~LocalRunner();  // ends the process

@@ -22,6 +22,8 @@ namespace asio = boost::asio;
 using SystemError = boost::system::error_code;
 
 constexpr std::size_t kLongestLogLine = 4096;
+// What GGML ends a process with whose remote device is gone.
+constexpr std::string_view kRemoteLost = "Remote RPC server";
 
 // What a process wrote to standard error: forwarded line by line, and the last lines kept, to be
 // quoted when it dies.
@@ -53,10 +55,10 @@ class ErrorLog {
   // A debugger's or backtrace's lines after an abort say less than the line that caused them.
   bool is_telling(std::string_view line) const {
     if (line.starts_with("time=") && !line.contains("level=ERROR")) return false;
-    if (last_.contains("GGML_ASSERT") || last_.contains("error")) {
-      return line.contains("GGML_ASSERT") || line.contains("error");
-    }
-    return true;
+    const auto tells = [](std::string_view text) {
+      return text.contains("GGML_ASSERT") || text.contains("error") || text.contains(kRemoteLost);
+    };
+    return !tells(last_) || tells(line);
   }
 
   pid_t pid_;
@@ -90,6 +92,8 @@ class State : public std::enable_shared_from_this<State> {
     abandoned_ = true;
     pending_.clear();
     load_ = {};
+    explained_ = nullptr;
+    listed_ = nullptr;
     on_exit_ = nullptr;
     process_.signal(SIGKILL);
     // exited() reaps it; should the loop not run any more, ~Process does.
@@ -107,6 +111,24 @@ class State : public std::enable_shared_from_this<State> {
       return;
     }
     send(message);
+  }
+
+  void explain(const Load& load, std::function<void(Result<api::MemoryPlan>)> done) {
+    explained_ = std::move(done);
+    if (ended_) {
+      fail_later();
+      return;
+    }
+    send(Explain{.path = load.path, .options = load.options});
+  }
+  void list_devices(const ml::DeviceOptions& options,
+                    std::function<void(Result<std::vector<ml::Device>>)> done) {
+    listed_ = std::move(done);
+    if (ended_) {
+      fail_later();
+      return;
+    }
+    send(ListDevices{.options = options});
   }
 
   template <typename Request>
@@ -212,10 +234,18 @@ class State : public std::enable_shared_from_this<State> {
   void handle(Ready& message) {
     if (auto done = std::exchange(load_, {}).done) done(std::move(message.info));
   }
-  void handle(LoadFailed& message) {
-    if (auto done = std::exchange(load_, {}).done) {
-      done(std::unexpected(Error(message.code, std::move(message.message))));
-    }
+  void handle(LoadFailed& message) { fail_first(Error(message.code, std::move(message.message))); }
+  void handle(Explained& message) {
+    if (auto done = std::exchange(explained_, nullptr)) done(std::move(message.plan));
+  }
+  void handle(Devices& message) {
+    if (auto done = std::exchange(listed_, nullptr)) done(std::move(message.devices));
+  }
+  // The answer to what was asked first.
+  void fail_first(const Error& error) {
+    if (auto done = std::exchange(load_, {}).done) done(std::unexpected(error));
+    if (auto done = std::exchange(explained_, nullptr)) done(std::unexpected(error));
+    if (auto done = std::exchange(listed_, nullptr)) done(std::unexpected(error));
   }
   void handle(Piece& message) {
     const auto found = pending_.find(message.id);
@@ -320,7 +350,7 @@ class State : public std::enable_shared_from_this<State> {
   }
   void report() {
     const Error error(ErrorCode::kUnavailable, describe());
-    if (auto done = std::exchange(load_, {}).done) done(std::unexpected(error));
+    fail_first(error);
     auto pending = std::exchange(pending_, {});
     for (auto& [id, reply] : pending) {
       if (abandoned_) return;
@@ -329,6 +359,10 @@ class State : public std::enable_shared_from_this<State> {
     if (auto callback = std::exchange(on_exit_, nullptr)) callback(error);
   }
   std::string describe() const {
+    if (status_->signal != 0 && log_.last().contains(kRemoteLost)) {
+      return "a server of OLLAMA_RPC_SERVERS that holds a part of the model was lost; the next "
+             "request loads the model without it";
+    }
     if (!broken_.empty()) {
       return std::format("the model's runner process was ended: what it sent is no message ({})",
                          broken_);
@@ -359,6 +393,8 @@ class State : public std::enable_shared_from_this<State> {
   std::string outgoing_;
   std::string writing_;
   LoadEvents load_;
+  std::function<void(Result<api::MemoryPlan>)> explained_;
+  std::function<void(Result<std::vector<ml::Device>>)> listed_;
   std::unordered_map<Id, Reply> pending_;
   std::function<void(const Error&)> on_exit_;
   std::optional<ExitStatus> status_;
@@ -380,6 +416,13 @@ class ProcessRunner final : public Runner {
   ~ProcessRunner() override { state_->abandon(); }
 
   void load(const Load& load, LoadEvents events) override { state_->load(load, std::move(events)); }
+  void explain(const Load& load, std::function<void(Result<api::MemoryPlan>)> done) override {
+    state_->explain(load, std::move(done));
+  }
+  void list_devices(const ml::DeviceOptions& options,
+                    std::function<void(Result<std::vector<ml::Device>>)> done) override {
+    state_->list_devices(options, std::move(done));
+  }
   Id generate(Generate request, std::shared_ptr<GenerateListener> listener) override {
     return state_->request(std::move(request), std::move(listener));
   }

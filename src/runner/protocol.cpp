@@ -29,12 +29,40 @@ void fields(Archive& a, sample::Options& o) {
   a("seed", o.seed);
 }
 template <typename Archive>
+void fields(Archive& a, ml::DeviceOptions& o) {
+  a("library", o.library);
+  a("vulkan", o.vulkan);
+  a("integrated", o.integrated);
+  a("rpc_servers", o.rpc_servers);
+}
+template <typename Archive>
+void fields(Archive& a, ml::Device& d) {
+  a("name", d.name);
+  a("description", d.description);
+  a("library", d.library);
+  a("id", d.id);
+  a("kind", d.kind);
+  a("total_bytes", d.total_bytes);
+  a("free_bytes", d.free_bytes);
+}
+template <typename Archive>
+void fields(Archive& a, engine::ModelInfo::OnDevice& d) {
+  a("name", d.name);
+  a("bytes", d.bytes);
+  a("gpu", d.gpu);
+}
+template <typename Archive>
 void fields(Archive& a, engine::LoadOptions& o) {
   a("context", o.context);
   a("batch", o.batch);
   a("parallel", o.parallel);
   a("gpu_layers", o.gpu_layers);
   a("main_gpu", o.main_gpu);
+  a("spread", o.spread);
+  a("vram_min_free", o.vram_min_free);
+  a("gpu_overhead", o.gpu_overhead);
+  a("whole", o.whole);
+  a("devices", o.devices);
   a("threads", o.threads);
   a("kv_type", o.kv_type);
   a("flash_attention", o.flash_attention);
@@ -56,6 +84,8 @@ void fields(Archive& a, engine::ModelInfo& i) {
   a("cache_bytes", i.cache_bytes);
   a("graph_bytes", i.graph_bytes);
   a("device_bytes", i.device_bytes);
+  a("gpu_layers", i.gpu_layers);
+  a("devices", i.devices);
 }
 template <typename Archive>
 void fields(Archive& a, engine::Stats& s) {
@@ -112,6 +142,23 @@ void fields(Archive& a, Detokenize& m) {
 }
 template <typename Archive>
 void fields(Archive& /*a*/, Shutdown& /*m*/) {}
+template <typename Archive>
+void fields(Archive& a, Explain& m) {
+  a("path", m.path);
+  a("options", m.options);
+}
+template <typename Archive>
+void fields(Archive& a, ListDevices& m) {
+  a("options", m.options);
+}
+template <typename Archive>
+void fields(Archive& a, Explained& m) {
+  a("plan", m.plan);
+}
+template <typename Archive>
+void fields(Archive& a, Devices& m) {
+  a("devices", m.devices);
+}
 template <typename Archive>
 void fields(Archive& a, Progress& m) {
   a("fraction", m.fraction);
@@ -180,6 +227,9 @@ constexpr std::int64_t last_of(ml::CpuKernels) {
 constexpr std::int64_t last_of(ml::BackendKind) {
   return static_cast<std::int64_t>(ml::BackendKind::kReference);
 }
+constexpr std::int64_t last_of(ml::DeviceKind) {
+  return static_cast<std::int64_t>(ml::DeviceKind::kIntegratedGpu);
+}
 constexpr std::int64_t last_of(ml::DType) { return static_cast<std::int64_t>(ml::DType::kMXFP4); }
 
 // ---- Writing
@@ -201,8 +251,11 @@ class Writer {
       return json::value(value);
     } else if constexpr (std::is_same_v<Plain, std::string>) {
       return json::value(json::string(value));
-    } else if constexpr (std::is_same_v<Plain, api::Message>) {
+    } else if constexpr (std::is_same_v<Plain, api::Message> ||
+                         std::is_same_v<Plain, api::MemoryPlan>) {
       return api::to_json(value);
+    } else if constexpr (requires { value.has_value(); }) {
+      return value ? write(*value) : json::value(nullptr);
     } else if constexpr (requires { value.begin(); }) {
       json::array array;
       array.reserve(value.size());
@@ -263,6 +316,14 @@ class Reader {
       if (!message) return false;
       value = std::move(*message);
       return true;
+    } else if constexpr (std::is_same_v<T, api::MemoryPlan>) {
+      auto plan = api::parse_memory_plan(json);
+      if (!plan) return false;
+      value = std::move(*plan);
+      return true;
+    } else if constexpr (requires { value.has_value(); }) {
+      value.reset();
+      return json.is_null() || read(json, value.emplace(), name);
     } else if constexpr (requires { value.push_back(value[0]); }) {
       if (!json.is_array()) return false;
       value.clear();
@@ -288,9 +349,11 @@ class Reader {
 // ---- Messages: {"type": fields}
 
 constexpr std::array<std::string_view, std::variant_size_v<ToRunner>> kToNames{
-    "load", "generate", "cancel", "embed", "tokenize", "detokenize", "shutdown"};
+    "load",       "generate", "cancel",  "embed",       "tokenize",
+    "detokenize", "shutdown", "explain", "list_devices"};
 constexpr std::array<std::string_view, std::variant_size_v<FromRunner>> kFromNames{
-    "progress", "ready", "load_failed", "piece", "done", "failed", "embedded", "tokens", "text"};
+    "progress", "ready",  "load_failed", "piece",     "done",   "failed",
+    "embedded", "tokens", "text",        "explained", "devices"};
 
 template <typename Variant>
 std::string encode_message(const Variant& message, std::string_view name) {

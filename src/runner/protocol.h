@@ -72,7 +72,19 @@ struct Detokenize {
 
 struct Shutdown {};
 
-using ToRunner = std::variant<Load, Generate, Cancel, Embed, Tokenize, Detokenize, Shutdown>;
+// Instead of Load, for what a server should not do in its own process. Answered by Explained with
+// where that Load would put the model, or LoadFailed.
+struct Explain {
+  std::string path;
+  engine::LoadOptions options;
+};
+// As well; answered by Devices.
+struct ListDevices {
+  ml::DeviceOptions options;
+};
+
+using ToRunner = std::variant<Load, Generate, Cancel, Embed, Tokenize, Detokenize, Shutdown,
+                              Explain, ListDevices>;
 
 // ---- From the runner
 
@@ -119,8 +131,15 @@ struct Text {
   std::string text;
 };
 
-using FromRunner =
-    std::variant<Progress, Ready, LoadFailed, Piece, Done, Failed, Embedded, Tokens, Text>;
+struct Explained {
+  api::MemoryPlan plan;
+};
+struct Devices {
+  std::vector<ml::Device> devices;
+};
+
+using FromRunner = std::variant<Progress, Ready, LoadFailed, Piece, Done, Failed, Embedded, Tokens,
+                                Text, Explained, Devices>;
 
 // A frame, ready to be written.
 std::string encode(const ToRunner& message);

@@ -33,8 +33,12 @@ class Runner {
  public:
   virtual ~Runner() = default;  // ends the process at once
 
-  // First and once.
+  // First and once, or one of the two after it instead, which leave a runner that has no other use.
   virtual void load(const Load& load, LoadEvents events) = 0;
+  // Where the model would go.
+  virtual void explain(const Load& load, std::function<void(Result<api::MemoryPlan>)> done) = 0;
+  virtual void list_devices(const ml::DeviceOptions& options,
+                            std::function<void(Result<std::vector<ml::Device>>)> done) = 0;
 
   // The id in each request is ignored: the runner numbers them. When the process ends, everything
   // in flight fails with kUnavailable and what the process said last.

@@ -1,6 +1,7 @@
 #include "sched/scheduler.h"
 
 #include "base/log.h"
+#include "base/units.h"
 
 namespace ollama::sched {
 
@@ -9,9 +10,10 @@ namespace {
 bool same_options(const engine::LoadOptions& a, const engine::LoadOptions& b) {
   return a.context == b.context && a.batch == b.batch && a.parallel == b.parallel &&
          a.gpu_layers == b.gpu_layers && a.main_gpu == b.main_gpu && a.threads == b.threads &&
-         a.kv_type == b.kv_type && a.flash_attention == b.flash_attention &&
-         a.backend == b.backend && a.kernels == b.kernels && a.use_mmap == b.use_mmap &&
-         a.validation == b.validation;
+         a.spread == b.spread && a.vram_min_free == b.vram_min_free &&
+         a.gpu_overhead == b.gpu_overhead && a.devices == b.devices && a.kv_type == b.kv_type &&
+         a.flash_attention == b.flash_attention && a.backend == b.backend &&
+         a.kernels == b.kernels && a.use_mmap == b.use_mmap && a.validation == b.validation;
 }
 
 TimePoint after(TimePoint now, Duration duration) {
@@ -64,11 +66,25 @@ const engine::ModelInfo& Lease::info() const { return entry_->info; }
 
 Scheduler::Scheduler(Options options, runner::RunnerFactory& factory, Now now)
     : options_(options), factory_(factory), now_(std::move(now)) {
-  options_.max_loaded = std::max<std::size_t>(options_.max_loaded, 1);
   options_.max_queue = std::max<std::size_t>(options_.max_queue, 1);
 }
 
 Scheduler::~Scheduler() { *self_ = nullptr; }
+
+std::size_t Scheduler::max_loaded() const {
+  return options_.max_loaded != 0 ? options_.max_loaded
+                                  : kLoadedPerDevice * std::max<std::size_t>(gpus_.value_or(0), 1);
+}
+
+void Scheduler::use(std::span<const ml::Device> devices) {
+  gpus_ = 0;
+  for (const ml::Device& device : devices) {
+    if (!device.is_gpu()) continue;
+    ++*gpus_;
+    capacity_[device.name] = device.free_bytes + used_on(device.name);
+  }
+  pump();
+}
 
 Scheduler::Ticket Scheduler::acquire(Request request, Granted granted) {
   if (shutting_down_) {
@@ -116,6 +132,7 @@ std::vector<Loaded> Scheduler::loaded() const {
     Loaded loaded{.model = entry->model,
                   .info = entry->info,
                   .loading = entry->state == Entry::State::kLoading,
+                  .progress = entry->state == Entry::State::kLoading ? entry->progress : 1.0F,
                   .users = entry->users,
                   .expires_in = std::nullopt,
                   .pid = entry->runner->pid()};
@@ -191,7 +208,10 @@ void Scheduler::pump_once(std::vector<std::function<void()>>& calls) {
       continue;
     }
     if (std::ranges::contains(wanting_room, request.model.key)) continue;
-    if (wanting_room.empty() && entries_.size() < options_.max_loaded) {
+    const bool crowded = !entries_.empty() && crowded_.contains(request.model.key);
+    if (!crowded && wanting_room.empty() && entries_.size() < max_loaded()) {
+      // What has just been given back may not be free yet.
+      if (recovery_) continue;
       if (auto started = start_load(*current); !started) {
         calls.emplace_back([granted = std::move(current->granted), error = started.error()] {
           granted(std::unexpected(error));
@@ -203,7 +223,10 @@ void Scheduler::pump_once(std::vector<std::function<void()>>& calls) {
     wanting_room.push_back(request.model.key);
     const auto leaving = static_cast<std::size_t>(
         std::ranges::count_if(entries_, [&](const auto& entry) { return making_room(*entry); }));
-    if (entries_.size() + wanting_room.size() <= options_.max_loaded + leaving) continue;
+    // A crowded model waits for one to leave, others for a place.
+    if (crowded ? leaving > 0 : entries_.size() + wanting_room.size() <= max_loaded() + leaving) {
+      continue;
+    }
     // The model unused longest goes: one without users if there is one, else when its users are
     // done.
     Entry* victim = nullptr;
@@ -232,35 +255,41 @@ Result<> Scheduler::start_load(const Waiting& waiting) {
     if (const auto alive = weak.lock()) exited(alive, error);
   });
   log::info("loading {} from {}", entry->model.name, entry->model.path);
+  runner::Load load{.path = entry->model.path, .options = entry->model.options};
+  load.options.whole = entries_.size() > 1;
+  if (cpu_only_.contains(entry->model.key)) load.options.gpu_layers = 0;
   entry->runner->load(
-      {.path = entry->model.path, .options = entry->model.options},
-      {.progress =
-           [this, weak](float fraction) {
-             const auto alive = weak.lock();
-             if (!alive || alive->state != Entry::State::kLoading) return;
-             // Only progress puts the time-out off.
-             if (fraction > alive->progress) {
-               alive->progress = fraction;
-               alive->load_deadline = after(now_(), options_.load_timeout);
-             }
-             for (const Waiting& each : waiting_) {
-               if (each.request.model.key == alive->model.key && each.request.progress) {
-                 each.request.progress(fraction);
-               }
-             }
-             if (deadline_changed_) deadline_changed_();
-           },
-       .done =
-           [this, weak](Result<engine::ModelInfo> result) {
-             if (const auto alive = weak.lock()) loading_done(alive, std::move(result));
-           }});
+      load, {.progress =
+                 [this, weak](float fraction) {
+                   const auto alive = weak.lock();
+                   if (!alive || alive->state != Entry::State::kLoading) return;
+                   // Only progress puts the time-out off.
+                   if (fraction > alive->progress) {
+                     alive->progress = fraction;
+                     alive->load_deadline = after(now_(), options_.load_timeout);
+                   }
+                   for (const Waiting& each : waiting_) {
+                     if (each.request.model.key == alive->model.key && each.request.progress) {
+                       each.request.progress(fraction);
+                     }
+                   }
+                   if (deadline_changed_) deadline_changed_();
+                 },
+             .done =
+                 [this, weak](Result<engine::ModelInfo> result) {
+                   if (const auto alive = weak.lock()) loading_done(alive, std::move(result));
+                 }});
   return {};
 }
 
 void Scheduler::loading_done(const EntryPtr& entry, Result<engine::ModelInfo> result) {
   if (entry->state != Entry::State::kLoading) return;
   if (!result) {
-    load_failed(entry, result.error());
+    if (result.error().code() == ErrorCode::kUnavailable) {
+      died_loading(entry, result.error());
+    } else {
+      load_failed(entry, result.error());
+    }
     return;
   }
   entry->state = Entry::State::kReady;
@@ -279,6 +308,13 @@ void Scheduler::loading_done(const EntryPtr& entry, Result<engine::ModelInfo> re
 }
 
 void Scheduler::load_failed(const EntryPtr& entry, const Error& error) {
+  if (error.code() == ErrorCode::kNoRoom && entries_.size() > 1) {
+    log::info("loading {}: {}", entry->model.name, error.message());
+    crowded_.insert(entry->model.key);
+    erase(*entry);
+    pump();
+    return;
+  }
   log::error("loading {}: {}", entry->model.name, error.message());
   erase(*entry);
   std::vector<Granted> refused;
@@ -292,16 +328,99 @@ void Scheduler::load_failed(const EntryPtr& entry, const Error& error) {
   pump();
 }
 
+// A driver may end the process instead of refusing: what needs none is left.
+void Scheduler::died_loading(const EntryPtr& entry, const Error& error) {
+  const bool by_gpu = gpus_ != 0U && entry->model.options.gpu_layers != 0;
+  if (by_gpu && cpu_only_.insert(entry->model.key).second) {
+    log::warn("loading {}: {}; trying again on the CPU", entry->model.name, error.message());
+    erase(*entry);
+    pump();
+  } else {
+    cpu_only_.erase(entry->model.key);
+    load_failed(entry, error);
+  }
+}
+
 void Scheduler::exited(const EntryPtr& entry, const Error& error) {
   if (entry->state == Entry::State::kLoading) {
-    load_failed(entry, error);
+    died_loading(entry, error);
   } else {
     if (entry->state == Entry::State::kStopping) log::info("unloaded {}", entry->model.name);
     erase(*entry);
+    crowded_.clear();
+    cpu_only_.erase(entry->model.key);
+    await_recovery(*entry);
     pump();
   }
   if (shutting_down_ && entries_.empty()) {
     if (const auto done = std::exchange(shutdown_done_, nullptr)) done();
+  }
+}
+
+std::uint64_t Scheduler::used_on(std::string_view device) const {
+  std::uint64_t used = 0;
+  for (const EntryPtr& entry : entries_) {
+    for (const auto& part : entry->info.devices) {
+      if (part.name == device) used += part.bytes;
+    }
+  }
+  return used;
+}
+
+void Scheduler::await_recovery(const Entry& entry) {
+  if (shutting_down_) return;
+  Recovery recovery{
+      .expected = {}, .end = after(now_(), kRecovery), .next_check = now_(), .asking = {}};
+  for (const auto& part : entry.info.devices) {
+    const auto capacity = capacity_.find(part.name);
+    if (!part.gpu || part.bytes == 0 || capacity == capacity_.end()) continue;
+    // Of what comes back a quarter may be the driver's to keep, or somebody else's by now.
+    const std::uint64_t gone = used_on(part.name) + part.bytes / 4;
+    recovery.expected[part.name] = capacity->second - std::min(capacity->second, gone);
+  }
+  if (recovery.expected.empty()) return;
+  recovery_ = std::move(recovery);
+  ask_devices();
+}
+
+void Scheduler::ask_devices() {
+  auto runner = factory_.start();
+  if (!runner) {
+    recovery_.reset();
+    return;
+  }
+  recovery_->asking = std::move(*runner);
+  recovery_->next_check = TimePoint::max();  // when it has answered
+  recovery_->asking->list_devices(options_.devices,
+                                  [this](const Result<std::vector<ml::Device>>& devices) {
+                                    devices_listed(devices);
+                                    if (!recovery_) pump();
+                                    if (deadline_changed_) deadline_changed_();
+                                  });
+}
+
+void Scheduler::devices_listed(const Result<std::vector<ml::Device>>& devices) {
+  if (!recovery_) return;
+  bool recovered = true;
+  const bool over = now_() >= recovery_->end;
+  for (const auto& [name, expected] : recovery_->expected) {
+    const auto* found = [&]() -> const ml::Device* {
+      if (!devices) return nullptr;
+      const auto at = std::ranges::find(*devices, name, &ml::Device::name);
+      return at == devices->end() ? nullptr : &*at;
+    }();
+    if (found == nullptr) continue;  // gone, and with it what was promised of it
+    if (found->free_bytes >= expected) continue;
+    recovered = false;
+    if (!over) continue;
+    log::warn("{}: {} free where {} were expected after unloading", name,
+              human_bytes_binary(found->free_bytes), human_bytes_binary(expected));
+    capacity_[name] = found->free_bytes + used_on(name);
+  }
+  if (recovered || over) {
+    recovery_.reset();
+  } else {
+    recovery_->next_check = after(now_(), kRecoveryCheck);
   }
 }
 
@@ -338,12 +457,18 @@ std::optional<TimePoint> Scheduler::next_deadline() const {
   for (const EntryPtr& entry : entries_) {
     next = std::min({next, entry->expires, entry->load_deadline});
   }
+  if (recovery_) next = std::min({next, recovery_->next_check, recovery_->end});
   if (next == TimePoint::max()) return std::nullopt;
   return next;
 }
 
 void Scheduler::tick() {
   const TimePoint now = now_();
+  if (recovery_ && recovery_->next_check <= now) {
+    ask_devices();
+  } else if (recovery_ && recovery_->end <= now) {
+    recovery_.reset();  // a process that hangs tells nothing
+  }
   const std::vector<EntryPtr> entries = entries_;
   for (const EntryPtr& entry : entries) {
     if (entry->state == Entry::State::kReady && entry->users == 0 && entry->expires <= now) {
@@ -360,6 +485,7 @@ void Scheduler::tick() {
 
 void Scheduler::shutdown(std::function<void()> done) {
   shutting_down_ = true;
+  recovery_.reset();
   shutdown_done_ = std::move(done);
   auto waiting = std::exchange(waiting_, {});
   for (const Waiting& each : waiting) each.granted(fail(kShuttingDown));

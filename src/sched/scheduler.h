@@ -2,6 +2,9 @@
 // shared by those that want it with the same options; the idle model unused longest makes room; a
 // model without users is unloaded when its keep-alive is over.
 //
+// A model is loaded beside others where all of it finds room; else the idle one unused longest goes
+// first. What a model gave back on a GPU is promised again only when the GPU says that it is free.
+//
 // This is policy without I/O: runners come from a factory, time from a clock, and the owner calls
 // tick() at next_deadline(). Everything happens on one loop (see runner/runner.h).
 #pragma once
@@ -9,8 +12,11 @@
 #include <chrono>
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -32,12 +38,19 @@ inline constexpr ErrorConstant kQueueFull{
 inline constexpr ErrorConstant kShuttingDown{ErrorCode::kUnavailable,
                                              "the server is shutting down"};
 
+// Models that are loaded at once unless somebody says otherwise: for each GPU, or the CPU alone.
+inline constexpr std::size_t kLoadedPerDevice = 3;
+// How long a GPU may take to say that memory is free again, and how often it is asked.
+inline constexpr Duration kRecovery = std::chrono::seconds(5);
+inline constexpr Duration kRecoveryCheck = std::chrono::milliseconds(250);
+
 struct Options {
-  std::size_t max_loaded = 3;
+  std::size_t max_loaded = 0;   // 0: kLoadedPerDevice for each GPU, once use() has told of them
   std::size_t max_queue = 512;  // requests that wait for a model or for their turn in one
   std::size_t parallel = 1;     // requests that one model works on at once
   Duration keep_alive = std::chrono::minutes(5);
   Duration load_timeout = std::chrono::minutes(5);  // without progress
+  ml::DeviceOptions devices;                        // those that are asked for free memory
 };
 
 // What is to be loaded. Two requests share a runner when key and options are equal; with other
@@ -87,6 +100,7 @@ struct Loaded {
   Model model;
   engine::ModelInfo info;
   bool loading = false;
+  float progress = 1;  // of the load, 0 to 1
   std::size_t users = 0;
   std::optional<Duration> expires_in;  // nullopt: never
   int pid = 0;
@@ -101,6 +115,9 @@ class Scheduler {
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
   ~Scheduler();  // ends all runners at once; waiting requests are forgotten
+
+  // The devices there are while nothing is loaded. To be called before the first request is of use.
+  void use(std::span<const ml::Device> devices);
 
   // Asks for a model. `granted` is called once, perhaps before this returns. Errors: kQueueFull;
   // those of loading; kTimeout; kUnavailable.
@@ -146,10 +163,34 @@ class Scheduler {
   void erase(const internal::Entry& entry);
   void loading_done(const EntryPtr& entry, Result<engine::ModelInfo> result);
   void load_failed(const EntryPtr& entry, const Error& error);
+  void died_loading(const EntryPtr& entry, const Error& error);
   void exited(const EntryPtr& entry, const Error& error);
+  std::size_t max_loaded() const;
+  // Loaded models' part of a device, as they planned it.
+  std::uint64_t used_on(std::string_view device) const;
+  // Asks the GPUs that the entry was on until its memory is free, or kRecovery is over.
+  void await_recovery(const internal::Entry& entry);
+  void ask_devices();
+  void devices_listed(const Result<std::vector<ml::Device>>& devices);
 
   std::shared_ptr<Scheduler*> self_ = std::make_shared<Scheduler*>(this);  // for leases
+  // What must be free of a GPU before anything else is loaded.
+  struct Recovery {
+    std::map<std::string, std::uint64_t, std::less<>> expected;  // bytes, by the device's name
+    TimePoint end;
+    TimePoint next_check;
+    std::unique_ptr<runner::Runner> asking;  // a process that lists the devices
+  };
+
   Options options_;
+  std::optional<std::size_t> gpus_;  // once use() has told
+  // Free of each GPU when nothing of ours is on it, as far as has been seen.
+  std::map<std::string, std::uint64_t, std::less<>> capacity_;
+  std::optional<Recovery> recovery_;
+  // Models that found no room beside the others: one of these must go first.
+  std::set<std::string, std::less<>> crowded_;
+  // Models whose process died while loading onto a GPU: the next try is the CPU's.
+  std::set<std::string, std::less<>> cpu_only_;
   runner::RunnerFactory& factory_;
   Now now_;
   std::vector<EntryPtr> entries_;

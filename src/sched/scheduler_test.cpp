@@ -23,7 +23,13 @@ class FakeRunner final : public runner::Runner {
 
   void load(const runner::Load& load, runner::LoadEvents events) override {
     path = load.path;
+    options = load.options;
     load_events = std::move(events);
+  }
+  void explain(const runner::Load&, std::function<void(Result<api::MemoryPlan>)>) override {}
+  void list_devices(const ml::DeviceOptions&,
+                    std::function<void(Result<std::vector<ml::Device>>)> done) override {
+    listed = std::move(done);
   }
   runner::Id generate(runner::Generate, std::shared_ptr<runner::GenerateListener>) override {
     return 0;
@@ -38,9 +44,13 @@ class FakeRunner final : public runner::Runner {
   void stop() override { stopping = true; }
   int pid() const override { return 1; }
 
-  void finish_loading() {
+  // `vram`: bytes of it on the device "GPU0".
+  void finish_loading(std::uint64_t vram = 0) {
     const auto done = std::exchange(load_events.done, nullptr);
-    done(engine::ModelInfo{});
+    engine::ModelInfo info;
+    info.device_bytes = vram;
+    if (vram > 0) info.devices = {{.name = "GPU0", .bytes = vram, .gpu = true}};
+    done(info);
   }
   void fail_loading(const Error& error) {
     const auto done = std::exchange(load_events.done, nullptr);
@@ -53,6 +63,8 @@ class FakeRunner final : public runner::Runner {
   }
 
   std::string path;
+  engine::LoadOptions options;
+  std::function<void(Result<std::vector<ml::Device>>)> listed;
   runner::LoadEvents load_events;
   std::function<void(const Error&)> exit;
   bool stopping = false;
@@ -77,6 +89,7 @@ class SchedulerTest : public testing::Test {
  protected:
   void make(Options options) {
     scheduler_ = std::make_unique<Scheduler>(options, factory_, [this] { return now_; });
+    scheduler_->use({});  // no GPU
   }
   struct Client {
     std::optional<Lease> lease;
@@ -426,6 +439,177 @@ TEST_F(SchedulerTest, RandomLives) {
     scheduler_.reset();
     ASSERT_TRUE(factory_.alive.empty());
   }
+}
+
+// ---- Memory
+
+std::vector<ml::Device> one_gpu(std::uint64_t free) {
+  return {{.name = "GPU0", .kind = ml::DeviceKind::kGpu, .total_bytes = 1000, .free_bytes = free},
+          {.name = "CPU", .total_bytes = 1000, .free_bytes = 1000}};
+}
+const Error kNoRoomLeft(ErrorCode::kNoRoom, "no room beside the others");
+
+// Three for each GPU, three without one, and what the user says before both.
+TEST_F(SchedulerTest, LoadsThreeModelsForEachGpu) {
+  for (const auto& [gpus, max, expected] :
+       {std::tuple(0, 0U, 3), std::tuple(1, 0U, 3), std::tuple(2, 0U, 6), std::tuple(2, 2U, 2)}) {
+    factory_.alive.clear();
+    factory_.started = 0;
+    make({.max_loaded = max});
+    const std::vector<ml::Device> devices(static_cast<std::size_t>(gpus), one_gpu(1000)[0]);
+    scheduler_->use(devices);
+    std::vector<std::unique_ptr<Client>> clients;
+    for (int i = 0; i < 8; ++i) clients.push_back(ask(std::to_string(i)));
+    EXPECT_EQ(factory_.started, expected) << gpus << " GPUs, max " << max;
+    scheduler_.reset();
+  }
+}
+
+// The first model may take less than all of it needs; beside others it is all or nothing.
+TEST_F(SchedulerTest, AsksForWholeModelsBesideOthers) {
+  make({});
+  load_idle("a");
+  EXPECT_FALSE(runner("a").options.whole);
+  const auto client = ask("b");
+  EXPECT_TRUE(runner("b").options.whole);
+}
+
+// A model that does not fit beside the others takes the place of the one unused longest, and is
+// tried again beside what is left, until it is alone.
+TEST_F(SchedulerTest, MakesRoomForAModelThatDoesNotFit) {
+  make({});
+  load_idle("a");
+  advance(1s);
+  load_idle("b");
+  advance(1s);
+  const auto client = ask("c");
+  runner("c").fail_loading(kNoRoomLeft);
+  EXPECT_FALSE(client->error) << "it only has to wait";
+  EXPECT_THAT(running(), testing::UnorderedElementsAre("a", "b"));
+  EXPECT_EQ(std::ranges::count_if(factory_.alive, [](auto* each) { return each->stopping; }), 1);
+  end_stopped();
+  EXPECT_TRUE(runner("c").options.whole) << "b is still there";
+  runner("c").fail_loading(kNoRoomLeft);
+  end_stopped();
+  EXPECT_THAT(running(), ElementsAre("c"));
+  EXPECT_FALSE(runner("c").options.whole) << "now it is alone and takes what there is";
+  runner("c").finish_loading();
+  EXPECT_TRUE(client->lease);
+}
+
+// Nobody's answer is broken off to make room.
+TEST_F(SchedulerTest, ACrowdedModelWaitsForTheUsersOfOthers) {
+  make({});
+  auto busy = ask("a");
+  runner("a").finish_loading();
+  const auto client = ask("b");
+  runner("b").fail_loading(kNoRoomLeft);
+  EXPECT_FALSE(client->error);
+  EXPECT_FALSE(runner("a").stopping);
+  busy.reset();  // its lease goes
+  end_stopped();
+  EXPECT_THAT(running(), ElementsAre("b"));
+  EXPECT_FALSE(runner("b").options.whole);
+}
+
+// Alone, there is nobody to wait for.
+TEST_F(SchedulerTest, NoRoomAloneIsAnError) {
+  make({});
+  const auto client = ask("a");
+  runner("a").fail_loading(kNoRoomLeft);
+  ASSERT_TRUE(client->error);
+  EXPECT_EQ(client->error->message(), kNoRoomLeft.message());
+}
+
+// What a model had on a GPU is promised again only when the GPU says that it is free.
+TEST_F(SchedulerTest, LoadsOnlyIntoMemoryThatIsFreeAgain) {
+  make({.max_loaded = 1});
+  scheduler_->use(one_gpu(1000));
+  {
+    const auto first = ask("a", Duration::zero());
+    runner("a").finish_loading(800);
+    ASSERT_TRUE(first->lease);
+  }
+  end_stopped();
+  const auto client = ask("b");
+  ASSERT_EQ(factory_.alive.size(), 1U) << "a process that lists the devices, and no other";
+  const auto answer = [&](std::uint64_t free) {
+    std::exchange(factory_.alive[0]->listed, nullptr)(one_gpu(free));
+  };
+  answer(300);
+  EXPECT_THAT(running(), ElementsAre("")) << "not loaded yet";
+  advance(kRecoveryCheck);
+  answer(790);
+  advance(kRecoveryCheck);
+  answer(810);  // three quarters of the 800 are back
+  EXPECT_THAT(running(), ElementsAre("b"));
+  runner("b").finish_loading();
+  EXPECT_TRUE(client->lease);
+}
+
+// Memory that does not come back is somebody else's now: nobody waits for ever, and the next
+// unloading does not expect it.
+TEST_F(SchedulerTest, DoesNotWaitForeverForMemory) {
+  make({.max_loaded = 1});
+  scheduler_->use(one_gpu(1000));
+  for (int round = 0; round < 2; ++round) {
+    const auto first = ask("a", Duration::zero());
+    runner("a").finish_loading(400);
+    ASSERT_TRUE(first->lease);
+    first->lease.reset();
+    end_stopped();
+    const auto client = ask("b", Duration::zero());
+    ASSERT_EQ(factory_.alive.size(), 1U);
+    if (round == 0) now_ += kRecovery;
+    std::exchange(factory_.alive[0]->listed, nullptr)(one_gpu(500));
+    runner("b").finish_loading();
+    ASSERT_TRUE(client->lease) << "round " << round;
+    client->lease.reset();
+    end_stopped();
+  }
+}
+
+// A process that hangs while it lists devices holds nobody up for longer.
+TEST_F(SchedulerTest, AHangingDriverDoesNotStopLoading) {
+  make({.max_loaded = 1});
+  scheduler_->use(one_gpu(1000));
+  {
+    const auto first = ask("a", Duration::zero());
+    runner("a").finish_loading(800);
+  }
+  end_stopped();
+  const auto client = ask("b");
+  EXPECT_THAT(running(), ElementsAre(""));
+  EXPECT_EQ(scheduler_->next_deadline(), now_ + kRecovery);
+  advance(kRecovery);
+  EXPECT_THAT(running(), ElementsAre("b"));
+}
+
+// A driver that ends the process while a model is loaded leaves the CPU; a second death is an
+// error.
+TEST_F(SchedulerTest, LoadsOnTheCpuWhereLoadingOnAGpuDies) {
+  make({});
+  scheduler_->use(one_gpu(1000));
+  const auto client = ask("a");
+  EXPECT_EQ(runner("a").options.gpu_layers, -1);
+  runner("a").end();
+  EXPECT_FALSE(client->error);
+  EXPECT_EQ(runner("a").options.gpu_layers, 0);
+  runner("a").end();
+  ASSERT_TRUE(client->error);
+  const auto again = ask("a");
+  EXPECT_EQ(runner("a").options.gpu_layers, -1) << "the driver may be well again";
+  runner("a").end();
+  runner("a").finish_loading();
+  EXPECT_TRUE(again->lease);
+}
+
+// Without a GPU there is nothing else to try.
+TEST_F(SchedulerTest, ADeathOnTheCpuIsAnErrorAtOnce) {
+  make({});
+  const auto client = ask("a");
+  runner("a").end();
+  EXPECT_TRUE(client->error);
 }
 
 }  // namespace

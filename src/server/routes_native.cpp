@@ -100,11 +100,37 @@ class Native {
     }
     auto shown = co_await services_.blocking.run(
         [this, &request = *request] { return services_.store.show(request); });
+    if (shown && request->plan) {
+      auto plan = co_await plan_of(x, *request);
+      if (!plan) {
+        shown = fail(plan);
+      } else {
+        shown->plan = std::move(*plan);
+      }
+    }
     if (!shown) {
       co_await x.respond_error(shown.error());
     } else {
       co_await x.respond_json(200, api::to_json(*shown));
     }
+  }
+
+  // Where the model would be loaded with the request's options, beside what is loaded now. A
+  // process of its own finds out: drivers are not this one's to load.
+  Task<Result<api::MemoryPlan>> plan_of(Exchange& x, const api::ShowRequest& request) {
+    auto model = services_.store.resolve(request.model);
+    if (!model) co_return fail(model);
+    const auto options = api::parse_options(request.options);
+    if (!options) co_return fail(options);
+    auto runner = services_.runners.start();
+    if (!runner) co_return fail(runner);
+    const sched::Model wanted = to_load(services_, *model, merged_options(*model, *options));
+    using Answer = Result<api::MemoryPlan>;
+    auto box = std::make_shared<Mailbox<Answer>>(services_.blocking.loop());
+    x.on_disconnect([box] { box->push(fail(ErrorCode::kCancelled, "nobody waits for it")); });
+    (*runner)->explain({.path = wanted.path, .options = wanted.options},
+                       [box](Answer plan) { box->push(std::move(plan)); });
+    co_return co_await box->pop();
   }
 
   Task<> copy(Exchange& x) {
@@ -298,10 +324,19 @@ class Native {
       model.details = loaded.model.details;
       model.size = loaded.info.weight_bytes + loaded.info.cache_bytes + loaded.info.graph_bytes;
       model.size_vram = loaded.info.device_bytes;
+      // With every layer on GPUs the CPU only looks up rows of tables, in the mapped file.
+      if (loaded.info.gpu_layers == loaded.info.layers + 1) model.size = model.size_vram;
       model.context_length = loaded.info.context;
       // Far enough for "forever", which Ollama shows from about a century on.
       const Duration left = loaded.expires_in.value_or(std::chrono::years(200));
       model.expires_at = api::now() + left;
+      if (loaded.loading) {
+        // All that is known yet.
+        std::error_code ignored;
+        const auto size = std::filesystem::file_size(loaded.model.path, ignored);
+        if (!ignored) model.size = size;
+        model.loading = std::min(static_cast<double>(loaded.progress), 0.999);
+      }
       response.models.push_back(std::move(model));
     }
     co_await x.respond_json(200, api::to_json(response));

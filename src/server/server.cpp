@@ -14,6 +14,7 @@
 #include <csignal>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "runner/process_runner.h"
 #include "server/services.h"
 
@@ -25,14 +26,13 @@ using SystemError = boost::system::error_code;
 
 namespace {
 
-constexpr std::size_t kDefaultMaxLoaded = 3;  // models, on the CPU
-
 sched::Options sched_options(const envconfig::Config& config) {
-  return {.max_loaded = config.max_loaded_models > 0 ? config.max_loaded_models : kDefaultMaxLoaded,
+  return {.max_loaded = config.max_loaded_models,
           .max_queue = config.max_queue,
           .parallel = config.num_parallel,
           .keep_alive = config.keep_alive,
-          .load_timeout = config.load_timeout};
+          .load_timeout = config.load_timeout,
+          .devices = ml::device_options_of(config)};
 }
 
 // As many descriptors as the system lets this process have: a connection is one.
@@ -105,6 +105,7 @@ struct Server::State {
         services{.config = settings.config,
                  .store = store,
                  .scheduler = scheduler,
+                 .runners = *factory,
                  .blocking = blocking},
         acceptor(loop),
         deadline(loop),
@@ -148,6 +149,33 @@ struct Server::State {
     }
   }
 
+  // ---- Devices
+
+  // A process of its own lists them: a broken driver may end it.
+  void list_devices() {
+    auto started = factory->start();
+    if (!started) return log::warn("listing the devices: {}", started.error().message());
+    listing = std::move(*started);
+    listing->list_devices(ml::device_options_of(settings.config),
+                          [this](const Result<std::vector<ml::Device>>& devices) {
+                            listing.reset();
+                            if (!devices) {
+                              return log::warn(
+                                  "listing the devices: {}; models are loaded on "
+                                  "the CPU where loading them on a GPU fails",
+                                  devices.error().message());
+                            }
+                            for (const ml::Device& device : *devices) {
+                              log::info("device {} library={} id={} total={} free={}: {}",
+                                        device.name, device.library,
+                                        device.id.empty() ? "-" : device.id,
+                                        human_bytes_binary(device.total_bytes),
+                                        human_bytes_binary(device.free_bytes), device.description);
+                            }
+                            scheduler.use(*devices);
+                          });
+  }
+
   // ---- The scheduler's clock
 
   void arm_deadline() {
@@ -169,6 +197,7 @@ struct Server::State {
 
   void shutdown() {
     if (std::exchange(stopping, true)) return;
+    listing.reset();
     SystemError ignored;
     acceptor.close(ignored);
     close_connections(connections, true);
@@ -204,6 +233,7 @@ struct Server::State {
   std::unique_ptr<runner::RunnerFactory> factory;
   store::Store store;
   sched::Scheduler scheduler;
+  std::unique_ptr<runner::Runner> listing;  // the process that lists the devices
   Blocking blocking;
   Services services;
   tcp::acceptor acceptor;
@@ -237,6 +267,7 @@ void Server::run() {
   State& state = *state_;
   state.work.emplace(asio::make_work_guard(state.loop));
   if (state.settings.handle_signals) state.wait_for_signals();
+  state.list_devices();
   asio::co_spawn(state.loop, state.accept(), asio::detached);
   state.loop.run();
 }

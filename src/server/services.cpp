@@ -24,23 +24,16 @@ sched::Model to_load(const Services& services, const store::Model& model,
                     .families = model.config.model_families,
                     .parameter_size = model.config.model_type,
                     .quantization_level = model.config.file_type};
+  result.options = engine::load_options_of(config);
   engine::LoadOptions& load = result.options;
   const auto positive = [](std::optional<std::int32_t> value, std::uint32_t fallback) {
     return value && *value > 0 ? static_cast<std::uint32_t>(*value) : fallback;
   };
   load.context = std::max(positive(options.num_ctx, config.context_length), 4U);
   load.batch = positive(options.num_batch, load.batch);
-  load.parallel = config.num_parallel;
   load.gpu_layers = options.num_gpu.value_or(load.gpu_layers);
   load.main_gpu = options.main_gpu.value_or(load.main_gpu);
   load.threads = positive(options.num_thread, load.threads);
-  load.kv_type = ml::parse_dtype(config.kv_cache_type).value_or(load.kv_type);
-  if (config.flash_attention) {
-    load.flash_attention =
-        *config.flash_attention ? ml::FlashAttention::kOn : ml::FlashAttention::kOff;
-  }
-  load.kernels = ml::cpu_kernels_of(config.cpu_kernels);
-  load.validation = nn::validation_of(config.validation);
   load.use_mmap = options.use_mmap.value_or(load.use_mmap);
   return result;
 }

@@ -58,6 +58,7 @@ struct Services {
   const envconfig::Config& config;
   store::Store& store;
   sched::Scheduler& scheduler;
+  runner::RunnerFactory& runners;  // for questions that no loaded model answers
   Blocking& blocking;
 };
 

@@ -9,7 +9,7 @@ long='{"model":"stories260k","prompt":"Once upon a time","options":{"num_predict
 (curl -sN --limit-rate 2k "$url/api/generate" -d "$long" >"$work/answer" || true) &
 reader=$!
 for _ in $(seq 200); do
-  pid=$(runner_pids | tr -d ' ' | head -n 1)
+  pid=$(runner_pids | tr -d ' ' | tail -n 1)
   [ -n "$pid" ] && [ -s "$work/answer" ] && break
   sleep 0.02
 done

@@ -1,16 +1,18 @@
 #include "ml/ggml/devices.h"
 
-#include <fcntl.h>
+#include <ggml-rpc.h>
 #include <netdb.h>
 #include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <set>
+#include <span>
 
 #include "base/log.h"
 #include "base/unique_fd.h"
@@ -22,7 +24,7 @@ namespace {
 // Libraries of GPUs, the best first: a card that two of them know is the first one's.
 constexpr std::array<std::string_view, 6> kGpuLibraries{"cuda", "hip",   "musa",
                                                         "sycl", "metal", "vulkan"};
-constexpr int kConnectTimeoutMs = 2000;
+constexpr std::chrono::seconds kPatience{2};  // with a remote server
 
 // "cuda_v12" names cuda, and "rocm" is what Ollama calls hip.
 bool names(std::string_view wanted, std::string_view library) {
@@ -34,31 +36,72 @@ bool may_use(std::string_view library, const DeviceOptions& options) {
   return options.library.empty() || names(options.library, library);
 }
 
-// Whether somebody listens there: GGML ends the process where nobody does.
-bool is_reachable(const std::string& endpoint) {
-  const std::size_t colon = endpoint.rfind(':');
-  if (colon == std::string::npos) return false;
-  const std::string host = endpoint.substr(0, colon);
-  const addrinfo hints{.ai_flags = AI_NUMERICSERV,
-                       .ai_family = AF_INET,
-                       .ai_socktype = SOCK_STREAM,
-                       .ai_protocol = 0,
-                       .ai_addrlen = 0,
-                       .ai_addr = nullptr,
-                       .ai_canonname = nullptr,
-                       .ai_next = nullptr};
-  addrinfo* found = nullptr;
-  if (getaddrinfo(host.c_str(), endpoint.c_str() + colon + 1, &hints, &found) != 0) return false;
-  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> addresses(found, freeaddrinfo);
-  const UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!socket) return false;
-  if (::connect(socket.get(), found->ai_addr, found->ai_addrlen) == 0) return true;
-  if (errno != EINPROGRESS) return false;
-  pollfd writable{.fd = socket.get(), .events = POLLOUT, .revents = 0};
-  if (::poll(&writable, 1, kConnectTimeoutMs) != 1) return false;
-  int error = 0;
-  socklen_t length = sizeof(error);
-  return getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &error, &length) == 0 && error == 0;
+// A connection that neither side has to answer in full time.
+class Probe {
+ public:
+  explicit Probe(const std::string& endpoint) {
+    const std::size_t colon = endpoint.rfind(':');
+    if (colon == std::string::npos) return;
+    addrinfo hints{};
+    hints.ai_flags = AI_NUMERICSERV;
+    hints.ai_family = AF_INET;
+    hints.ai_socktype = SOCK_STREAM;
+    addrinfo* found = nullptr;
+    const std::string host = endpoint.substr(0, colon);
+    if (getaddrinfo(host.c_str(), endpoint.c_str() + colon + 1, &hints, &found) != 0) return;
+    const std::unique_ptr<addrinfo, void (*)(addrinfo*)> addresses(found, freeaddrinfo);
+    UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!socket) return;
+    if (::connect(socket.get(), found->ai_addr, found->ai_addrlen) != 0 && errno != EINPROGRESS) {
+      return;
+    }
+    socket_ = std::move(socket);
+    int error = 0;
+    socklen_t length = sizeof(error);
+    if (!wait(POLLOUT) || getsockopt(socket_.get(), SOL_SOCKET, SO_ERROR, &error, &length) != 0 ||
+        error != 0) {
+      socket_.reset();
+    }
+  }
+
+  bool send(std::span<const std::byte> bytes) {
+    return wait(POLLOUT) && ::send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) ==
+                                static_cast<ssize_t>(bytes.size());
+  }
+  bool receive(std::span<std::byte> bytes) {
+    while (!bytes.empty()) {
+      if (!wait(POLLIN)) return false;
+      const ssize_t got = ::recv(socket_.get(), bytes.data(), bytes.size(), 0);
+      if (got <= 0) return false;
+      bytes = bytes.subspan(static_cast<std::size_t>(got));
+    }
+    return true;
+  }
+  bool connected() const { return static_cast<bool>(socket_); }
+
+ private:
+  bool wait(short events) const {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+        end_ - std::chrono::steady_clock::now());
+    pollfd waiting{.fd = socket_.get(), .events = events, .revents = 0};
+    return socket_ && left.count() > 0 && ::poll(&waiting, 1, static_cast<int>(left.count())) == 1;
+  }
+
+  UniqueFd socket_;
+  std::chrono::steady_clock::time_point end_ = std::chrono::steady_clock::now() + kPatience;
+};
+
+// Whether an RPC server of this version answers there. GGML ends the process where none does, and
+// waits for ever for one that says nothing.
+bool speaks_rpc(const std::string& endpoint) {
+  Probe probe(endpoint);
+  // The greeting of version 8, of which no document speaks: a command, the size of what follows,
+  // and what the client can do, here nothing; then size, version and what the server can.
+  if (RPC_PROTO_MAJOR_VERSION != 8) return probe.connected();
+  std::array<std::byte, 1 + 8 + 24> greeting{std::byte{14}, std::byte{24}};
+  std::array<std::byte, 8 + 4 + 24> reply{};
+  return probe.send(greeting) && probe.receive(reply) && reply[0] == std::byte{28} &&
+         reply[8] == std::byte{RPC_PROTO_MAJOR_VERSION};
 }
 
 // What has been listed, by name. GGML keeps devices for the life of the process; so does this.
@@ -108,8 +151,11 @@ void add_remote_devices(const DeviceOptions& options, std::vector<Device>& devic
     return;
   }
   for (const std::string& endpoint : options.rpc_servers) {
-    if (!is_reachable(endpoint)) {
-      log::warn("the RPC server {} does not answer: going on without it", endpoint);
+    if (!speaks_rpc(endpoint)) {
+      log::warn(
+          "no RPC server of this version answers at {} (one serves one program at a time): going "
+          "on without it",
+          endpoint);
       continue;
     }
     ggml_backend_reg_t server = add_server(endpoint.c_str());

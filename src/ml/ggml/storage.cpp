@@ -2,6 +2,7 @@
 
 #include <numeric>
 
+#include "base/units.h"
 #include "ml/ggml/context.h"
 
 namespace ollama::ml::ggml {
@@ -60,8 +61,8 @@ Result<std::unique_ptr<Storage>> GgmlStorage::allocate(std::span<const Request> 
         storage->buffers_.place(type, by_device[i], GGML_BACKEND_BUFFER_USAGE_ANY, purpose);
     if (refused > 0) {
       shortage = {.device = i, .bytes = refused};
-      return fail(ErrorCode::kOutOfMemory, "{} has no room for {} MiB of cache",
-                  ggml_backend_dev_name(devices[i]), refused >> 20U);
+      return fail(ErrorCode::kOutOfMemory, "{} has no room for {} of cache",
+                  ggml_backend_dev_name(devices[i]), human_bytes_binary(refused));
     }
   }
   if (purpose == Purpose::kUse) {

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "gguf/dialect.h"
 #include "ml/buffer_pool.h"
 #include "ml/ggml/context.h"
@@ -425,8 +426,8 @@ class GgmlWeights::Loader {
         if (device < static_cast<std::ptrdiff_t>(cpu_index())) {
           shortage_ = {.device = static_cast<std::size_t>(device), .bytes = refused};
         }
-        return fail(ErrorCode::kOutOfMemory, "{} has no room for {} MiB of weights",
-                    ggml_backend_buft_name(type), refused >> 20U);
+        return fail(ErrorCode::kOutOfMemory, "{} has no room for {} of weights",
+                    ggml_backend_buft_name(type), human_bytes_binary(refused));
       }
       log::debug("{}: {} tensors", ggml_backend_buft_name(type), list.size());
     }
