@@ -25,6 +25,8 @@ function(ollama_link target visibility)
   endforeach()
 endfunction()
 
+find_program(OLLAMA_ENV env REQUIRED)
+
 # An executable of GoogleTest's, whose tests ctest finds: ollama_test(TARGET PREFIX ENVIRONMENT LIBRARIES SOURCE...)
 function(ollama_test target prefix environment libraries)
   add_executable(${target} ${ARGN})
@@ -35,8 +37,10 @@ function(ollama_test target prefix environment libraries)
   target_compile_definitions(${target} PRIVATE
     "OLLAMA_TEST_DATA=\"${CMAKE_SOURCE_DIR}/tests/data\"" "OLLAMA_SOURCE_DIR=\"${CMAKE_SOURCE_DIR}\"")
   ollama_use_unity(${target})
+  # Not by the property ENVIRONMENT: a list of several is lost on its way through the discovery of tests.
+  set_target_properties(${target} PROPERTIES CROSSCOMPILING_EMULATOR "${OLLAMA_ENV};${environment}")
   gtest_discover_tests(${target} DISCOVERY_TIMEOUT 120 DISCOVERY_MODE PRE_TEST
-    TEST_PREFIX "${prefix}" PROPERTIES TIMEOUT 600 ENVIRONMENT "${environment}")
+    TEST_PREFIX "${prefix}" PROPERTIES TIMEOUT 600)
 endfunction()
 
 function(ollama_module name)
