@@ -143,4 +143,6 @@ set(OLLAMA_TEST_ENVIRONMENT
   "UBSAN_OPTIONS=print_stacktrace=1"
   # Test processes share the cores with one another: waiting threads must not spin.
   "GOMP_SPINCOUNT=1000"
+  # The CPU's results are tested: GPUs are for those that name them.
+  "CUDA_VISIBLE_DEVICES=-1" "HIP_VISIBLE_DEVICES=-1" "ROCR_VISIBLE_DEVICES=-1" "GGML_VK_VISIBLE_DEVICES="
   "ASAN_OPTIONS=detect_odr_violation=0")

@@ -1,8 +1,13 @@
 // Models on other devices than the CPU. Here these are two that a software Vulkan driver offers as
 // GPUs, which the environment of these tests brings into sight.
+#include <unistd.h>
+
+#include <cmath>
+
 #include "engine/executor.h"
 #include "engine/fixture.h"
 #include "engine/placing.h"
+#include "gguf/synthetic.h"
 
 namespace ollama::engine {
 namespace {
@@ -60,6 +65,131 @@ INSTANTIATE_TEST_SUITE_P(Architectures, OnDevices, testing::ValuesIn(fixtures())
                            std::ranges::replace(name, '-', '_');
                            return name;
                          });
+
+// Where else than on llama.cpp's tiny models: weights that are quantised, and caches that are.
+struct Kind {
+  std::string weights;
+  ml::DType cache;
+};
+
+TEST(OnGpus, GivesTheCpusLogitsOfQuantisedModels) {
+  OLLAMA_NEEDS_GPUS();
+  for (const auto& [weights, cache] :
+       {Kind{"q4_k_m", ml::DType::kF16}, Kind{"q8_0", ml::DType::kQ8_0},
+        Kind{"q8_0", ml::DType::kQ4_0}}) {
+    SCOPED_TRACE(std::format("{} weights, {} cache", weights, ml::dtype_name(cache)));
+    const auto path = std::filesystem::path(testing::TempDir()) /
+                      std::format("devices-{}-{}.gguf", weights, ::getpid());
+    ASSERT_TRUE(gguf::make_model({.shape = "tiny", .type = weights, .out = path}));
+    EvaluateOptions options{.tokens = {5, 17, 200, 31, 77, 9, 130, 64},
+                            .n_greedy = 0,
+                            .kv_type = cache,
+                            .kernels = ml::CpuKernels::kGgml};
+    const auto cpu = evaluate(path, options);
+    options.gpu_layers = -1;
+    const auto gpu = evaluate(path, options);
+    std::filesystem::remove(path);
+    ASSERT_TRUE(cpu) << cpu.error().message();
+    ASSERT_TRUE(gpu) << gpu.error().message();
+    const float largest =
+        std::ranges::max(cpu->last_logits, {}, [](float v) { return std::abs(v); });
+    double squares = 0;
+    for (std::size_t i = 0; i < cpu->last_logits.size(); ++i) {
+      const double difference = cpu->last_logits[i] - gpu->last_logits[i];
+      squares += difference * difference;
+    }
+    const double mean = std::sqrt(squares / static_cast<double>(cpu->last_logits.size()));
+    // The CPU rounds activations to 8 bits, the GPU does not; a cache of 4 bits makes more of it.
+    EXPECT_LT(mean, 0.02 * static_cast<double>(std::abs(largest)));
+  }
+}
+
+std::unique_ptr<Executor> executor_of(const LoadOptions& options, const char* model = "llama") {
+  auto executor = Executor::load(fixture::model(model), options, {});
+  EXPECT_TRUE(executor) << executor.error().message();
+  return executor ? std::move(*executor) : nullptr;
+}
+
+StepBatch some_tokens(std::int32_t first, std::int32_t count) {
+  StepBatch batch;
+  for (std::int32_t i = first; i < first + count; ++i)
+    batch.add(7 + i, i, 0, i + 1 == first + count);
+  return batch;
+}
+
+// What is moved on a GPU serves as on the CPU: cached keys are turned to other positions.
+TEST(OnGpus, ShiftsTheContext) {
+  OLLAMA_NEEDS_GPUS();
+  std::vector<std::vector<float>> logits;
+  for (const std::int32_t gpu_layers : {0, -1}) {
+    const auto executor =
+        executor_of({.context = 64, .gpu_layers = gpu_layers, .kernels = ml::CpuKernels::kGgml});
+    ASSERT_TRUE(executor);
+    ASSERT_TRUE(executor->run(some_tokens(0, 20)));
+    executor->cache()->remove(0, 4, 10);
+    const auto moved = executor->move(0, 10, -6);
+    ASSERT_TRUE(moved) << moved.error().message();
+    const auto row = executor->run(some_tokens(14, 1));
+    ASSERT_TRUE(row) << row.error().message();
+    logits.emplace_back(row->begin(), row->end());
+  }
+  const float largest = std::ranges::max(logits[0], {}, [](float v) { return std::abs(v); });
+  for (std::size_t i = 0; i < logits[0].size(); ++i) {
+    ASSERT_NEAR(logits[0][i], logits[1][i], 1e-2F * std::abs(largest)) << i;
+  }
+}
+
+// What a plan says is what is taken: weights and cache by the byte, and graphs as the steps then
+// need them, so that nothing is allocated on a GPU after loading.
+TEST(OnGpus, TakeWhatWasPlanned) {
+  OLLAMA_NEEDS_GPUS();
+  for (const bool spread : {false, true}) {
+    const LoadOptions options{.context = 256, .parallel = 2, .spread = spread};
+    const auto explained = explain_plan(fixture::model("gemma3"), options);
+    ASSERT_TRUE(explained) << explained.error().message();
+    const auto executor = executor_of(options, "gemma3");
+    ASSERT_TRUE(executor);
+    const ModelInfo& info = executor->info();
+    EXPECT_EQ(info.devices.size(), spread ? 3U : 2U);
+    std::uint64_t on_gpus = 0;
+    for (std::size_t i = 0; i < info.devices.size(); ++i) {
+      const api::PlannedDevice& planned = explained->devices[i];
+      EXPECT_EQ(info.devices[i].name, planned.name);
+      const double taken = static_cast<double>(info.devices[i].bytes);
+      const double wanted = static_cast<double>(planned.weights + planned.cache + planned.graph);
+      EXPECT_NEAR(taken, wanted, 0.03 * wanted) << planned.name;
+      if (info.devices[i].gpu) on_gpus += info.devices[i].bytes;
+    }
+    EXPECT_EQ(info.device_bytes, on_gpus);
+    EXPECT_EQ(info.gpu_layers, info.layers + 1);
+    ASSERT_TRUE(executor->run(some_tokens(0, 40)));
+    ASSERT_TRUE(executor->run(some_tokens(40, 1)));
+    const std::vector<std::uint64_t> used = executor->graph_bytes();
+    for (std::size_t i = 0; i < info.devices.size(); ++i) {
+      if (!info.devices[i].gpu) continue;
+      EXPECT_LE(used[i], explained->devices[i].graph * 103 / 100) << info.devices[i].name;
+      EXPECT_GE(used[i], explained->devices[i].graph * 97 / 100) << info.devices[i].name;
+    }
+  }
+}
+
+// A plan that turned out too large is made again with less, until nothing is left to place.
+TEST(OnGpus, AreAskedForLessWhenTheyRefuse) {
+  OLLAMA_NEEDS_GPUS();
+  auto file = gguf::File::open(fixture::model("llama"));
+  ASSERT_TRUE(file);
+  auto placing = Placing::begin(std::make_shared<const gguf::File>(std::move(*file)), {});
+  ASSERT_TRUE(placing) << placing.error().message();
+  int rounds = 0;
+  for (;; ++rounds) {
+    ASSERT_LT(rounds, 20);
+    const auto plan = placing->plan();
+    ASSERT_TRUE(plan) << plan.error().message();
+    if (plan->placed == 0) break;
+    placing->refused(*plan, ml::Shortage{.device = 0, .bytes = 1});
+  }
+  EXPECT_GE(rounds, 2) << "each of the two GPUs was asked";
+}
 
 }  // namespace
 }  // namespace ollama::engine

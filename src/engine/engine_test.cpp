@@ -2,11 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <condition_variable>
+#include <fstream>
 #include <mutex>
 
 #include "engine/evaluate.h"
 #include "engine/stop_matcher.h"
+#include "gguf/synthetic.h"
 
 namespace ollama::engine {
 namespace {
@@ -499,6 +503,35 @@ TEST(StopMatcher, GivesBackWhatWasHeldAtTheEnd) {
   bool stopped = false;
   EXPECT_EQ(matcher.push("so ST", stopped), "so ");
   EXPECT_EQ(matcher.flush(), "ST");
+}
+
+// Bytes of this process that are in memory.
+std::uint64_t resident() {
+  std::ifstream statm("/proc/self/statm");
+  std::uint64_t size = 0;
+  std::uint64_t pages = 0;
+  statm >> size >> pages;
+  return pages * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+// A long context for many costs on the CPU what is used of it.
+TEST(Engine, ACacheIsCommittedByUse) {
+  const auto path =
+      std::filesystem::path(testing::TempDir()) / std::format("lazy-{}.gguf", ::getpid());
+  ASSERT_TRUE(gguf::make_model({.shape = "tiny", .type = "f16", .out = path}));
+  const std::uint64_t before = resident();
+  const auto engine = load({.context = 2048, .parallel = 64, .gpu_layers = 0}, path);
+  EXPECT_GE(engine->info().cache_bytes, 128 * kMiB);
+  const std::uint64_t loaded = resident();
+  EXPECT_LT(loaded - before, 48 * kMiB) << "loading commits the cache";
+  Request request;
+  request.prompt = {5, 6, 7, 8};
+  request.num_predict = 64;
+  request.ignore_end = true;
+  const auto outcome = run(*engine, request);
+  EXPECT_EQ(outcome->error, std::nullopt);
+  EXPECT_LT(resident() - before, 64 * kMiB) << "a short chat commits all of the cache";
+  std::filesystem::remove(path);
 }
 
 }  // namespace

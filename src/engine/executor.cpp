@@ -55,6 +55,7 @@ Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& pa
   OLLAMA_ASSIGN(Placing placing, Placing::begin(file, options));
   while (true) {
     OLLAMA_ASSIGN(const memory::Plan plan, placing.plan());
+    placing.warn_if_crowded(plan);
     std::unique_ptr<Executor> executor(new Executor(file, options));
     Result<> done = executor->assemble(options, plan, ml::Purpose::kUse, progress);
     // On GPUs all that steps will need is taken now: later it might be gone.
@@ -254,6 +255,15 @@ Result<std::span<float>> Executor::evaluate(Graph& graph, const StepBatch& batch
   const std::span<float> results(results_.data(), wanted);
   OLLAMA_TRY(graph.context->download(graph.results, std::as_writable_bytes(results)));
   return results;
+}
+
+std::vector<std::uint64_t> Executor::graph_bytes() const {
+  std::vector<std::uint64_t> total(backend_->devices().size());
+  for (const Graph* graph : {&prefill_, &decode_}) {
+    if (!graph->context) continue;
+    std::ranges::transform(total, graph->context->allocated(), total.begin(), std::plus<>());
+  }
+  return total;
 }
 
 Counters Executor::counters() const {

@@ -64,6 +64,8 @@ class Executor {
   Result<> move(kvcache::Sequence sequence, kvcache::Position begin, kvcache::Position delta);
 
   Counters counters() const;
+  // What graphs have taken so far on each of the backend's devices.
+  std::vector<std::uint64_t> graph_bytes() const;
   // Gives memory that is kept for the next steps back to the system.
   void trim() { backend_->trim(); }
   // Hands the named results of graphs that are built from now on to `observer`; slow.

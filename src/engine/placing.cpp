@@ -9,6 +9,7 @@ namespace ollama::engine {
 namespace {
 
 constexpr std::uint32_t kDefaultContext = 16384;
+constexpr std::uint32_t kModest = 4096;  // a context that costs little
 // Plans whose graphs turn out larger are made again; each such round adds what was measured.
 constexpr int kMostRounds = 6;
 
@@ -126,6 +127,22 @@ void Placing::refused(const memory::Plan& plan, const std::optional<ml::Shortage
         share.budget() - std::min(share.budget(), share.bytes()) + less;
   }
   ++refusals_;
+}
+
+void Placing::warn_if_crowded(const memory::Plan& plan) const {
+  const std::uint32_t context = sizes_of(config_, options_).context;
+  const bool has_gpus = plan.shares.size() + plan.unused.size() > 1;
+  if (!has_gpus || plan.placed == plan.units || limits_.gpu_layers >= 0 || context <= kModest) {
+    return;
+  }
+  LoadOptions other = options_;
+  other.context = kModest;
+  const auto smaller = memory::plan(demand_with(other), devices_, limits_);
+  if (!smaller || smaller->placed <= plan.placed) return;
+  log::warn(
+      "a context of {} leaves room for {} of {} layers on GPUs; with {} it would be {} (see "
+      "OLLAMA_CONTEXT_LENGTH and num_ctx)",
+      context, plan.placed, plan.units, kModest, smaller->placed);
 }
 
 api::MemoryPlan Placing::explain(const memory::Plan& plan) const {

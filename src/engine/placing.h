@@ -30,6 +30,8 @@ class Placing {
   // Memory was missing in spite of that plan, on one device or nobody knows where: the next plan
   // asks for less there, at last for nothing.
   void refused(const memory::Plan& plan, const std::optional<ml::Shortage>& shortage);
+  // Says so in the log where a context beyond what models had for long keeps layers off the GPUs.
+  void warn_if_crowded(const memory::Plan& plan) const;
   // That plan for people.
   api::MemoryPlan explain(const memory::Plan& plan) const;
 

@@ -111,6 +111,8 @@ class Context {
   // Bytes that the graph that was built would take on each of Backend::devices(), without
   // allocating it; inputs are not counted. Start a new graph after it.
   virtual Result<std::vector<std::uint64_t>> measure() = 0;
+  // Bytes that graphs have taken on each of them.
+  virtual std::vector<std::uint64_t> allocated() const = 0;
   // In one submission. What it leaves out keeps what it held.
   virtual Result<> upload(std::span<const Upload> uploads) = 0;
   // Runs the graph to its end. Errors: kInternal; kCancelled by the backend's abort check.

@@ -117,6 +117,7 @@ class FakeContext final : public ml::Context {
   void reset() override {}
   Result<> prepare() override { return {}; }
   Result<std::vector<std::uint64_t>> measure() override { return std::vector<std::uint64_t>{}; }
+  std::vector<std::uint64_t> allocated() const override { return {}; }
   Result<> upload(std::span<const ml::Upload>) override { return {}; }
   Result<> compute() override { return {}; }
   Result<> download(Tensor, std::span<std::byte>) override { return {}; }

@@ -188,6 +188,14 @@ Result<std::vector<std::uint64_t>> GgmlContext::measure() {
   return std::vector<std::uint64_t>(sizes.begin(), sizes.end());
 }
 
+std::vector<std::uint64_t> GgmlContext::allocated() const {
+  std::vector<std::uint64_t> sizes;
+  for (ggml_backend_t backend : shared_.backends) {
+    sizes.push_back(ggml_backend_sched_get_buffer_size(scheduler_.get(), backend));
+  }
+  return sizes;
+}
+
 Result<> GgmlContext::upload(std::span<const Upload> uploads) {
   ++shared_.counters.uploads;
   for (const Upload& upload : uploads) {

@@ -58,6 +58,7 @@ class GgmlContext final : public Context {
   void reset() override;
   Result<> prepare() override;
   Result<std::vector<std::uint64_t>> measure() override;
+  std::vector<std::uint64_t> allocated() const override;
   Result<> upload(std::span<const Upload> uploads) override;
   Result<> compute() override;
   Result<> download(Tensor tensor, std::span<std::byte> bytes) override;

@@ -34,6 +34,7 @@ class ReferenceContext final : public Context {
   Result<> prepare() override;
   // Nothing is known before it is computed: 0.
   Result<std::vector<std::uint64_t>> measure() override { return std::vector<std::uint64_t>{0}; }
+  std::vector<std::uint64_t> allocated() const override { return {0}; }
   Result<> upload(std::span<const Upload> uploads) override;
   Result<> compute() override;
   Result<> download(Tensor tensor, std::span<std::byte> bytes) override;
