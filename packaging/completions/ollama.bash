@@ -14,7 +14,7 @@ _ollama() {
   COMPREPLY=()
 
   if [ "$COMP_CWORD" = 1 ]; then
-    words='serve create show run stop pull push list ls ps cp rm bench debug version help --help --version'
+    words='serve create show run stop pull push list ls ps cp rm bench debug rpc version help --help --version'
   else
     case "$previous" in
       --format) words=json ;;
@@ -36,7 +36,7 @@ _ollama() {
             fi ;;
           show)
             if [[ $current == -* ]]; then
-              words='--license --modelfile --parameters --system --template --verbose --help'
+              words='--license --modelfile --parameters --system --template --plan --num-ctx --num-gpu --verbose --help'
             else
               words=$(_ollama_models)
             fi ;;
@@ -46,23 +46,23 @@ _ollama() {
           pull | push | cp | rm) words=$(_ollama_models) ;;
           bench)
             if [[ $current == -* ]]; then
-              words='--model -p -n -d --parallel -r -t -b --kv-type --fa --kernels --seed --json --help'
+              words='--model -p -n -d --parallel -r -t -b -g --kv-type --fa --kernels --num-gpu --seed --json --help'
             fi ;;
           debug)
             if [ "$COMP_CWORD" = 2 ]; then
-              words='env kernels logits make-model stats tensors tokenize --help'
+              words='devices env kernels logits make-model stats tensors tokenize --help'
             elif [[ $current == -* ]]; then
               case "${COMP_WORDS[2]}" in
                 tokenize) words='--model --text --pre --add-special --parse-special --batch --json' ;;
-                logits) words='--model --tokens --n-greedy --kv-type --chunk --backend --fa --threads --json' ;;
+                logits) words='--model --tokens --n-greedy --kv-type --chunk --backend --fa --num-gpu --threads --json' ;;
                 tensors) words='--model --prompt --filter --edge --threads --json' ;;
                 stats) words='--model --prompt --n-gen --threads --json' ;;
-                env) words='--json' ;;
+                env | devices) words='--json' ;;
                 kernels) words='--model --tokens --kv-type --threads --json' ;;
                 make-model) words='--shape --type --out --seed' ;;
               esac
             fi ;;
-          help) words='serve create show run stop pull push list ps cp rm bench debug version' ;;
+          help) words='serve create show run stop pull push list ps cp rm bench debug rpc version' ;;
         esac ;;
     esac
   fi

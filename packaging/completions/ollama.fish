@@ -23,6 +23,7 @@ complete -c ollama -n __fish_use_subcommand -a cp -d 'Copy a model'
 complete -c ollama -n __fish_use_subcommand -a rm -d 'Delete models'
 complete -c ollama -n __fish_use_subcommand -a bench -d 'Measure a model'
 complete -c ollama -n __fish_use_subcommand -a debug -d 'Look inside'
+complete -c ollama -n __fish_use_subcommand -a rpc -d 'Lend devices to a server elsewhere'
 complete -c ollama -n __fish_use_subcommand -a version -d 'Print the version'
 complete -c ollama -n __fish_use_subcommand -a help -d 'Describe a command'
 
@@ -38,8 +39,12 @@ complete -c ollama -n '__fish_seen_subcommand_from show' -l modelfile
 complete -c ollama -n '__fish_seen_subcommand_from show' -l parameters
 complete -c ollama -n '__fish_seen_subcommand_from show' -l system
 complete -c ollama -n '__fish_seen_subcommand_from show' -l template
+complete -c ollama -n '__fish_seen_subcommand_from show' -l plan -d 'Where it would be loaded'
+complete -c ollama -n '__fish_seen_subcommand_from show' -l num-ctx -x
+complete -c ollama -n '__fish_seen_subcommand_from show bench' -l num-gpu -x
+complete -c ollama -n '__fish_seen_subcommand_from rpc' -l listen -x -d Address
 complete -c ollama -n '__fish_seen_subcommand_from create' -s f -l file -r -F -d Modelfile
 complete -c ollama -n '__fish_seen_subcommand_from create' -s q -l quantize -x -d 'Type of the weights'
-complete -c ollama -n '__fish_seen_subcommand_from debug' -a 'env kernels logits make-model stats tensors tokenize'
+complete -c ollama -n '__fish_seen_subcommand_from debug' -a 'devices env kernels logits make-model stats tensors tokenize'
 complete -c ollama -n '__fish_seen_subcommand_from bench debug' -l model -r -F -a '(__ollama_models)' -d Model
 complete -c ollama -n '__fish_seen_subcommand_from bench debug' -l json -d 'Print JSON'

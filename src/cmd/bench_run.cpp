@@ -313,6 +313,7 @@ api::JsonObject bench_json(const BenchOptions& options, const BenchResult& resul
   return {{"kernels", kernels_name(result.kernels)},
           {"model", options.model},
           {"type", result.type},
+          {"gpu_layers", result.gpu_layers},
           {"threads", result.threads},
           {"load_seconds", result.load_seconds},
           {"n_prompt", options.n_prompt},

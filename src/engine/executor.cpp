@@ -54,7 +54,13 @@ Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& pa
   OLLAMA_ASSIGN(auto tokenizer, tokenizer::load(*file));
   OLLAMA_ASSIGN(Placing placing, Placing::begin(file, options));
   while (true) {
+    const auto begin = std::chrono::steady_clock::now();
     OLLAMA_ASSIGN(const memory::Plan plan, placing.plan());
+    log::debug("planned in {} ms: {} of {} layers on GPUs",
+               std::chrono::duration_cast<std::chrono::milliseconds>(
+                   std::chrono::steady_clock::now() - begin)
+                   .count(),
+               plan.placed, plan.units);
     placing.warn_if_crowded(plan);
     std::unique_ptr<Executor> executor(new Executor(file, options));
     Result<> done = executor->assemble(options, plan, ml::Purpose::kUse, progress);

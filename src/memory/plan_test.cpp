@@ -485,7 +485,7 @@ TEST(Plan, SaysWhyADeviceHasNoMore) {
   EXPECT_EQ(one.cpu().reason, "input tables alone");
   const Plan part = planned(large, "8 GiB", {});
   EXPECT_EQ(part.shares[0].reason, "the next layer needs 254.1 MiB, and 163.3 MiB is left");
-  EXPECT_EQ(part.cpu().reason, "what no GPU has");
+  EXPECT_EQ(part.cpu().reason, "what is on no GPU");
   EXPECT_EQ(planned(small, "8 GiB", {.gpu_layers = 0}).unused.at(0).reason, "num_gpu is 0");
   EXPECT_EQ(planned(small, "8 GiB", {.gpu_layers = 5}).shares[0].reason, "num_gpu is 5");
   EXPECT_EQ(part.shares[0].kept_free, 457 * kMiB);

@@ -78,9 +78,11 @@ std::size_t Scheduler::max_loaded() const {
 
 void Scheduler::use(std::span<const ml::Device> devices) {
   gpus_ = 0;
+  may_have_local_gpus_ = false;
   for (const ml::Device& device : devices) {
     if (!device.is_gpu()) continue;
     ++*gpus_;
+    may_have_local_gpus_ = may_have_local_gpus_ || !device.is_remote();
     capacity_[device.name] = device.free_bytes + used_on(device.name);
   }
   pump();
@@ -258,6 +260,8 @@ Result<> Scheduler::start_load(const Waiting& waiting) {
   runner::Load load{.path = entry->model.path, .options = entry->model.options};
   load.options.whole = entries_.size() > 1;
   if (cpu_only_.contains(entry->model.key)) load.options.gpu_layers = 0;
+  // Libraries of GPUs take longer to load than a small model.
+  if (!may_have_local_gpus_) load.options.devices.library = "cpu";
   entry->runner->load(
       load, {.progress =
                  [this, weak](float fraction) {

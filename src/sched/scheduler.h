@@ -184,6 +184,7 @@ class Scheduler {
 
   Options options_;
   std::optional<std::size_t> gpus_;  // once use() has told
+  bool may_have_local_gpus_ = true;
   // Free of each GPU when nothing of ours is on it, as far as has been seen.
   std::map<std::string, std::uint64_t, std::less<>> capacity_;
   std::optional<Recovery> recovery_;

@@ -604,6 +604,21 @@ TEST_F(SchedulerTest, LoadsOnTheCpuWhereLoadingOnAGpuDies) {
   EXPECT_TRUE(again->lease);
 }
 
+// Where no GPU was found none is looked for at every load; those of other machines may come back.
+TEST_F(SchedulerTest, LoadsNoLibrariesOfGpusWithoutGpus) {
+  make({});
+  const auto client = ask("a");
+  EXPECT_EQ(runner("a").options.devices.library, "cpu");
+  std::vector<ml::Device> devices = one_gpu(1000);
+  devices[0].library = "rpc";
+  scheduler_->use(devices);
+  const auto other = ask("b");
+  EXPECT_EQ(runner("b").options.devices.library, "cpu");
+  scheduler_->use(one_gpu(1000));
+  const auto third = ask("c");
+  EXPECT_EQ(runner("c").options.devices.library, "");
+}
+
 // Without a GPU there is nothing else to try.
 TEST_F(SchedulerTest, ADeathOnTheCpuIsAnErrorAtOnce) {
   make({});
