@@ -224,7 +224,7 @@ HWY_INLINE VFloat exponents(const std::uint8_t* at, std::size_t v) {
   const VInt e = hn::PromoteTo(d, hn::LoadU(FewBytes(), at + v * kLanes));
   // The two smallest are denormal.
   const VInt normal = hn::ShiftLeft<23>(hn::Sub(e, hn::Set(d, 1)));
-  const VInt small = hn::Shl(hn::Set(d, 0x00200000), e);
+  const VInt small = hn::Shl(hn::Set(d, 0x00200000), hn::Min(e, hn::Set(d, 1)));
   return hn::BitCast(Float(), hn::IfThenElse(hn::Lt(e, hn::Set(d, 2)), small, normal));
 }
 
