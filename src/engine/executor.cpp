@@ -73,7 +73,7 @@ Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& pa
     }
     if (done.error().code() != ErrorCode::kOutOfMemory || plan.placed == 0) return fail(done);
     log::warn("{}: planning again with less", done.error().message());
-    placing.refused(plan, executor->backend_->shortage());
+    placing.refused(plan, executor->backend_ ? executor->backend_->shortage() : std::nullopt);
   }
 }
 

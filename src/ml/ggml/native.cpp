@@ -282,10 +282,12 @@ void attend(ggml_tensor* dst, int thread, int threads, void* user_data) {
   const AttentionMemory memory(args.shape, node->threads);
   // Scratch memory is there for as many threads as were asked for.
   const std::int64_t used = std::min<std::int64_t>(threads, node->threads);
-  if (thread >= used) return;
-  std::byte* scratch = args.partials + (memory.scratch - memory.partials) +
-                       static_cast<std::size_t>(thread) * memory.scratch_each;
-  kernels::attend(args, thread, used, {scratch, memory.scratch_each});
+  if (thread < used) {
+    std::byte* scratch = args.partials + (memory.scratch - memory.partials) +
+                         static_cast<std::size_t>(thread) * memory.scratch_each;
+    kernels::attend(args, thread, used, {scratch, memory.scratch_each}, &node->tasks.next());
+  }
+  node->tasks.leave(threads);
 }
 
 // dst: a view of attend's node, which is src 0.

@@ -43,6 +43,11 @@ class Tasks {
       if (task >= count) break;
       work(task);
     }
+    leave(threads);
+  }
+  // The same by hand: the number of the next task, and the end of a thread's part.
+  std::atomic<std::int64_t>& next() { return next_; }
+  void leave(int threads) {
     if (left_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
       left_.store(0, std::memory_order_relaxed);
       next_.store(0, std::memory_order_relaxed);

@@ -232,10 +232,16 @@ class Attention {
         key_stride_(size(division_.dims_k + kRowPadding)),
         value_stride_(size(division_.dims_v + kRowPadding)) {}
 
-  void run(std::int64_t thread, std::int64_t threads) {
+  void run(std::int64_t thread, std::int64_t threads, std::atomic<std::int64_t>* next) {
     std::int64_t task = 0;
     std::int64_t splits = 0;
-    const auto mine = [&] { return task++ % threads == thread; };
+    std::int64_t claimed = -1;  // none; tasks before it are others'
+    const auto mine = [&] {
+      if (next == nullptr) return task++ % threads == thread;
+      // The next one is claimed when this thread is done with its last.
+      if (claimed < task) claimed = next->fetch_add(1, std::memory_order_relaxed);
+      return task++ == claimed;
+    };
     for (const Run& run : plan_.runs) {
       if (run.partials >= 0) {
         splits += splits_of(run);
@@ -619,8 +625,8 @@ class Attention {
 };
 
 void attend_share(const AttentionArgs& args, std::int64_t thread, std::int64_t threads,
-                  std::byte* scratch) {
-  Attention(args, scratch).run(thread, threads);
+                  std::byte* scratch, std::atomic<std::int64_t>* next) {
+  Attention(args, scratch).run(thread, threads, next);
 }
 
 void merge_share(const AttentionArgs& args, std::int64_t thread, std::int64_t threads) {
@@ -688,8 +694,8 @@ std::size_t attention_scratch_bytes(const AttentionShape& shape) {
 }
 
 void attend(const AttentionArgs& args, std::int64_t thread, std::int64_t threads,
-            std::span<std::byte> scratch) {
-  HWY_DYNAMIC_DISPATCH(attention::attend_share)(args, thread, threads, scratch.data());
+            std::span<std::byte> scratch, std::atomic<std::int64_t>* next) {
+  HWY_DYNAMIC_DISPATCH(attention::attend_share)(args, thread, threads, scratch.data(), next);
 }
 
 void merge_attention(const AttentionArgs& args, std::int64_t thread, std::int64_t threads) {

@@ -17,6 +17,7 @@
 // The functions allocate nothing, take no locks and do not throw. Shapes are the caller's duty.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -96,9 +97,11 @@ std::size_t attention_plan_bytes(std::int64_t tokens, std::int64_t cells);
 void plan_attention(const AttentionMask& mask, std::int64_t tokens, std::int64_t cells,
                     std::int64_t partials, std::span<std::byte> memory);
 
-// Does the share of `thread`, one of 0..threads-1, each to be called once, in any order.
+// Does the share of `thread`, one of 0..threads-1, each to be called once, in any order. With
+// `next`, which is 0 before the first call, threads take tasks as they get free; else each has its
+// own. The results are the same.
 void attend(const AttentionArgs& args, std::int64_t thread, std::int64_t threads,
-            std::span<std::byte> scratch);
+            std::span<std::byte> scratch, std::atomic<std::int64_t>* next = nullptr);
 
 // Completes the output. Its share of `thread` likewise; `threads` may differ from attend()'s.
 void merge_attention(const AttentionArgs& args, std::int64_t thread, std::int64_t threads);

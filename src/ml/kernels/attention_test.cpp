@@ -224,18 +224,27 @@ std::vector<float> evaluate(const Problem& problem, std::vector<double>* expecte
                  problem.all_partials ? attention_partials(shape) : 0, {plan, plan_bytes});
   args.plan = plan;
   const auto partials = aligned(attention_partials_bytes(shape), args.partials);
-  std::vector<std::jthread> workers;
-  for (std::int64_t i = 0; i < problem.threads; ++i) {
-    workers.emplace_back([&args, i, &problem] {
-      std::byte* scratch = nullptr;
-      const std::size_t bytes = attention_scratch_bytes(args.shape);
-      const auto memory = aligned(bytes, scratch);
-      std::memset(scratch, 0xFF, bytes);
-      attend(args, i, problem.threads, {scratch, bytes});
-    });
-  }
-  workers.clear();
-  for (std::int64_t i = 0; i < problem.threads; ++i) merge_attention(args, i, problem.threads);
+  const auto compute = [&](std::atomic<std::int64_t>* next) {
+    std::vector<std::jthread> workers;
+    for (std::int64_t i = 0; i < problem.threads; ++i) {
+      workers.emplace_back([&args, i, &problem, next] {
+        std::byte* scratch = nullptr;
+        const std::size_t bytes = attention_scratch_bytes(args.shape);
+        const auto memory = aligned(bytes, scratch);
+        std::memset(scratch, 0xFF, bytes);
+        attend(args, i, problem.threads, {scratch, bytes}, next);
+      });
+    }
+    workers.clear();
+    for (std::int64_t i = 0; i < problem.threads; ++i) merge_attention(args, i, problem.threads);
+  };
+  std::atomic<std::int64_t> next = 0;
+  compute(&next);
+  const std::vector<float> shared = std::exchange(output, std::vector<float>(output.size(), NAN));
+  args.output = output.data();
+  compute(nullptr);
+  EXPECT_EQ(std::memcmp(shared.data(), output.data(), output.size() * sizeof(float)), 0)
+      << "who takes a task changes its result";
 
   if (expected == nullptr) return output;
   expected->clear();
