@@ -115,6 +115,18 @@ class Native {
     }
   }
 
+  // As long as it lives, one more.
+  class Counted {
+   public:
+    explicit Counted(int& count) : count_(count) { ++count_; }
+    ~Counted() { --count_; }
+    Counted(const Counted&) = delete;
+    Counted& operator=(const Counted&) = delete;
+
+   private:
+    int& count_;
+  };
+
   // Where the model would be loaded with the request's options, beside what is loaded now. A
   // process of its own finds out: drivers are not this one's to load.
   Task<Result<api::MemoryPlan>> plan_of(Exchange& x, const api::ShowRequest& request) {
@@ -122,6 +134,8 @@ class Native {
     if (!model) co_return fail(model);
     const auto options = api::parse_options(request.options);
     if (!options) co_return fail(options);
+    if (plans_ == kMostPlans) co_return fail(sched::kQueueFull);
+    const Counted counted(plans_);
     auto runner = services_.runners.start();
     if (!runner) co_return fail(runner);
     const sched::Model wanted = to_load(services_, *model, merged_options(*model, *options));
@@ -763,6 +777,8 @@ class Native {
     co_await x.respond_json(200, api::to_json(response));
   }
 
+  static constexpr int kMostPlans = 4;  // processes that make one
+  int plans_ = 0;
   Services& services_;
 };
 
