@@ -169,7 +169,7 @@ api::MemoryPlan Placing::explain(const memory::Plan& plan) const {
   std::ranges::for_each(plan.shares, add);
   std::ranges::for_each(plan.unused, add);
 
-  const auto try_other = [&](std::string setting, const LoadOptions& other) {
+  const auto try_other = [&](const std::string& setting, const LoadOptions& other) {
     memory::Limits limits = limits_of(other);
     limits.withheld = limits_.withheld;
     const memory::Demand demand = demand_with(other);

@@ -8,7 +8,7 @@
 #include "runner/runner.h"
 
 namespace boost::asio {
-class io_context;
+class io_context;  // NOLINT(readability-identifier-naming): Asio's
 }
 
 namespace ollama::runner {

@@ -65,7 +65,7 @@ const engine::ModelInfo& Lease::info() const { return entry_->info; }
 // ---- Scheduler
 
 Scheduler::Scheduler(Options options, runner::RunnerFactory& factory, Now now)
-    : options_(options), factory_(factory), now_(std::move(now)) {
+    : options_(std::move(options)), factory_(factory), now_(std::move(now)) {
   options_.max_queue = std::max<std::size_t>(options_.max_queue, 1);
 }
 

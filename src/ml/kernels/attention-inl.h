@@ -18,6 +18,8 @@
 #include "ml/kernels/attention_convert-inl.h"
 #include "ml/kernels/attention_plan.h"
 
+// Only attention.cpp includes this; a namespace for each target keeps the copies apart.
+// NOLINTBEGIN(misc-definitions-in-headers)
 HWY_BEFORE_NAMESPACE();
 namespace ollama::ml::kernels::attention::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -191,6 +193,7 @@ HWY_INLINE void accumulate(const float* p, std::size_t rows, const ValueOf& valu
     i += kVectors * lanes;
   };
   const std::size_t end = (dims + lanes - 1) / lanes * lanes;
+  // NOLINTNEXTLINE(bugprone-infinite-loop): the panel moves i
   while (i + 4 * lanes <= end) panel.template operator()<4>();
   if (i + 2 * lanes <= end) panel.template operator()<2>();
   if (i < end) panel.template operator()<1>();
@@ -308,4 +311,5 @@ HWY_NOINLINE void write_output(const Softmax& total, float sink, const float* va
 
 }  // namespace ollama::ml::kernels::attention::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
+// NOLINTEND(misc-definitions-in-headers)
 #endif

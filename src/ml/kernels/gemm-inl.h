@@ -26,6 +26,8 @@
 #include "ml/kernels/gemm.h"
 #include "ml/kernels/layout.h"
 
+// Only gemm.cpp includes this; a namespace for each target keeps the copies apart.
+// NOLINTBEGIN(misc-definitions-in-headers)
 HWY_BEFORE_NAMESPACE();
 namespace ollama::ml::kernels {
 namespace HWY_NAMESPACE {
@@ -845,5 +847,6 @@ void pack_tiles(ActivationKind kind, std::int64_t k, std::int64_t n, const Colum
 }  // namespace HWY_NAMESPACE
 }  // namespace ollama::ml::kernels
 HWY_AFTER_NAMESPACE();
+// NOLINTEND(misc-definitions-in-headers)
 
 #endif  // toggle
