@@ -32,6 +32,7 @@ struct Entry {
   State state = State::kLoading;
   engine::ModelInfo info;
   std::size_t users = 0;
+  bool whole = false;     // loaded wholly beside others, or not at all
   bool draining = false;  // takes no new users, and stops when the last one leaves
   Duration keep_alive{};
   TimePoint last_used{};
@@ -258,7 +259,7 @@ Result<> Scheduler::start_load(const Waiting& waiting) {
   });
   log::info("loading {} from {}", entry->model.name, entry->model.path);
   runner::Load load{.path = entry->model.path, .options = entry->model.options};
-  load.options.whole = entries_.size() > 1;
+  load.options.whole = entry->whole = entries_.size() > 1;
   if (cpu_only_.contains(entry->model.key)) load.options.gpu_layers = 0;
   // Libraries of GPUs take longer to load than a small model.
   if (!may_have_local_gpus_) load.options.devices.library = "cpu";
@@ -312,7 +313,8 @@ void Scheduler::loading_done(const EntryPtr& entry, Result<engine::ModelInfo> re
 }
 
 void Scheduler::load_failed(const EntryPtr& entry, const Error& error) {
-  if (error.code() == ErrorCode::kNoRoom && entries_.size() > 1) {
+  // The others may have left meanwhile: then it is tried again alone, which can take less.
+  if (error.code() == ErrorCode::kNoRoom && entry->whole) {
     log::info("loading {}: {}", entry->model.name, error.message());
     crowded_.insert(entry->model.key);
     erase(*entry);
@@ -320,6 +322,7 @@ void Scheduler::load_failed(const EntryPtr& entry, const Error& error) {
     return;
   }
   log::error("loading {}: {}", entry->model.name, error.message());
+  cpu_only_.erase(entry->model.key);
   erase(*entry);
   std::vector<Granted> refused;
   std::erase_if(waiting_, [&](Waiting& waiting) {

@@ -512,6 +512,21 @@ TEST_F(SchedulerTest, ACrowdedModelWaitsForTheUsersOfOthers) {
   EXPECT_FALSE(runner("b").options.whole);
 }
 
+// The others may leave while it looks for room beside them: alone it may take less than all.
+TEST_F(SchedulerTest, NoRoomBesideOthersThatLeftIsNoError) {
+  make({});
+  load_idle("a", 1s);
+  const auto client = ask("b");
+  EXPECT_TRUE(runner("b").options.whole);
+  advance(2s);
+  end_stopped();
+  runner("b").fail_loading(kNoRoomLeft);
+  EXPECT_FALSE(client->error);
+  EXPECT_FALSE(runner("b").options.whole);
+  runner("b").finish_loading();
+  EXPECT_TRUE(client->lease);
+}
+
 // Alone, there is nobody to wait for.
 TEST_F(SchedulerTest, NoRoomAloneIsAnError) {
   make({});

@@ -52,6 +52,19 @@ expect "$(cat "$work/errors")" "$OLLAMA_HOST"
 expect "$(cat "$work/errors")" "nonsense"
 stop_server
 
+# A lender that is busy outlives those that gave up waiting for it.
+exec {held}<>"/dev/tcp/${first%:*}/${first#*:}"
+table=$(OLLAMA_RPC_SERVERS="$first,$second,$second" "$OLLAMA" debug devices 2>"$work/errors")
+expect "$(cat "$work/errors")" "$first"
+[ "$(grep -c '^RPC' <<<"$table")" = 1 ] || fail "one lender is free, and named twice: $table"
+exec {held}>&-
+for _ in $(seq 100); do
+  OLLAMA_RPC_SERVERS="$first" "$OLLAMA" debug devices 2>/dev/null | grep -q '^RPC' && break
+  kill -0 "${lenders[0]}" || fail "the lender died of a client that left"
+  sleep 0.05
+done
+kill -0 "${lenders[0]}" || fail "the lender died of a client that left"
+
 # A lender that is lost ends the answer, not the server.
 start_server OLLAMA_RPC_SERVERS="$first,$second"
 plan=$("$OLLAMA" show --plan stories260k)

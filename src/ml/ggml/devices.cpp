@@ -150,7 +150,9 @@ void add_remote_devices(const DeviceOptions& options, std::vector<Device>& devic
     log::warn("OLLAMA_RPC_SERVERS is not followed: GGML's RPC backend is not installed here");
     return;
   }
+  std::set<std::string> seen;
   for (const std::string& endpoint : options.rpc_servers) {
+    if (!seen.insert(endpoint).second) continue;  // named twice
     if (!speaks_rpc(endpoint)) {
       log::warn(
           "no RPC server of this version answers at {} (one serves one program at a time): going "

@@ -6,6 +6,7 @@
 #include <netdb.h>
 #include <sys/socket.h>
 
+#include <csignal>
 #include <memory>
 
 #include "base/log.h"
@@ -79,6 +80,8 @@ Result<> serve_rpc(const std::string& address, const DeviceOptions& options) {
   if (!endpoint.starts_with("127.")) {
     log::warn("whoever reaches {} may use these devices: there is no password", endpoint);
   }
+  // GGML answers on connections that their clients have left.
+  std::signal(SIGPIPE, SIG_IGN);
   log::info("listening on {}", endpoint);
   start(endpoint.c_str(), /*cache_dir=*/nullptr, CpuTopology::read().usable(), lent.size(),
         lent.data());
