@@ -313,6 +313,18 @@ std::optional<std::uint32_t> layer_of(std::string_view tensor_name) {
   return parse_number<std::uint32_t>(tensor_name.substr(0, tensor_name.find('.')));
 }
 
+bool belongs_to_output(std::string_view tensor_name) {
+  return tensor_name.starts_with("output.") || tensor_name.starts_with("output_norm.");
+}
+
+const TensorInfo* output_table(const File& file) {
+  const TensorInfo* table = file.find_tensor("token_embd.weight");
+  const bool serves = table != nullptr && table->n_dims == 2 &&
+                      file.find_tensor("output.weight") == nullptr &&
+                      !file.architecture().contains("bert");
+  return serves ? table : nullptr;
+}
+
 std::string file_type_name(const File& file) {
   // Indexed by general.file_type, llama.cpp's numbering; 4 is Ollama's own.
   static constexpr std::array<std::string_view, 39> kNames = {

@@ -120,6 +120,13 @@ class File {
 // The layer that a tensor belongs to: LAYER of "blk.LAYER.NAME"; nullopt for the others.
 std::optional<std::uint32_t> layer_of(std::string_view tensor_name);
 
+// Whether a tensor goes where the output goes: its matrix and its norm.
+bool belongs_to_output(std::string_view tensor_name);
+
+// The table of embeddings that the model multiplies by, too, because it has no matrix for its
+// outputs; null where it has one, or no outputs.
+const TensorInfo* output_table(const File& file);
+
 // The name of a file's quantisation as Ollama shows it ("F16", "Q4_K_M"), from general.file_type,
 // or from the commonest tensor type where that is missing.
 std::string file_type_name(const File& file);

@@ -346,17 +346,13 @@ Demand demand(const gguf::File& file, std::span<const kvcache::LayerSpec> layers
     const auto layer = gguf::layer_of(tensor.name);
     if (layer && *layer < layers.size()) {
       result.weights[*layer] += tensor.size;
-    } else if (tensor.name.starts_with("output.") || tensor.name.starts_with("output_norm.")) {
+    } else if (gguf::belongs_to_output(tensor.name)) {
       result.output_weights += tensor.size;
     } else {
       result.table_weights += tensor.size;
     }
   }
-  if (const auto* table = file.find_tensor("token_embd.weight");
-      table != nullptr && file.find_tensor("output.weight") == nullptr &&
-      !file.architecture().contains("bert")) {
-    result.output_copy = table->size;
-  }
+  if (const auto* table = gguf::output_table(file)) result.output_copy = table->size;
   const std::uint64_t padding = std::max(1U, options.config.cache_padding);
   for (const kvcache::LayerSpec& layer : layers) {
     const std::uint64_t kept = kvcache::cells_of_window(layer.window, options);

@@ -74,13 +74,6 @@ bool is_packed(const gguf::TensorInfo& info) {
   return is_product_weight(info) && (info.n_dims == 2 || (info.n_dims == 3 && is_expert(info)));
 }
 
-// A table of embeddings that the model multiplies by, too, because it has no matrix for its
-// outputs.
-bool is_output_table(const gguf::File& file, const gguf::TensorInfo& info) {
-  return info.name == "token_embd.weight" && info.n_dims == 2 &&
-         file.find_tensor("output.weight") == nullptr && !file.architecture().contains("bert");
-}
-
 bool can_pack(const gguf::TensorInfo& info) {
   return kernels::can_pack(static_cast<DType>(info.type), info.shape[0]);
 }
@@ -289,10 +282,9 @@ class GgmlWeights::Loader {
     OLLAMA_ASSIGN(weights_->arena_, Arena::create(pool_, infos.size() + 2));
     weights_->device_bytes_.resize(devices_.size());
     for (const gguf::TensorInfo& info : infos) OLLAMA_TRY(sort(info, info.name));
-    const gguf::TensorInfo* table = file_.find_tensor("token_embd.weight");
-    if (table != nullptr && is_output_table(file_, *table) && output_device() != cpu_index()) {
+    if (output_table_ != nullptr && output_device() != cpu_index()) {
       // Rows are looked up on the CPU; the GPU multiplies a copy.
-      OLLAMA_TRY(sort(*table, "output.weight"));
+      OLLAMA_TRY(sort(*output_table_, "output.weight"));
     }
     OLLAMA_TRY(place_mapped());
     OLLAMA_TRY(place_copied());
@@ -323,7 +315,7 @@ class GgmlWeights::Loader {
     std::size_t device = cpu_index();
     if (const auto layer = gguf::layer_of(name); layer && *layer < placement_.layers.size()) {
       device = static_cast<std::size_t>(placement_.layers[*layer]);
-    } else if (name.starts_with("output.") || name.starts_with("output_norm.")) {
+    } else if (gguf::belongs_to_output(name)) {
       device = output_device();
     }
     if (device == cpu_index() || is_vector(info)) return device;
@@ -356,7 +348,7 @@ class GgmlWeights::Loader {
       return {};
     }
 
-    const bool twin = is_output_table(file_, info) && output_device() == cpu_index();
+    const bool twin = &info == output_table_ && output_device() == cpu_index();
     if (options_.native && held == info.type && can_pack(info) && (is_packed(info) || twin)) {
       Copy& to = packed_.emplace_back(copy);
       to.packed = &weights_->packed_.emplace_back(packed_tensor(info));
@@ -444,6 +436,7 @@ class GgmlWeights::Loader {
   }
 
   const gguf::File& file_;
+  const gguf::TensorInfo* output_table_ = gguf::output_table(file_);
   std::span<const ggml_backend_dev_t> devices_;
   const Placement& placement_;
   BufferPool& pool_;
