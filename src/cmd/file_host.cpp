@@ -30,11 +30,6 @@ engine::LoadOptions load_options(const api::Options& options, const envconfig::C
   return load;
 }
 
-bool same_load(const engine::LoadOptions& a, const engine::LoadOptions& b) {
-  return a.context == b.context && a.batch == b.batch && a.threads == b.threads &&
-         a.gpu_layers == b.gpu_layers && a.main_gpu == b.main_gpu && a.use_mmap == b.use_mmap;
-}
-
 runner::Generate make_generate(const api::InferenceRequest& request, const api::Options& options) {
   runner::Generate generate;
   generate.template_text = request.template_text;
@@ -152,7 +147,7 @@ class FileHost final : public ModelHost {
   Result<> prepare(const api::Options& options, const LoadProgress& progress = {}) {
     OLLAMA_TRY(open());
     const engine::LoadOptions wanted = load_options(options, config_, *file_);
-    if (runner_ && same_load(wanted, loaded_)) return {};
+    if (runner_ && wanted == loaded_) return {};
     runner_.reset();
     const std::uint64_t total = file_->file_size();
     OLLAMA_ASSIGN(runner_, runner::LocalRunner::load({path_.string(), wanted}, [&](float fraction) {

@@ -49,6 +49,8 @@ struct LoadOptions {
   ml::CpuKernels kernels = ml::CpuKernels::kAuto;
   bool use_mmap = true;
   nn::Validation validation = nn::Validation::kOnce;
+
+  bool operator==(const LoadOptions&) const = default;
 };
 
 // What the environment says; what a request or model may choose stays at its default.

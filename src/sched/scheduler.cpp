@@ -7,15 +7,6 @@ namespace ollama::sched {
 
 namespace {
 
-bool same_options(const engine::LoadOptions& a, const engine::LoadOptions& b) {
-  return a.context == b.context && a.batch == b.batch && a.parallel == b.parallel &&
-         a.gpu_layers == b.gpu_layers && a.main_gpu == b.main_gpu && a.threads == b.threads &&
-         a.spread == b.spread && a.vram_min_free == b.vram_min_free &&
-         a.gpu_overhead == b.gpu_overhead && a.devices == b.devices && a.kv_type == b.kv_type &&
-         a.flash_attention == b.flash_attention && a.backend == b.backend &&
-         a.kernels == b.kernels && a.use_mmap == b.use_mmap && a.validation == b.validation;
-}
-
 TimePoint after(TimePoint now, Duration duration) {
   return duration >= TimePoint::max() - now ? TimePoint::max() : now + duration;
 }
@@ -97,7 +88,7 @@ Scheduler::Ticket Scheduler::acquire(Request request, Granted granted) {
   const EntryPtr entry = find(request.model.key);
   const bool at_once = entry && entry->state == Entry::State::kReady && !entry->draining &&
                        entry->users < options_.parallel &&
-                       same_options(entry->model.options, request.model.options);
+                       entry->model.options == request.model.options;
   if (!at_once && queued() >= options_.max_queue) {
     granted(fail(kQueueFull));
     return 0;
@@ -194,7 +185,7 @@ void Scheduler::pump_once(std::vector<std::function<void()>>& calls) {
     const Request& request = current->request;
     if (const EntryPtr entry = find(request.model.key)) {
       if (making_room(*entry)) continue;
-      if (!same_options(entry->model.options, request.model.options)) {
+      if (entry->model.options != request.model.options) {
         if (entry->state == Entry::State::kReady) drain(*entry);
         continue;
       }
@@ -327,7 +318,7 @@ void Scheduler::load_failed(const EntryPtr& entry, const Error& error) {
   std::vector<Granted> refused;
   std::erase_if(waiting_, [&](Waiting& waiting) {
     const bool mine = waiting.request.model.key == entry->model.key &&
-                      same_options(waiting.request.model.options, entry->model.options);
+                      waiting.request.model.options == entry->model.options;
     if (mine) refused.push_back(std::move(waiting.granted));
     return mine;
   });
@@ -343,7 +334,6 @@ void Scheduler::died_loading(const EntryPtr& entry, const Error& error) {
     erase(*entry);
     pump();
   } else {
-    cpu_only_.erase(entry->model.key);
     load_failed(entry, error);
   }
 }
