@@ -206,25 +206,25 @@ class Server {
     outbox_.send(LoadFailed{.code = error.code(), .message = std::string(error.message())});
   }
 
+  // `Message` has the value alone.
+  template <typename Message, typename Value>
+  void answer(Result<Value> value) {
+    if (value) {
+      outbox_.send(Message{std::move(*value)});
+    } else {
+      refuse_load(value.error());
+    }
+  }
+
   void handle(Explain& message) {
-    begin([this, explain = std::move(message)] {
-      auto plan = engine::explain_plan(explain.path, explain.options);
-      if (!plan) {
-        refuse_load(plan.error());
-      } else {
-        outbox_.send(Explained{.plan = std::move(*plan)});
-      }
+    begin([this, load = std::move(message.load)] {
+      answer<Explained>(engine::explain_plan(load.path, load.options));
     });
   }
 
   void handle(ListDevices& message) {
-    begin([this, list = std::move(message)] {
-      auto devices = ml::list_devices(list.options);
-      if (!devices) {
-        refuse_load(devices.error());
-      } else {
-        outbox_.send(Devices{.devices = std::move(*devices)});
-      }
+    begin([this, options = std::move(message.options)] {
+      answer<Devices>(ml::list_devices(options));
     });
   }
 

@@ -106,29 +106,17 @@ class State : public std::enable_shared_from_this<State> {
 
   void load(const Load& message, LoadEvents events) {
     load_ = std::move(events);
-    if (ended_) {
-      fail_later();
-      return;
-    }
-    send(message);
+    send_or_fail(message);
   }
 
   void explain(const Load& load, std::function<void(Result<api::MemoryPlan>)> done) {
     explained_ = std::move(done);
-    if (ended_) {
-      fail_later();
-      return;
-    }
-    send(Explain{.path = load.path, .options = load.options});
+    send_or_fail(Explain{.load = load});
   }
   void list_devices(const ml::DeviceOptions& options,
                     std::function<void(Result<std::vector<ml::Device>>)> done) {
     listed_ = std::move(done);
-    if (ended_) {
-      fail_later();
-      return;
-    }
-    send(ListDevices{.options = options});
+    send_or_fail(ListDevices{.options = options});
   }
 
   template <typename Request>
@@ -136,11 +124,7 @@ class State : public std::enable_shared_from_this<State> {
     request.id = ++last_id_;
     const Id id = request.id;
     pending_.emplace(id, std::move(reply));
-    if (ended_) {
-      fail_later();
-    } else {
-      send(ToRunner(std::move(request)));
-    }
+    send_or_fail(std::move(request));
     return id;
   }
 
@@ -175,6 +159,14 @@ class State : public std::enable_shared_from_this<State> {
 
   // ---- Writing: one write at a time, whatever waits goes out together
 
+  // What expects an answer.
+  void send_or_fail(const ToRunner& message) {
+    if (ended_) {
+      fail_later();
+    } else {
+      send(message);
+    }
+  }
   void send(const ToRunner& message) {
     outgoing_ += encode(message);
     if (writing_.empty()) write();

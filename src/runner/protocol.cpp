@@ -144,8 +144,7 @@ template <typename Archive>
 void fields(Archive& /*a*/, Shutdown& /*m*/) {}
 template <typename Archive>
 void fields(Archive& a, Explain& m) {
-  a("path", m.path);
-  a("options", m.options);
+  a("load", m.load);
 }
 template <typename Archive>
 void fields(Archive& a, ListDevices& m) {

@@ -75,8 +75,7 @@ struct Shutdown {};
 // Instead of Load, for what a server should not do in its own process. Answered by Explained with
 // where that Load would put the model, or LoadFailed.
 struct Explain {
-  std::string path;
-  engine::LoadOptions options;
+  Load load;
 };
 // As well; answered by Devices.
 struct ListDevices {
