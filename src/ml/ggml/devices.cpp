@@ -1,7 +1,6 @@
 #include "ml/ggml/devices.h"
 
 #include <ggml-rpc.h>
-#include <netdb.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -9,13 +8,13 @@
 #include <array>
 #include <chrono>
 #include <map>
-#include <memory>
 #include <mutex>
 #include <set>
 #include <span>
 
 #include "base/log.h"
 #include "base/unique_fd.h"
+#include "ml/ggml/endpoint.h"
 #include "ml/ggml/library.h"
 
 namespace ollama::ml::ggml {
@@ -40,19 +39,13 @@ bool may_use(std::string_view library, const DeviceOptions& options) {
 class Probe {
  public:
   explicit Probe(const std::string& endpoint) {
-    const std::size_t colon = endpoint.rfind(':');
-    if (colon == std::string::npos) return;
-    addrinfo hints{};
-    hints.ai_flags = AI_NUMERICSERV;
-    hints.ai_family = AF_INET;
-    hints.ai_socktype = SOCK_STREAM;
-    addrinfo* found = nullptr;
-    const std::string host = endpoint.substr(0, colon);
-    if (getaddrinfo(host.c_str(), endpoint.c_str() + colon + 1, &hints, &found) != 0) return;
-    const std::unique_ptr<addrinfo, void (*)(addrinfo*)> addresses(found, freeaddrinfo);
+    const auto address = resolve_endpoint(endpoint);
+    if (!address) return;
     UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!socket) return;
-    if (::connect(socket.get(), found->ai_addr, found->ai_addrlen) != 0 && errno != EINPROGRESS) {
+    if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) !=
+            0 &&
+        errno != EINPROGRESS) {
       return;
     }
     socket_ = std::move(socket);
@@ -140,12 +133,8 @@ void add_devices_of(ggml_backend_reg_t registry, std::vector<Device>& devices) {
 
 void add_remote_devices(const DeviceOptions& options, std::vector<Device>& devices) {
   if (options.rpc_servers.empty()) return;
-  ggml_backend_reg_t registry = load_library("rpc");
   auto* add_server =
-      registry == nullptr
-          ? nullptr
-          : reinterpret_cast<ggml_backend_reg_t (*)(const char*)>(
-                ggml_backend_reg_get_proc_address(registry, "ggml_backend_rpc_add_server"));
+      library_function<decltype(ggml_backend_rpc_add_server)>("rpc", "ggml_backend_rpc_add_server");
   if (add_server == nullptr) {
     log::warn("OLLAMA_RPC_SERVERS is not followed: GGML's RPC backend is not installed here");
     return;

@@ -18,4 +18,13 @@ Result<ggml_backend_dev_t> cpu_device();
 // installed or finds no driver. Thread-safe.
 ggml_backend_reg_t load_library(std::string_view name);
 
+// A function of that library's own, or null. F is its type.
+template <typename F>
+F* library_function(std::string_view library, const char* name) {
+  ggml_backend_reg_t registry = load_library(library);
+  return registry == nullptr
+             ? nullptr
+             : reinterpret_cast<F*>(ggml_backend_reg_get_proc_address(registry, name));
+}
+
 }  // namespace ollama::ml::ggml

@@ -3,16 +3,15 @@
 #include <ggml-rpc.h>
 
 #include <arpa/inet.h>
-#include <netdb.h>
 #include <sys/socket.h>
 
 #include <csignal>
-#include <memory>
 
 #include "base/log.h"
 #include "base/unique_fd.h"
 #include "base/units.h"
 #include "ml/ggml/devices.h"
+#include "ml/ggml/endpoint.h"
 #include "ml/ggml/library.h"
 #include "ml/thread_count.h"
 
@@ -21,25 +20,7 @@ namespace {
 
 // GGML's server wants a numeric address, and ends the process where it cannot listen.
 Result<std::string> listenable(const std::string& address) {
-  const std::size_t colon = address.rfind(':');
-  const auto port = colon == std::string::npos
-                        ? std::nullopt
-                        : parse_number<std::uint16_t>(std::string_view(address).substr(colon + 1));
-  if (!port || *port == 0 || colon == 0) {
-    return fail(ErrorCode::kInvalidArgument, "'{}' is no address to listen on: give HOST:PORT",
-                address);
-  }
-  addrinfo hints{};
-  hints.ai_family = AF_INET;
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  const std::string host = address.substr(0, colon);
-  if (const int error = getaddrinfo(host.c_str(), nullptr, &hints, &found); error != 0) {
-    return fail(ErrorCode::kInvalidArgument, "{}: {}", host, gai_strerror(error));
-  }
-  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> addresses(found, freeaddrinfo);
-  sockaddr_in wanted = *reinterpret_cast<const sockaddr_in*>(found->ai_addr);
-  wanted.sin_port = htons(*port);
+  OLLAMA_ASSIGN(const sockaddr_in wanted, ggml::resolve_endpoint(address));
   const UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const int yes = 1;
   ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
@@ -48,19 +29,15 @@ Result<std::string> listenable(const std::string& address) {
   }
   char text[INET_ADDRSTRLEN] = {};
   inet_ntop(AF_INET, &wanted.sin_addr, text, sizeof(text));
-  return std::format("{}:{}", text, *port);
+  return std::format("{}:{}", text, ntohs(wanted.sin_port));
 }
 
 }  // namespace
 
 Result<> serve_rpc(const std::string& address, const DeviceOptions& options) {
   OLLAMA_ASSIGN(const std::string endpoint, listenable(address));
-  ggml_backend_reg_t registry = ggml::load_library("rpc");
-  auto* start =
-      registry == nullptr
-          ? nullptr
-          : reinterpret_cast<decltype(&ggml_backend_rpc_start_server)>(
-                ggml_backend_reg_get_proc_address(registry, "ggml_backend_rpc_start_server"));
+  auto* start = ggml::library_function<decltype(ggml_backend_rpc_start_server)>(
+      "rpc", "ggml_backend_rpc_start_server");
   if (start == nullptr) {
     return fail(ErrorCode::kUnsupported,
                 "GGML's RPC backend is not installed (on Debian: libggml0-backend-rpc)");
