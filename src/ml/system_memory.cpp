@@ -1,9 +1,9 @@
-#include <charconv>
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <limits>
 
 #include "base/units.h"
+#include "ml/control_group.h"
 #include "ml/device.h"
 
 namespace ollama::ml {
@@ -54,13 +54,11 @@ SystemMemory system_memory() {
   SystemMemory memory{.total = read_meminfo("MemTotal"), .available = read_meminfo("MemAvailable")};
   const fs::path mount = "/sys/fs/cgroup";
   std::ifstream groups("/proc/self/cgroup");
+  std::string group;
   for (std::string line; std::getline(groups, line);) {
-    if (!line.starts_with("0::")) continue;
-    // Inside a container the path may be the host's: then only the mount itself exists.
-    fs::path group = fs::path(line.substr(3)).lexically_normal().relative_path();
-    for (; !group.empty(); group = group.parent_path()) limit_by_group(mount / group, memory);
+    if (line.starts_with("0::")) group = line.substr(3);
   }
-  limit_by_group(mount, memory);
+  for (const fs::path& folder : group_folders(mount, group)) limit_by_group(folder, memory);
   return memory;
 }
 

@@ -2,10 +2,12 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 
 #include "base/units.h"
+#include "ml/control_group.h"
 
 namespace ollama::ml {
 namespace {
@@ -64,17 +66,14 @@ double read_quota_v1(const fs::path& folder) {
                parse_number<double>(read_line(folder / "cpu.cfs_period_us")));
 }
 
-// The lowest limit from `path` up to the mount. Inside a container the path may be the host's: then
-// only the mount itself, which is the container's group, has something to say.
+// The lowest limit from a group up to the mount.
 template <typename Read>
 double lowest_quota(const fs::path& mount, const std::string& path, Read read) {
   double limit = 0;
-  fs::path group = fs::path(path).lexically_normal().relative_path();
-  while (!group.empty()) {
-    limit = lower_limit(limit, read(mount / group));
-    group = group.parent_path();
+  for (const fs::path& folder : group_folders(mount, path)) {
+    limit = lower_limit(limit, read(folder));
   }
-  return lower_limit(limit, read(mount));
+  return limit;
 }
 
 double read_quota(const fs::path& root) {
