@@ -65,6 +65,7 @@ Result<Placing> Placing::begin(std::shared_ptr<const gguf::File> file, const Loa
   placing.layers_ = model->cache_layers();
   placing.layers_.resize(static_cast<std::size_t>(placing.config_.layers));
   placing.cache_padding_ = backend->cache_config().cache_padding;
+  placing.devices_.assign(backend->devices().begin(), backend->devices().end());
   placing.demand_ = placing.demand_with(options);
 
   const std::uint32_t context = sizes_of(placing.config_, options).context;
@@ -92,9 +93,6 @@ Result<memory::Plan> Placing::plan() {
       allowed.rpc_servers.clear();
     }
     OLLAMA_ASSIGN(devices_, ml::list_devices(allowed));
-  } else {
-    OLLAMA_ASSIGN(const auto backend, ml::new_backend(options_.backend, {}));
-    devices_.assign(backend->devices().begin(), backend->devices().end());
   }
   OLLAMA_ASSIGN(memory::Plan plan, memory::plan(demand_, devices_, limits_));
   for (int round = 0; round < kMostRounds; ++round) {

@@ -66,9 +66,9 @@ Result<std::unique_ptr<Storage>> GgmlStorage::allocate(std::span<const Request> 
     }
   }
   if (purpose == Purpose::kUse) {
-    // The CPU's is not among these: its pages are zero from the start.
+    // The CPU's pages are zero from the start.
     for (const ggml_backend_buffer_ptr& buffer : storage->buffers_.all()) {
-      if (!ggml_backend_buffer_is_host(buffer.get())) ggml_backend_buffer_clear(buffer.get(), 0);
+      ggml_backend_buffer_clear(buffer.get(), 0);
     }
   }
   return storage;
@@ -84,13 +84,12 @@ Result<> GgmlStorage::place_on_cpu(ggml_backend_dev_t cpu, std::span<ggml_tensor
   const std::size_t size = device_bytes_.back();
   OLLAMA_ASSIGN(pages_, LazyPages::reserve(size, "the cache: use a smaller num_ctx"));
   std::byte* address = pages_.address();
-  ggml_backend_buffer_ptr buffer(ggml_backend_dev_buffer_from_host_ptr(cpu, address, size, size));
-  if (!buffer) return fail(ErrorCode::kOutOfMemory, "no buffer for the cache");
+  cpu_buffer_.reset(ggml_backend_dev_buffer_from_host_ptr(cpu, address, size, size));
+  if (!cpu_buffer_) return fail(ErrorCode::kOutOfMemory, "no buffer for the cache");
   for (ggml_tensor* tensor : tensors) {
-    ggml_backend_tensor_alloc(buffer.get(), tensor, address);
+    ggml_backend_tensor_alloc(cpu_buffer_.get(), tensor, address);
     address += placed_size(type, {&tensor, 1});
   }
-  buffers_.keep(std::move(buffer));
   return {};
 }
 

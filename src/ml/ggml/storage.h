@@ -30,7 +30,8 @@ class GgmlStorage final : public Storage {
 
   Arena arena_;
   LazyPages pages_;
-  Buffers buffers_;
+  ggml_backend_buffer_ptr cpu_buffer_;  // over the pages
+  Buffers buffers_;                     // of GPUs; to measure, of all devices
   std::vector<Tensor> tensors_;
   std::vector<std::uint64_t> device_bytes_;
 };
