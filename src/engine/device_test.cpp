@@ -23,48 +23,30 @@ bool has_gpus() {
   if (!has_gpus()) GTEST_SKIP() << "no software Vulkan device: see scripts/install-deps"
 
 const std::vector<Way> kWays{
-    {.name = "all_layers", .gpu_layers = -1, .other_device = true},
-    {.name = "some_layers", .gpu_layers = 2, .other_device = true},
+    {.name = "all_layers", .gpu_layers = -1},
+    {.name = "some_layers", .gpu_layers = 2},
     {.name = "no_layers", .gpu_layers = 0},
-    {.name = "two_gpus", .chunk = 4, .gpu_layers = -1, .spread = true, .other_device = true},
-    {.name = "without_flash_attention",
-     .flash = ml::FlashAttention::kOff,
-     .gpu_layers = -1,
-     .other_device = true},
+    {.name = "two_gpus", .chunk = 4, .gpu_layers = -1, .spread = true},
+    {.name = "without_flash_attention", .flash = ml::FlashAttention::kOff, .gpu_layers = -1},
     {.name = "native_beside_a_gpu",
      .chunk = 3,
      .interleaved = 2,
      .kernels = ml::CpuKernels::kNative,
-     .gpu_layers = 2,
-     .other_device = true},
+     .gpu_layers = 2},
 };
-
-std::vector<std::string> fixtures() {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(fixture::kFolder)) {
-    if (entry.path().extension() == ".json") names.push_back(entry.path().stem());
-  }
-  std::ranges::sort(names);
-  return names;
-}
 
 class OnDevices : public testing::TestWithParam<std::string> {};
 
 TEST_P(OnDevices, MatchesLlamaCpp) {
   OLLAMA_NEEDS_GPUS();
-  for (Way way : kWays) {
+  for (const Way& way : kWays) {
     SCOPED_TRACE(way.name);
-    if (way.name != "native_beside_a_gpu") way.kernels = ml::CpuKernels::kAuto;
     fixture::expect_matches(fixture::model(GetParam()), GetParam(), way);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Architectures, OnDevices, testing::ValuesIn(fixtures()),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           std::ranges::replace(name, '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Architectures, OnDevices, testing::ValuesIn(fixture::names()),
+                         [](const auto& info) { return fixture::test_name(info.param); });
 
 // Where else than on llama.cpp's tiny models: weights that are quantised, and caches that are.
 struct Kind {
@@ -102,6 +84,28 @@ TEST(OnGpus, GivesTheCpusLogitsOfQuantisedModels) {
     // The CPU rounds activations to 8 bits, the GPU does not; a cache of 4 bits makes more of it.
     EXPECT_LT(mean, 0.02 * static_cast<double>(std::abs(largest)));
   }
+}
+
+// A cache's memory is zero, wherever it lies: cells that were never written are multiplied by zero.
+TEST(OnGpus, GiveZeroedStorage) {
+  OLLAMA_NEEDS_GPUS();
+  const auto backend =
+      ml::new_backend(ml::BackendKind::kGgml, {.gpus = {ml::list_devices({})->front().name}});
+  ASSERT_TRUE(backend) << backend.error().message();
+  const ml::Storage::Request request{
+      .dtype = ml::DType::kF16, .shape = {64, 2, 8, 1}, .name = "cache", .layer = 0};
+  const auto storage =
+      (*backend)->allocate({&request, 1}, {.layers = {0}, .output = 0}, ml::Purpose::kUse);
+  ASSERT_TRUE(storage) << storage.error().message();
+  const auto context = (*backend)->new_context(ml::Phase::kDecode, 16, 1);
+  ASSERT_TRUE(context);
+  const ml::Tensor cells =
+      (*context)->output((*context)->cast((*storage)->tensors()[0], ml::DType::kF32), "cells");
+  ASSERT_TRUE((*context)->prepare());
+  ASSERT_TRUE((*context)->compute());
+  std::vector<float> values(static_cast<std::size_t>(cells.elements()), 1.0F);
+  ASSERT_TRUE((*context)->download(cells, std::as_writable_bytes(std::span(values))));
+  EXPECT_EQ(std::ranges::count(values, 0.0F), std::ssize(values));
 }
 
 std::unique_ptr<Executor> executor_of(const LoadOptions& options, const char* model = "llama") {

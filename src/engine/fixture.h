@@ -24,23 +24,39 @@ struct Way {
   ml::BackendKind backend = ml::BackendKind::kGgml;
   ml::FlashAttention flash = ml::FlashAttention::kAuto;
   std::uint32_t interleaved = 1;
-  ml::CpuKernels kernels = ml::CpuKernels::kNative;
+  ml::CpuKernels kernels = ml::CpuKernels::kAuto;  // native, but beside a GPU
   std::int32_t gpu_layers = 0;
   bool spread = false;
-  ml::DeviceOptions devices = {};
+
   // On other devices than llama.cpp's CPU sums come in another order, and some are of 16 bits: a
   // greedy token that another one nearly equals may be that one.
-  bool other_device = false;
+  bool other_device() const { return gpu_layers != 0; }
 };
 
 inline constexpr float kNearlyEqual = 1e-3F;
 
 // How far a logit may be from llama.cpp's, as a share of the largest one.
-inline double tolerance(const Way& way) { return way.other_device ? 1e-2 : 1e-3; }
+inline double tolerance(const Way& way) { return way.other_device() ? 1e-2 : 1e-3; }
 
 // As GoogleTest looks for it.
 // NOLINTNEXTLINE(readability-identifier-naming)
 inline void PrintTo(const Way& way, std::ostream* out) { *out << way.name; }
+
+// Of all fixtures, sorted.
+inline std::vector<std::string> names() {
+  std::vector<std::string> result;
+  for (const auto& entry : std::filesystem::directory_iterator(kFolder)) {
+    if (entry.path().extension() == ".json") result.push_back(entry.path().stem());
+  }
+  std::ranges::sort(result);
+  return result;
+}
+
+// As a part of a test's name.
+inline std::string test_name(std::string name) {
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
 
 inline std::filesystem::path model(std::string_view name) {
   return kFolder / std::format("{}.gguf", name);
@@ -65,7 +81,6 @@ inline Result<Evaluation> run(const std::filesystem::path& path, const Way& way,
                          .kernels = way.kernels,
                          .gpu_layers = way.gpu_layers,
                          .spread = way.spread,
-                         .devices = way.devices,
                          .interleaved = way.interleaved});
 }
 
@@ -112,7 +127,7 @@ inline void expect_matches(const std::filesystem::path& path, std::string_view n
   const boost::json::array& greedy = expected.at("greedy").as_array();
   ASSERT_EQ(result->greedy.size(), greedy.size());
   for (std::size_t i = 0; i < greedy.size(); ++i) {
-    if (way.other_device && result->greedy_margins[i] < kNearlyEqual) break;
+    if (way.other_device() && result->greedy_margins[i] < kNearlyEqual) break;
     EXPECT_EQ(result->greedy[i], greedy[i].to_number<Token>()) << "greedy token " << i;
   }
 }

@@ -19,15 +19,6 @@ const std::vector<Way> kWays{
     {.name = "reference_chunked", .chunk = 4, .backend = ml::BackendKind::kReference},
 };
 
-std::vector<std::string> fixtures() {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(fixture::kFolder)) {
-    if (entry.path().extension() == ".json") names.push_back(entry.path().stem());
-  }
-  std::ranges::sort(names);
-  return names;
-}
-
 class Fixture : public testing::TestWithParam<std::tuple<std::string, Way>> {};
 
 TEST_P(Fixture, MatchesLlamaCpp) {
@@ -36,12 +27,11 @@ TEST_P(Fixture, MatchesLlamaCpp) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Architectures, Fixture,
-                         testing::Combine(testing::ValuesIn(fixtures()), testing::ValuesIn(kWays)),
+                         testing::Combine(testing::ValuesIn(fixture::names()),
+                                          testing::ValuesIn(kWays)),
                          [](const auto& info) {
-                           std::string name =
-                               std::get<0>(info.param) + "_" + std::get<1>(info.param).name;
-                           std::ranges::replace(name, '-', '_');
-                           return name;
+                           return fixture::test_name(std::get<0>(info.param) + "_" +
+                                                     std::get<1>(info.param).name);
                          });
 
 }  // namespace
