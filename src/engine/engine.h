@@ -110,6 +110,7 @@ struct ModelInfo {
     std::string name;
     std::uint64_t bytes = 0;
     bool gpu = false;
+    std::string remote;  // host:port of the server that lends it
   };
   std::vector<OnDevice> devices;
 };

@@ -50,6 +50,7 @@ void fields(Archive& a, engine::ModelInfo::OnDevice& d) {
   a("name", d.name);
   a("bytes", d.bytes);
   a("gpu", d.gpu);
+  a("remote", d.remote);
 }
 template <typename Archive>
 void fields(Archive& a, engine::LoadOptions& o) {

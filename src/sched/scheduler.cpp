@@ -74,7 +74,8 @@ void Scheduler::use(std::span<const ml::Device> devices) {
   for (const ml::Device& device : devices) {
     if (!device.is_gpu()) continue;
     ++*gpus_;
-    may_have_local_gpus_ = may_have_local_gpus_ || !device.is_remote();
+    if (device.is_remote()) continue;
+    may_have_local_gpus_ = true;
     capacity_[device.name] = device.free_bytes + used_on(device.name);
   }
   pump();
@@ -105,6 +106,9 @@ void Scheduler::abandon(Ticket ticket) {
   // A model that is being loaded for nobody any more stays: it was wanted a moment ago, and its
   // keep-alive ends it.
   std::erase_if(waiting_, [&](const Waiting& waiting) { return waiting.ticket == ticket; });
+  std::erase_if(attempts_, [&](const auto& each) { return !is_waited_for(each.first); });
+  // Whoever was to make room for it alone stays.
+  for (const EntryPtr& entry : entries_) entry->draining = false;
   pump();
 }
 
@@ -143,6 +147,16 @@ std::vector<Loaded> Scheduler::loaded() const {
   return result;
 }
 
+std::set<std::string> Scheduler::remote_in_use() const {
+  std::set<std::string> servers;
+  for (const EntryPtr& entry : entries_) {
+    for (const auto& part : entry->info.devices) {
+      if (!part.remote.empty()) servers.insert(part.remote);
+    }
+  }
+  return servers;
+}
+
 Scheduler::EntryPtr Scheduler::find(std::string_view key) const {
   const auto found = std::ranges::find_if(
       entries_, [&](const EntryPtr& entry) { return entry->model.key == key; });
@@ -161,9 +175,15 @@ bool Scheduler::making_room(const Entry& entry) const {
   return entry.draining || entry.state == Entry::State::kStopping;
 }
 
+bool Scheduler::is_waited_for(std::string_view key) const {
+  return std::ranges::any_of(
+      waiting_, [&](const Waiting& waiting) { return waiting.request.model.key == key; });
+}
+
 void Scheduler::pump() {
   if (std::exchange(pump_again_, true); pumping_) return;
   pumping_ = true;
+  start_asking();
   // Callbacks may ask for models and give them back: they are made when the queue is consistent,
   // and then it is gone through again.
   while (std::exchange(pump_again_, false)) {
@@ -204,8 +224,8 @@ void Scheduler::pump_once(std::vector<std::function<void()>>& calls) {
     if (std::ranges::contains(wanting_room, request.model.key)) continue;
     const bool crowded = !entries_.empty() && crowded_.contains(request.model.key);
     if (!crowded && wanting_room.empty() && entries_.size() < max_loaded()) {
-      // What has just been given back may not be free yet.
-      if (recovery_) continue;
+      // What is free on GPUs is not certain while a model takes some, or has just given it back.
+      if ((recovery_ || is_loading_onto_gpus()) && may_use_gpus(request.model)) continue;
       if (auto started = start_load(*current); !started) {
         calls.emplace_back([granted = std::move(current->granted), error = started.error()] {
           granted(std::unexpected(error));
@@ -222,11 +242,14 @@ void Scheduler::pump_once(std::vector<std::function<void()>>& calls) {
       continue;
     }
     // The model unused longest goes: one without users if there is one, else when its users are
-    // done.
+    // done. Where GPUs are crowded, one that is on them.
     Entry* victim = nullptr;
     for (const EntryPtr& entry : entries_) {
       if (entry->state != Entry::State::kReady || entry->draining) continue;
-      const auto rank = [](const Entry& e) { return std::pair(e.users > 0, e.last_used); };
+      const auto rank = [&](const Entry& e) {
+        const bool no_help = crowded && gpus_ != 0U && e.info.device_bytes == 0;
+        return std::tuple(no_help, e.users > 0, e.last_used);
+      };
       if (victim == nullptr || rank(*entry) < rank(*victim)) victim = entry.get();
     }
     if (victim != nullptr) drain(*victim);
@@ -251,7 +274,11 @@ Result<> Scheduler::start_load(const Waiting& waiting) {
   log::info("loading {} from {}", entry->model.name, entry->model.path);
   runner::Load load{.path = entry->model.path, .options = entry->model.options};
   load.options.whole = entry->whole = entries_.size() > 1;
-  if (cpu_only_.contains(entry->model.key)) load.options.gpu_layers = 0;
+  const Attempt how = attempt(entry->model.key);
+  std::vector<std::string>& remote = load.options.devices.rpc_servers;
+  if (how >= Attempt::kWithoutRemote) remote.clear();
+  if (how == Attempt::kCpuOnly) load.options.gpu_layers = 0;
+  std::erase_if(remote, [held = remote_in_use()](const auto& one) { return held.contains(one); });
   // Libraries of GPUs take longer to load than a small model.
   if (!may_have_local_gpus_) load.options.devices.library = "cpu";
   entry->runner->load(
@@ -290,6 +317,7 @@ void Scheduler::loading_done(const EntryPtr& entry, Result<engine::ModelInfo> re
   }
   entry->state = Entry::State::kReady;
   entry->info = std::move(*result);
+  attempts_.erase(entry->model.key);
   entry->load_deadline = TimePoint::max();
   entry->last_used = now_();
   entry->expires = after(now_(), entry->keep_alive);
@@ -313,29 +341,86 @@ void Scheduler::load_failed(const EntryPtr& entry, const Error& error) {
     return;
   }
   log::error("loading {}: {}", entry->model.name, error.message());
-  cpu_only_.erase(entry->model.key);
   erase(*entry);
+  refuse(entry->model, error);
+  pump();
+}
+
+void Scheduler::refuse(const Model& model, const Error& error) {
+  attempts_.erase(model.key);
   std::vector<Granted> refused;
   std::erase_if(waiting_, [&](Waiting& waiting) {
-    const bool mine = waiting.request.model.key == entry->model.key &&
-                      waiting.request.model.options == entry->model.options;
+    const bool mine =
+        waiting.request.model.key == model.key && waiting.request.model.options == model.options;
     if (mine) refused.push_back(std::move(waiting.granted));
     return mine;
   });
   for (const Granted& granted : refused) granted(std::unexpected(error));
+}
+
+Scheduler::Attempt Scheduler::attempt(std::string_view key) const {
+  const auto found = attempts_.find(key);
+  return found == attempts_.end() ? Attempt::kAsAsked : found->second;
+}
+
+// A lost remote server, or a driver that does not refuse but ends the process: what needs neither
+// is left.
+std::optional<Scheduler::Attempt> Scheduler::after_death(const Model& model) const {
+  if (model.options.gpu_layers == 0) return std::nullopt;
+  const Attempt before = attempt(model.key);
+  if (!model.options.devices.rpc_servers.empty() && before < Attempt::kWithoutRemote) {
+    return before == Attempt::kAsAsked ? Attempt::kAgain : Attempt::kWithoutRemote;
+  }
+  if (gpus_ != 0U && may_have_local_gpus_ && before < Attempt::kCpuOnly) return Attempt::kCpuOnly;
+  return std::nullopt;
+}
+
+void Scheduler::died_loading(const EntryPtr& entry, const Error& error) {
+  const auto next = after_death(entry->model);
+  if (!next) {
+    load_failed(entry, error);
+    return;
+  }
+  erase(*entry);
+  if (is_waited_for(entry->model.key)) {
+    attempts_[entry->model.key] = *next;
+    log::warn("loading {}: {}; trying again{}", entry->model.name, error.message(),
+              *next == Attempt::kCpuOnly         ? " on the CPU"
+              : *next == Attempt::kWithoutRemote ? " without OLLAMA_RPC_SERVERS"
+                                                 : "");
+  }
   pump();
 }
 
-// A driver may end the process instead of refusing: what needs none is left.
-void Scheduler::died_loading(const EntryPtr& entry, const Error& error) {
-  const bool by_gpu = gpus_ != 0U && entry->model.options.gpu_layers != 0;
-  if (by_gpu && cpu_only_.insert(entry->model.key).second) {
-    log::warn("loading {}: {}; trying again on the CPU", entry->model.name, error.message());
-    erase(*entry);
-    pump();
-  } else {
-    load_failed(entry, error);
+void Scheduler::timed_out(const EntryPtr& entry) {
+  const Error error(ErrorCode::kTimeout,
+                    std::format("timed out waiting for the model to load at {:.0f} %; "
+                                "OLLAMA_LOAD_TIMEOUT allows longer",
+                                100 * entry->progress));
+  // Nothing else is loaded before what it took is free again.
+  stop(*entry);
+  const auto next = after_death(entry->model);
+  if (next && *next <= Attempt::kWithoutRemote && is_waited_for(entry->model.key)) {
+    log::warn("loading {}: {}; trying again without OLLAMA_RPC_SERVERS", entry->model.name,
+              error.message());
+    attempts_[entry->model.key] = Attempt::kWithoutRemote;
+    return;
   }
+  log::error("loading {}: {}", entry->model.name, error.message());
+  refuse(entry->model, error);
+}
+
+bool Scheduler::may_use_gpus(const Model& model) const {
+  const Attempt how = attempt(model.key);
+  const bool remote = !model.options.devices.rpc_servers.empty() && how < Attempt::kWithoutRemote;
+  const bool local = gpus_ != 0U && may_have_local_gpus_ && how < Attempt::kCpuOnly;
+  return model.options.gpu_layers != 0 && (remote || local);
+}
+
+bool Scheduler::is_loading_onto_gpus() const {
+  return std::ranges::any_of(entries_, [&](const EntryPtr& entry) {
+    return entry->state == Entry::State::kLoading && may_use_gpus(entry->model);
+  });
 }
 
 void Scheduler::exited(const EntryPtr& entry, const Error& error) {
@@ -345,7 +430,6 @@ void Scheduler::exited(const EntryPtr& entry, const Error& error) {
     if (entry->state == Entry::State::kStopping) log::info("unloaded {}", entry->model.name);
     erase(*entry);
     crowded_.clear();
-    cpu_only_.erase(entry->model.key);
     await_recovery(*entry);
     pump();
   }
@@ -366,59 +450,81 @@ std::uint64_t Scheduler::used_on(std::string_view device) const {
 
 void Scheduler::await_recovery(const Entry& entry) {
   if (shutting_down_) return;
-  Recovery recovery{
-      .expected = {}, .end = after(now_(), kRecovery), .next_check = now_(), .asking = {}};
   for (const auto& part : entry.info.devices) {
-    const auto capacity = capacity_.find(part.name);
-    if (!part.gpu || part.bytes == 0 || capacity == capacity_.end()) continue;
-    // Of what comes back a quarter may be the driver's to keep, or somebody else's by now.
-    const std::uint64_t gone = used_on(part.name) + part.bytes / 4;
-    recovery.expected[part.name] = capacity->second - std::min(capacity->second, gone);
+    if (!part.gpu || part.bytes == 0 || !capacity_.contains(part.name)) continue;
+    if (!recovery_) recovery_.emplace();
+    recovery_->slack[part.name] += part.bytes / 4;
+    recovery_->end = TimePoint::max();  // from now on, for all of it
   }
-  if (recovery.expected.empty()) return;
-  recovery_ = std::move(recovery);
-  ask_devices();
+}
+
+void Scheduler::start_asking() {
+  // What a model takes while it loads is nowhere written: nothing follows from what is free then.
+  if (!recovery_ || recovery_->end != TimePoint::max() || is_loading_onto_gpus()) return;
+  recovery_->end = after(now_(), kRecovery);
+  recovery_->seen.clear();
+  if (!recovery_->asking) ask_devices();
 }
 
 void Scheduler::ask_devices() {
   auto runner = factory_.start();
   if (!runner) {
+    log::warn("asking what is free on GPUs: {}", runner.error().message());
     recovery_.reset();
     return;
   }
   recovery_->asking = std::move(*runner);
   recovery_->next_check = TimePoint::max();  // when it has answered
-  recovery_->asking->list_devices(options_.devices,
-                                  [this](const Result<std::vector<ml::Device>>& devices) {
-                                    devices_listed(devices);
-                                    if (!recovery_) pump();
-                                    if (deadline_changed_) deadline_changed_();
-                                  });
+  ml::DeviceOptions local = options_.devices;
+  local.rpc_servers.clear();
+  recovery_->asking->list_devices(local, [this](const Result<std::vector<ml::Device>>& devices) {
+    devices_listed(devices);
+    if (!recovery_) pump();
+    if (deadline_changed_) deadline_changed_();
+  });
 }
 
 void Scheduler::devices_listed(const Result<std::vector<ml::Device>>& devices) {
   if (!recovery_) return;
-  bool recovered = true;
-  const bool over = now_() >= recovery_->end;
-  for (const auto& [name, expected] : recovery_->expected) {
-    const auto* found = [&]() -> const ml::Device* {
-      if (!devices) return nullptr;
-      const auto at = std::ranges::find(*devices, name, &ml::Device::name);
-      return at == devices->end() ? nullptr : &*at;
-    }();
-    if (found == nullptr) continue;  // gone, and with it what was promised of it
-    if (found->free_bytes >= expected) continue;
-    recovered = false;
-    if (!over) continue;
-    log::warn("{}: {} free where {} were expected after unloading", name,
-              human_bytes_binary(found->free_bytes), human_bytes_binary(expected));
-    capacity_[name] = found->free_bytes + used_on(name);
+  recovery_->asking.reset();
+  if (!devices) {
+    log::warn("asking what is free on GPUs: {}", devices.error().message());
+    recovery_.reset();
+    return;
   }
-  if (recovered || over) {
+  recovery_->seen.clear();
+  for (const ml::Device& device : *devices) recovery_->seen[device.name] = device.free_bytes;
+  if (is_recovered()) {
     recovery_.reset();
   } else {
     recovery_->next_check = after(now_(), kRecoveryCheck);
   }
+}
+
+std::uint64_t Scheduler::expected_on(const std::string& device) const {
+  const std::uint64_t capacity = capacity_.at(device);
+  return capacity - std::min(capacity, used_on(device) + recovery_->slack.at(device));
+}
+
+bool Scheduler::is_recovered() const {
+  return std::ranges::all_of(recovery_->slack, [&](const auto& each) {
+    const auto seen = recovery_->seen.find(each.first);
+    // A device that is gone has taken along what was promised of it.
+    return seen == recovery_->seen.end() || seen->second >= expected_on(each.first);
+  });
+}
+
+// What did not come back is somebody else's, and is not expected again.
+void Scheduler::give_up_recovery() {
+  if (recovery_->seen.empty()) log::warn("no driver says what is free on GPUs after unloading");
+  for (const auto& [device, slack] : recovery_->slack) {
+    const auto seen = recovery_->seen.find(device);
+    if (seen == recovery_->seen.end() || seen->second >= expected_on(device)) continue;
+    log::warn("{}: {} free where {} were expected after unloading", device,
+              human_bytes_binary(seen->second), human_bytes_binary(expected_on(device)));
+    capacity_[device] = seen->second + used_on(device);
+  }
+  recovery_.reset();
 }
 
 void Scheduler::release(Entry& entry) {
@@ -461,20 +567,17 @@ std::optional<TimePoint> Scheduler::next_deadline() const {
 
 void Scheduler::tick() {
   const TimePoint now = now_();
-  if (recovery_ && recovery_->next_check <= now) {
+  if (recovery_ && recovery_->end <= now) {
+    give_up_recovery();
+  } else if (recovery_ && recovery_->next_check <= now) {
     ask_devices();
-  } else if (recovery_ && recovery_->end <= now) {
-    recovery_.reset();  // a process that hangs tells nothing
   }
   const std::vector<EntryPtr> entries = entries_;
   for (const EntryPtr& entry : entries) {
     if (entry->state == Entry::State::kReady && entry->users == 0 && entry->expires <= now) {
       stop(*entry);
     } else if (entry->state == Entry::State::kLoading && entry->load_deadline <= now) {
-      load_failed(entry, Error(ErrorCode::kTimeout,
-                               std::format("timed out waiting for the model to load at {:.0f} %; "
-                                           "OLLAMA_LOAD_TIMEOUT allows longer",
-                                           100 * entry->progress)));
+      timed_out(entry);
     }
   }
   pump();

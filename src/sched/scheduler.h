@@ -3,7 +3,9 @@
 // model without users is unloaded when its keep-alive is over.
 //
 // A model is loaded beside others where all of it finds room; else the idle one unused longest goes
-// first. What a model gave back on a GPU is promised again only when the GPU says that it is free.
+// first. Models that may go to a GPU are loaded one after the other, and what one gave back there
+// is promised again only when the GPU says that it is free: a plan is made of memory that is
+// certain.
 //
 // This is policy without I/O: runners come from a factory, time from a clock, and the owner calls
 // tick() at next_deadline(). Everything happens on one loop (see runner/runner.h).
@@ -116,7 +118,7 @@ class Scheduler {
   Scheduler& operator=(const Scheduler&) = delete;
   ~Scheduler();  // ends all runners at once; waiting requests are forgotten
 
-  // The devices there are while nothing is loaded. To be called before the first request is of use.
+  // The devices there are, as the first listing says.
   void use(std::span<const ml::Device> devices);
 
   // Asks for a model. `granted` is called once, perhaps before this returns. Errors: kQueueFull;
@@ -130,6 +132,8 @@ class Scheduler {
   // Sorted: what expires last comes first.
   std::vector<Loaded> loaded() const;
   std::size_t waiting() const { return waiting_.size(); }
+  // Remote servers that hold parts of models: each serves one program at a time.
+  std::set<std::string> remote_in_use() const;
 
   // When tick() is to be called, and the notice that this has changed.
   std::optional<TimePoint> next_deadline() const;
@@ -164,34 +168,52 @@ class Scheduler {
   void loading_done(const EntryPtr& entry, Result<engine::ModelInfo> result);
   void load_failed(const EntryPtr& entry, const Error& error);
   void died_loading(const EntryPtr& entry, const Error& error);
+  void timed_out(const EntryPtr& entry);
+  void refuse(const Model& model, const Error& error);
+  bool is_waited_for(std::string_view key) const;
   void exited(const EntryPtr& entry, const Error& error);
   std::size_t max_loaded() const;
+  // How a load is tried that has died too often otherwise; each attempt does without more.
+  enum class Attempt : std::uint8_t { kAsAsked, kAgain, kWithoutRemote, kCpuOnly };
+  Attempt attempt(std::string_view key) const;
+  std::optional<Attempt> after_death(const Model& model) const;
+  bool may_use_gpus(const Model& model) const;
+  bool is_loading_onto_gpus() const;
   // Loaded models' part of a device, as they planned it.
   std::uint64_t used_on(std::string_view device) const;
   // Asks the GPUs that the entry was on until its memory is free, or kRecovery is over.
   void await_recovery(const internal::Entry& entry);
+  void start_asking();
   void ask_devices();
+  void give_up_recovery();
+  // What must be free of a device before anything else is loaded.
+  std::uint64_t expected_on(const std::string& device) const;
+  bool is_recovered() const;
   void devices_listed(const Result<std::vector<ml::Device>>& devices);
 
   std::shared_ptr<Scheduler*> self_ = std::make_shared<Scheduler*>(this);  // for leases
-  // What must be free of a GPU before anything else is loaded.
+  // Memory that was given back on GPUs and has not been seen to be free.
   struct Recovery {
-    std::map<std::string, std::uint64_t, std::less<>> expected;  // bytes, by the device's name
-    TimePoint end;
-    TimePoint next_check;
+    // Of what came back, bytes that may be the driver's to keep or somebody else's by now; by the
+    // device's name.
+    std::map<std::string, std::uint64_t, std::less<>> slack;
+    std::map<std::string, std::uint64_t, std::less<>> seen;  // free, by the latest listing
+    TimePoint end = TimePoint::max();                        // both: while nobody is asked
+    TimePoint next_check = TimePoint::max();
     std::unique_ptr<runner::Runner> asking;  // a process that lists the devices
   };
 
   Options options_;
   std::optional<std::size_t> gpus_;  // once use() has told
   bool may_have_local_gpus_ = true;
-  // Free of each GPU when nothing of ours is on it, as far as has been seen.
+  // Free of each GPU of this machine when nothing of ours is on it, as far as has been seen. Remote
+  // ones need none: they answer only when what another program had is free.
   std::map<std::string, std::uint64_t, std::less<>> capacity_;
   std::optional<Recovery> recovery_;
   // Models that found no room beside the others: one of these must go first.
   std::set<std::string, std::less<>> crowded_;
-  // Models whose process died while loading onto a GPU: the next try is the CPU's.
-  std::set<std::string, std::less<>> cpu_only_;
+  // Models whose process died while it loaded them, or said nothing: how they are tried next.
+  std::map<std::string, Attempt, std::less<>> attempts_;
   runner::RunnerFactory& factory_;
   Now now_;
   std::vector<EntryPtr> entries_;

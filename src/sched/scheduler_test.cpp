@@ -45,12 +45,20 @@ class FakeRunner final : public runner::Runner {
   int pid() const override { return 1; }
 
   // `vram`: bytes of it on the device "GPU0".
-  void finish_loading(std::uint64_t vram = 0) {
+  void finish_loading(std::uint64_t vram = 0, const std::string& remote = {}) {
     const auto done = std::exchange(load_events.done, nullptr);
     engine::ModelInfo info;
     info.device_bytes = vram;
-    if (vram > 0) info.devices = {{.name = "GPU0", .bytes = vram, .gpu = true}};
+    if (vram > 0) info.devices = {{.name = "GPU0", .bytes = vram, .gpu = true, .remote = {}}};
+    if (!remote.empty()) {
+      info.devices.push_back({.name = "RPC0", .bytes = 1, .gpu = true, .remote = remote});
+    }
     done(info);
+  }
+  // Answers what was asked of the devices. Destroys this.
+  void list(std::vector<ml::Device> devices) {
+    const auto done = std::exchange(listed, nullptr);
+    done(std::move(devices));
   }
   void fail_loading(const Error& error) {
     const auto done = std::exchange(load_events.done, nullptr);
@@ -102,6 +110,7 @@ class SchedulerTest : public testing::Test {
     Request request;
     request.model.key = request.model.name = request.model.path = key;
     request.model.options.context = context;
+    request.model.options.devices.rpc_servers = lenders_;
     request.keep_alive = keep_alive;
     client->ticket =
         scheduler_->acquire(std::move(request), [raw = client.get()](Result<Lease> lease) {
@@ -145,6 +154,14 @@ class SchedulerTest : public testing::Test {
     scheduler_->tick();
   }
 
+  // The one that lists devices; nullptr when nobody asks.
+  FakeRunner* asking() {
+    const auto found =
+        std::ranges::find_if(factory_.alive, [](FakeRunner* each) { return bool(each->listed); });
+    return found == factory_.alive.end() ? nullptr : *found;
+  }
+
+  std::vector<std::string> lenders_;  // OLLAMA_RPC_SERVERS
   TimePoint now_{1h};
   FakeFactory factory_;
   std::unique_ptr<Scheduler> scheduler_;
@@ -325,7 +342,23 @@ TEST_F(SchedulerTest, StalledLoadsTimeOut) {
   advance(30s);
   ASSERT_TRUE(client->error);
   EXPECT_EQ(client->error->code(), ErrorCode::kTimeout);
-  EXPECT_TRUE(factory_.alive.empty());
+  // What it took is free only when it is gone.
+  const auto next = ask("a");
+  EXPECT_EQ(factory_.started, 1);
+  end_stopped();
+  EXPECT_EQ(factory_.started, 2);
+}
+
+// Nobody waits any more for the place that a busy model was to make: it stays.
+TEST_F(SchedulerTest, AModelThatMadeRoomForNobodyStays) {
+  make({.max_loaded = 1});
+  auto user = ask("a");
+  runner("a").finish_loading();
+  const auto other = ask("b");
+  scheduler_->abandon(other->ticket);
+  user.reset();
+  EXPECT_FALSE(runner("a").stopping);
+  EXPECT_EQ(factory_.started, 1);
 }
 
 TEST_F(SchedulerTest, ADeadRunnerIsReplaced) {
@@ -451,18 +484,58 @@ const Error kNoRoomLeft(ErrorCode::kNoRoom, "no room beside the others");
 
 // Three for each GPU, three without one, and what the user says before both.
 TEST_F(SchedulerTest, LoadsThreeModelsForEachGpu) {
-  for (const auto& [gpus, max, expected] :
-       {std::tuple(0, 0U, 3), std::tuple(1, 0U, 3), std::tuple(2, 0U, 6), std::tuple(2, 2U, 2)}) {
-    factory_.alive.clear();
-    factory_.started = 0;
+  for (const auto& [gpus, max, expected] : {std::tuple(0, 0U, 3U), std::tuple(1, 0U, 3U),
+                                            std::tuple(2, 0U, 6U), std::tuple(2, 2U, 2U)}) {
     make({.max_loaded = max});
     const std::vector<ml::Device> devices(static_cast<std::size_t>(gpus), one_gpu(1000)[0]);
     scheduler_->use(devices);
     std::vector<std::unique_ptr<Client>> clients;
     for (int i = 0; i < 8; ++i) clients.push_back(ask(std::to_string(i)));
-    EXPECT_EQ(factory_.started, expected) << gpus << " GPUs, max " << max;
+    for (int i = 0; i < static_cast<int>(expected); ++i) {
+      runner(std::to_string(i)).finish_loading();
+    }
+    EXPECT_EQ(scheduler_->loaded().size(), expected) << gpus << " GPUs, max " << max;
+    clients.clear();
     scheduler_.reset();
+    ASSERT_TRUE(factory_.alive.empty());
   }
+}
+
+// What one takes is known only when it is loaded: the next plans with what is left then. Models
+// that use no GPU wait for nobody.
+TEST_F(SchedulerTest, LoadsOntoGpusOneAfterTheOther) {
+  make({});
+  scheduler_->use(one_gpu(1000));
+  const auto first = ask("a");
+  const auto second = ask("b");
+  auto cpu = std::make_unique<Client>();
+  Request request;
+  request.model.key = request.model.path = "cpu";
+  request.model.options.gpu_layers = 0;
+  scheduler_->acquire(std::move(request), [&](Result<Lease> lease) {
+    if (lease) cpu->lease.emplace(std::move(*lease));
+  });
+  EXPECT_THAT(running(), ElementsAre("a", "cpu"));
+  runner("a").finish_loading(100);
+  EXPECT_THAT(running(), ElementsAre("a", "cpu", "b"));
+}
+
+// Room on a GPU is not made by a model that has nothing there, however long it was unused.
+TEST_F(SchedulerTest, MakesRoomOnTheGpu) {
+  make({});
+  scheduler_->use(one_gpu(1000));
+  load_idle("cpu");
+  advance(1s);
+  {
+    const auto client = ask("gpu");
+    runner("gpu").finish_loading(800);
+  }
+  advance(1s);
+  const auto client = ask("new");
+  runner("new").fail_loading(kNoRoomLeft);
+  EXPECT_FALSE(runner("cpu").stopping);
+  EXPECT_TRUE(std::ranges::any_of(
+      factory_.alive, [](auto* each) { return each->path == "gpu" && each->stopping; }));
 }
 
 // The first model may take less than all of it needs; beside others it is all or nothing.
@@ -548,15 +621,12 @@ TEST_F(SchedulerTest, LoadsOnlyIntoMemoryThatIsFreeAgain) {
   end_stopped();
   const auto client = ask("b");
   ASSERT_EQ(factory_.alive.size(), 1U) << "a process that lists the devices, and no other";
-  const auto answer = [&](std::uint64_t free) {
-    std::exchange(factory_.alive[0]->listed, nullptr)(one_gpu(free));
-  };
-  answer(300);
-  EXPECT_THAT(running(), ElementsAre("")) << "not loaded yet";
+  asking()->list(one_gpu(300));
+  EXPECT_TRUE(running().empty()) << "not loaded yet";
   advance(kRecoveryCheck);
-  answer(790);
+  asking()->list(one_gpu(790));
   advance(kRecoveryCheck);
-  answer(810);  // three quarters of the 800 are back
+  asking()->list(one_gpu(810));  // three quarters of the 800 are back
   EXPECT_THAT(running(), ElementsAre("b"));
   runner("b").finish_loading();
   EXPECT_TRUE(client->lease);
@@ -568,20 +638,71 @@ TEST_F(SchedulerTest, DoesNotWaitForeverForMemory) {
   make({.max_loaded = 1});
   scheduler_->use(one_gpu(1000));
   for (int round = 0; round < 2; ++round) {
-    const auto first = ask("a", Duration::zero());
-    runner("a").finish_loading(400);
-    ASSERT_TRUE(first->lease);
-    first->lease.reset();
+    {
+      const auto first = ask("a", Duration::zero());
+      runner("a").finish_loading(400);
+      ASSERT_TRUE(first->lease);
+    }
     end_stopped();
     const auto client = ask("b", Duration::zero());
-    ASSERT_EQ(factory_.alive.size(), 1U);
-    if (round == 0) now_ += kRecovery;
-    std::exchange(factory_.alive[0]->listed, nullptr)(one_gpu(500));
+    if (round == 0) {
+      const TimePoint begin = now_;
+      while (FakeRunner* each = asking()) {
+        each->list(one_gpu(500));
+        ASSERT_LE(now_ - begin, kRecovery);
+        ASSERT_TRUE(scheduler_->next_deadline());
+        advance(*scheduler_->next_deadline() - now_);
+      }
+      EXPECT_EQ(now_ - begin, kRecovery);
+    } else {
+      asking()->list(one_gpu(500));
+      EXPECT_EQ(asking(), nullptr) << "500 is what there is";
+    }
     runner("b").finish_loading();
     ASSERT_TRUE(client->lease) << "round " << round;
     client->lease.reset();
     end_stopped();
   }
+}
+
+// Two models leave one after the other: what both had must be free, not what the second had.
+TEST_F(SchedulerTest, WaitsForAllThatWasGivenBack) {
+  make({});
+  scheduler_->use(one_gpu(1000));
+  for (const char* key : {"a", "b"}) {
+    const auto client = ask(key);
+    runner(key).finish_loading(400);
+  }
+  scheduler_->unload("a");
+  end_stopped();
+  scheduler_->unload("b");
+  end_stopped();
+  const auto client = ask("c");
+  asking()->list(one_gpu(600));  // one of them is back
+  EXPECT_TRUE(running().empty());
+  advance(kRecoveryCheck);
+  asking()->list(one_gpu(950));
+  EXPECT_THAT(running(), ElementsAre("c"));
+}
+
+// What a model takes while it loads is not what another has failed to give back.
+TEST_F(SchedulerTest, JudgesNoMemoryWhileAModelLoads) {
+  make({});
+  scheduler_->use(one_gpu(1000));
+  {
+    const auto client = ask("a");
+    runner("a").finish_loading(400);
+  }
+  const auto loading = ask("b");
+  scheduler_->unload("a");
+  end_stopped();
+  const auto client = ask("c");
+  EXPECT_EQ(asking(), nullptr);
+  advance(2 * kRecovery);
+  runner("b").finish_loading(400);
+  ASSERT_NE(asking(), nullptr);
+  asking()->list(one_gpu(550));  // 1000 less b's 400, but for what is a's or b's driver's
+  EXPECT_EQ(runner("c").path, "c");
 }
 
 // A process that hangs while it lists devices holds nobody up for longer.
@@ -598,6 +719,57 @@ TEST_F(SchedulerTest, AHangingDriverDoesNotStopLoading) {
   EXPECT_EQ(scheduler_->next_deadline(), now_ + kRecovery);
   advance(kRecovery);
   EXPECT_THAT(running(), ElementsAre("b"));
+}
+
+// ---- Remote servers
+
+// Each serves one program at a time: those that a loaded model has are not asked again.
+TEST_F(SchedulerTest, LeavesRemoteServersInUseAlone) {
+  make({});
+  lenders_ = {"one:1", "two:2"};
+  const auto first = ask("a");
+  const auto second = ask("b");
+  EXPECT_THAT(running(), ElementsAre("a")) << "both would ask the same servers at once";
+  EXPECT_THAT(runner("a").options.devices.rpc_servers, ElementsAre("one:1", "two:2"));
+  runner("a").finish_loading(0, "two:2");
+  EXPECT_THAT(scheduler_->remote_in_use(), ElementsAre("two:2"));
+  EXPECT_THAT(runner("b").options.devices.rpc_servers, ElementsAre("one:1"));
+}
+
+// A server that is lost while a model loads is left out by the next try, which sees what answers;
+// if that dies too, all are left out. A GPU of this machine is used as long as it is not to blame.
+TEST_F(SchedulerTest, GoesOnWithoutRemoteServersThatAreLost) {
+  make({});
+  scheduler_->use(one_gpu(1000));
+  lenders_ = {"one:1"};
+  const auto client = ask("a");
+  runner("a").end();
+  EXPECT_THAT(runner("a").options.devices.rpc_servers, ElementsAre("one:1"));
+  runner("a").end();
+  EXPECT_TRUE(runner("a").options.devices.rpc_servers.empty());
+  EXPECT_EQ(runner("a").options.gpu_layers, -1);
+  runner("a").end();
+  EXPECT_EQ(runner("a").options.gpu_layers, 0);
+  EXPECT_FALSE(client->error);
+  runner("a").finish_loading();
+  EXPECT_TRUE(client->lease);
+}
+
+// One that falls silent in the middle of a load costs a time-out, and not the answer.
+TEST_F(SchedulerTest, GoesOnWithoutRemoteServersThatFallSilent) {
+  make({.load_timeout = 1min});
+  lenders_ = {"one:1"};
+  const auto client = ask("a");
+  advance(1min);
+  EXPECT_FALSE(client->error);
+  end_stopped();
+  EXPECT_TRUE(runner("a").options.devices.rpc_servers.empty());
+  advance(1min);
+  ASSERT_TRUE(client->error) << "now nothing else is to blame";
+  EXPECT_EQ(client->error->code(), ErrorCode::kTimeout);
+  end_stopped();
+  const auto again = ask("a");
+  EXPECT_THAT(runner("a").options.devices.rpc_servers, ElementsAre("one:1"));
 }
 
 // A driver that ends the process while a model is loaded leaves the CPU; a second death is an
@@ -629,6 +801,8 @@ TEST_F(SchedulerTest, LoadsNoLibrariesOfGpusWithoutGpus) {
   scheduler_->use(devices);
   const auto other = ask("b");
   EXPECT_EQ(runner("b").options.devices.library, "cpu");
+  runner("a").finish_loading();
+  runner("b").finish_loading();
   scheduler_->use(one_gpu(1000));
   const auto third = ask("c");
   EXPECT_EQ(runner("c").options.devices.library, "");
