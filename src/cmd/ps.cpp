@@ -10,8 +10,9 @@
 namespace ollama::cmd {
 namespace {
 
-// Where a model's memory is: "100% CPU", "100% GPU", "25%/75% CPU/GPU".
+// Where a model's memory is: "100% CPU", "100% GPU", "25%/75% CPU/GPU"; how far it is loaded.
 std::string processor(const api::ProcessModel& model) {
+  if (model.loading < 1) return std::format("loading {:.0f} %", 100 * model.loading);
   if (model.size_vram == 0) return "100% CPU";
   if (model.size_vram == model.size) return "100% GPU";
   if (model.size_vram > model.size) return "Unknown";

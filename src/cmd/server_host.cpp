@@ -5,9 +5,16 @@
 #include "api/client.h"
 #include "cmd/connect.h"
 #include "cmd/model_host.h"
+#include "store/name.h"
 
 namespace ollama::cmd {
 namespace {
+
+// As the server's list has it.
+std::string shown_name(const std::string& model) {
+  const auto name = store::Name::parse(model);
+  return name ? name->display() : model;
+}
 
 class ServerHost final : public ModelHost {
  public:
@@ -18,7 +25,7 @@ class ServerHost final : public ModelHost {
     return client_.show(request);
   }
   Result<> load(const api::GenerateRequest& request, const LoadProgress& progress) override {
-    const Watch watch(config_, request.model, progress);
+    const Watch watch(config_, shown_name(request.model), progress);
     return client_.generate(request, [](const api::GenerateResponse&) { return true; });
   }
   Result<> generate(const api::GenerateRequest& request, std::stop_token stop,
@@ -55,7 +62,7 @@ class ServerHost final : public ModelHost {
           const auto running = client->running();
           if (!running) return;
           for (const api::ProcessModel& each : running->models) {
-            if (each.loading >= 1 || !each.name.starts_with(model)) continue;
+            if (each.loading >= 1 || each.name != model) continue;
             const auto done =
                 static_cast<std::uint64_t>(static_cast<double>(each.size) * each.loading);
             progress(done, each.size);

@@ -138,12 +138,20 @@ class Native {
     const Counted counted(plans_);
     auto runner = services_.runners.start();
     if (!runner) co_return fail(runner);
-    const sched::Model wanted = to_load(services_, *model, merged_options(*model, *options));
+    sched::Model wanted = to_load(services_, *model, merged_options(*model, *options));
+    std::erase_if(wanted.options.devices.rpc_servers,
+                  [held = services_.scheduler.remote_in_use()](const std::string& server) {
+                    return held.contains(server);
+                  });
     using Answer = Result<api::MemoryPlan>;
     auto box = std::make_shared<Mailbox<Answer>>(services_.blocking.loop());
     x.on_disconnect([box] { box->push(fail(ErrorCode::kCancelled, "nobody waits for it")); });
     (*runner)->explain({.path = wanted.path, .options = wanted.options},
                        [box](Answer plan) { box->push(std::move(plan)); });
+    boost::asio::steady_timer timer(services_.blocking.loop(), kLongestPlan);
+    timer.async_wait([box](const boost::system::error_code& stopped) {
+      if (!stopped) box->push(fail(ErrorCode::kTimeout, "the devices do not answer"));
+    });
     co_return co_await box->pop();
   }
 
@@ -778,6 +786,7 @@ class Native {
   }
 
   static constexpr int kMostPlans = 4;  // processes that make one
+  static constexpr std::chrono::seconds kLongestPlan{60};
   int plans_ = 0;
   Services& services_;
 };

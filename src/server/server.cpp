@@ -151,29 +151,33 @@ struct Server::State {
 
   // ---- Devices
 
-  // A process of its own lists them: a broken driver may end it.
-  void list_devices() {
+  // A process of its own lists them: a broken driver may end it, and so does a remote server that
+  // is lost meanwhile.
+  void list_devices(ml::DeviceOptions options) {
     auto started = factory->start();
     if (!started) return log::warn("listing the devices: {}", started.error().message());
     listing = std::move(*started);
-    listing->list_devices(ml::device_options_of(settings.config),
-                          [this](const Result<std::vector<ml::Device>>& devices) {
-                            listing.reset();
-                            if (!devices) {
-                              return log::warn(
-                                  "listing the devices: {}; models are loaded on "
-                                  "the CPU where loading them on a GPU fails",
-                                  devices.error().message());
-                            }
-                            for (const ml::Device& device : *devices) {
-                              log::info("device {} library={} id={} total={} free={}: {}",
-                                        device.name, device.library,
-                                        device.id.empty() ? "-" : device.id,
-                                        human_bytes_binary(device.total_bytes),
-                                        human_bytes_binary(device.free_bytes), device.description);
-                            }
-                            scheduler.use(*devices);
-                          });
+    listing->list_devices(options, [this, options](
+                                       const Result<std::vector<ml::Device>>& devices) mutable {
+      listing.reset();
+      if (!devices && !options.rpc_servers.empty()) {
+        log::warn("listing the devices: {}", devices.error().message());
+        options.rpc_servers.clear();
+        return list_devices(std::move(options));
+      }
+      if (!devices) {
+        return log::warn(
+            "listing the devices: {}; models are loaded on "
+            "the CPU where loading them on a GPU fails",
+            devices.error().message());
+      }
+      for (const ml::Device& device : *devices) {
+        log::info("device {} library={} id={} total={} free={}: {}", device.name, device.library,
+                  device.id.empty() ? "-" : device.id, human_bytes_binary(device.total_bytes),
+                  human_bytes_binary(device.free_bytes), device.description);
+      }
+      scheduler.use(*devices);
+    });
   }
 
   // ---- The scheduler's clock
@@ -267,7 +271,7 @@ void Server::run() {
   State& state = *state_;
   state.work.emplace(asio::make_work_guard(state.loop));
   if (state.settings.handle_signals) state.wait_for_signals();
-  state.list_devices();
+  state.list_devices(ml::device_options_of(state.settings.config));
   asio::co_spawn(state.loop, state.accept(), asio::detached);
   state.loop.run();
 }

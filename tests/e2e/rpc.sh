@@ -46,8 +46,8 @@ done
 
 # What is no RPC server, or nothing at all, is left out with a warning.
 start_server
-table=$(OLLAMA_RPC_SERVERS="$first,$OLLAMA_HOST,127.0.0.1:1,nonsense" "$OLLAMA" debug devices 2>"$work/errors")
-expect "$table" "^RPC0 "
+table=$(OLLAMA_RPC_SERVERS="$first,localhost:${first#*:},$OLLAMA_HOST,127.0.0.1:1,nonsense" "$OLLAMA" debug devices 2>"$work/errors")
+[ "$(grep -c '^RPC' <<<"$table")" = 1 ] || fail "one lender by two names: $table"
 expect "$(cat "$work/errors")" "$OLLAMA_HOST"
 expect "$(cat "$work/errors")" "nonsense"
 stop_server
@@ -80,6 +80,15 @@ for _ in $(seq 500); do
   [ -s "$work/answer" ] && break
   sleep 0.02
 done
+# The system watches the connection: a machine that is gone is not waited for.
+if command -v ss >/dev/null; then
+  for _ in $(seq 500); do
+    watched=$(ss -tno dst "$second")
+    grep -q 'timer:(keepalive' <<<"$watched" && break
+    sleep 0.01
+  done
+  expect "$watched" 'timer:\(keepalive'
+fi
 kill -9 "${lenders[0]}"
 wait "$reader" || true
 expect "$(tail -n 1 "$work/answer")" 'OLLAMA_RPC_SERVERS that holds a part of the model was lost'
@@ -88,5 +97,34 @@ expect "$(curl -fsS "$url/api/generate" -d '{"model":"stories260k","prompt":"Onc
 plan=$("$OLLAMA" show --plan stories260k)
 expect "$plan" "^6 of 6 layers on GPUs"
 [ "$(grep -c '^RPC' <<<"$plan")" = 1 ] || fail "one lender is left: $plan"
+stop_server
+
+# Models that are loaded at once get in each other's way nowhere: the second does without the lender
+# that the first has.
+start_server OLLAMA_RPC_SERVERS="$second" OLLAMA_LOAD_TIMEOUT=60s
+"$OLLAMA" cp stories260k other
+answers=()
+for model in stories260k other; do
+  curl -fsS -m 100 "$url/api/generate" -d "{\"model\":\"$model\",\"prompt\":\"Once upon a time\",\"stream\":false}" >"$work/$model.json" &
+  answers+=($!)
+done
+for answer in "${answers[@]}"; do wait "$answer" || fail "two loads at once: one is not answered"; done
+expect "$(cat "$work/stories260k.json")" 'Lily'
+expect "$(cat "$work/other.json")" 'Lily'
+table=$("$OLLAMA" ps)
+expect "$table" "100% GPU"
+expect "$table" "100% CPU"
+stop_server
 kill -9 "${lenders[1]}"
+
+# One that greets and then falls silent is found out, and the model is loaded without it; a plan too
+# ends.
+"$SILENT_LENDER" >"$work/silent" &
+lenders+=($!)
+for _ in $(seq 100); do [ -s "$work/silent" ] && break; sleep 0.02; done
+start_server OLLAMA_RPC_SERVERS="$(cat "$work/silent")"
+expect "$(curl -fsS -m 100 "$url/api/generate" -d '{"model":"stories260k","prompt":"Once upon a time","stream":false}')" 'Lily'
+expect "$(cat "$work/server.log")" 'trying again without OLLAMA_RPC_SERVERS'
+if plan=$("$OLLAMA" show --plan stories260k 2>&1); then fail "a plan with a silent lender: $plan"; fi
+expect "$plan" 'lost'
 echo "rpc: ok"

@@ -7,10 +7,15 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <condition_variable>
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <set>
 #include <span>
+#include <stop_token>
+#include <thread>
+#include <utility>
 
 #include "base/log.h"
 #include "base/unique_fd.h"
@@ -23,7 +28,11 @@ namespace {
 // Libraries of GPUs, the best first: a card that two of them know is the first one's.
 constexpr std::array<std::string_view, 6> kGpuLibraries{"cuda", "hip",   "musa",
                                                         "sycl", "metal", "vulkan"};
-constexpr std::chrono::seconds kPatience{2};  // with a remote server
+// With a remote server: to be reached, to greet (one that another program leaves just now takes a
+// moment), and to say what it has.
+constexpr std::chrono::seconds kReached{2};
+constexpr std::chrono::seconds kGreets{5};
+constexpr std::chrono::seconds kAnswers{10};
 
 // "cuda_v12" names cuda, and "rocm" is what Ollama calls hip.
 bool names(std::string_view wanted, std::string_view library) {
@@ -38,16 +47,15 @@ bool may_use(std::string_view library, const DeviceOptions& options) {
 // A connection that neither side has to answer in full time.
 class Probe {
  public:
-  explicit Probe(const std::string& endpoint) {
-    const auto address = resolve_endpoint(endpoint);
-    if (!address) return;
+  explicit Probe(const sockaddr_in& address) {
     UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!socket) return;
-    if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) !=
+    if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) !=
             0 &&
         errno != EINPROGRESS) {
       return;
     }
+    end_ = std::chrono::steady_clock::now() + kReached;
     socket_ = std::move(socket);
     int error = 0;
     socklen_t length = sizeof(error);
@@ -55,6 +63,7 @@ class Probe {
         error != 0) {
       socket_.reset();
     }
+    end_ = std::chrono::steady_clock::now() + kGreets;
   }
 
   bool send(std::span<const std::byte> bytes) {
@@ -81,13 +90,32 @@ class Probe {
   }
 
   UniqueFd socket_;
-  std::chrono::steady_clock::time_point end_ = std::chrono::steady_clock::now() + kPatience;
+  std::chrono::steady_clock::time_point end_;
+};
+
+// GGML waits for ever for a server that falls silent. As where one is lost, this process ends
+// instead, and whoever started it goes on without that server.
+class Watchdog {
+ public:
+  explicit Watchdog(std::string endpoint)
+      : thread_([endpoint = std::move(endpoint)](const std::stop_token& stop) {
+          std::mutex mutex;
+          std::condition_variable_any over;
+          std::unique_lock lock(mutex);
+          over.wait_for(lock, stop, kAnswers, [&] { return stop.stop_requested(); });
+          if (stop.stop_requested()) return;
+          log::error("Remote RPC server {} greets and then says nothing", endpoint);
+          std::abort();
+        }) {}
+
+ private:
+  std::jthread thread_;
 };
 
 // Whether an RPC server of this version answers there. GGML ends the process where none does, and
 // waits for ever for one that says nothing.
-bool speaks_rpc(const std::string& endpoint) {
-  Probe probe(endpoint);
+bool speaks_rpc(const sockaddr_in& address) {
+  Probe probe(address);
   // The greeting of version 8, of which no document speaks: a command, the size of what follows,
   // and what the client can do, here nothing; then size, version and what the server can.
   if (RPC_PROTO_MAJOR_VERSION != 8) return probe.connected();
@@ -100,9 +128,19 @@ bool speaks_rpc(const std::string& endpoint) {
 // What has been listed, by name. GGML keeps devices for the life of the process; so does this.
 class Listed {
  public:
-  void add(const std::string& name, ggml_backend_dev_t device) {
+  void add(const Device& device, ggml_backend_dev_t handle) {
     const std::scoped_lock lock(mutex_);
-    devices_[name] = device;
+    devices_[device.name] = handle;
+    if (device.is_remote()) endpoints_[handle] = device.id;
+  }
+  std::vector<std::string> endpoints_of(std::span<const ggml_backend_dev_t> handles) {
+    const std::scoped_lock lock(mutex_);
+    std::vector<std::string> result;
+    for (ggml_backend_dev_t handle : handles) {
+      const auto found = endpoints_.find(handle);
+      if (found != endpoints_.end()) result.push_back(found->second);
+    }
+    return result;
   }
   ggml_backend_dev_t find(const std::string& name) {
     const std::scoped_lock lock(mutex_);
@@ -113,20 +151,28 @@ class Listed {
  private:
   std::mutex mutex_;
   std::map<std::string, ggml_backend_dev_t> devices_;
+  std::map<ggml_backend_dev_t, std::string> endpoints_;
 };
 Listed& listed() {
   static Listed instance;
   return instance;
 }
 
-void add_devices_of(ggml_backend_reg_t registry, std::vector<Device>& devices) {
+// `endpoint` is empty for devices of this machine.
+void add_devices_of(ggml_backend_reg_t registry, std::vector<Device>& devices,
+                    const std::string& endpoint = {}) {
   for (std::size_t i = 0; i < ggml_backend_reg_dev_count(registry); ++i) {
     ggml_backend_dev_t device = ggml_backend_reg_dev_get(registry, i);
     const auto type = ggml_backend_dev_type(device);
     // Accelerators (BLAS) and devices of devices are used by those who ask for them: nobody does.
     if (type == GGML_BACKEND_DEVICE_TYPE_GPU || type == GGML_BACKEND_DEVICE_TYPE_IGPU) {
       devices.push_back(describe(device));
-      listed().add(devices.back().name, device);
+      if (!endpoint.empty()) {
+        devices.back().library = "rpc";
+        devices.back().id = endpoint;
+        devices.back().kind = DeviceKind::kGpu;
+      }
+      listed().add(devices.back(), device);
     }
   }
 }
@@ -139,27 +185,27 @@ void add_remote_devices(const DeviceOptions& options, std::vector<Device>& devic
     log::warn("OLLAMA_RPC_SERVERS is not followed: GGML's RPC backend is not installed here");
     return;
   }
-  std::set<std::string> seen;
+  std::set<std::pair<in_addr_t, in_port_t>> seen;
   for (const std::string& endpoint : options.rpc_servers) {
-    if (!seen.insert(endpoint).second) continue;  // named twice
-    if (!speaks_rpc(endpoint)) {
+    const auto address = resolve_endpoint(endpoint);
+    if (!address) {
+      log::warn("OLLAMA_RPC_SERVERS: {}: going on without it", address.error().message());
+      continue;
+    }
+    // A server that is named twice would wait for itself.
+    if (!seen.emplace(address->sin_addr.s_addr, address->sin_port).second) continue;
+    if (!speaks_rpc(*address)) {
       log::warn(
           "no RPC server of this version answers at {} (one serves one program at a time): going "
           "on without it",
           endpoint);
       continue;
     }
-    ggml_backend_reg_t server = add_server(endpoint.c_str());
-    if (server == nullptr) {
+    const Watchdog watchdog(endpoint);
+    if (ggml_backend_reg_t server = add_server(endpoint.c_str())) {
+      add_devices_of(server, devices, endpoint);
+    } else {
       log::warn("the RPC server {} cannot be used", endpoint);
-      continue;
-    }
-    const std::size_t first = devices.size();
-    add_devices_of(server, devices);
-    for (std::size_t i = first; i < devices.size(); ++i) {
-      devices[i].library = "rpc";
-      devices[i].id = endpoint;
-      devices[i].kind = DeviceKind::kGpu;
     }
   }
 }
@@ -222,6 +268,10 @@ Result<ggml_backend_dev_t> find_gpu(const std::string& name) {
   ggml_backend_dev_t device = listed().find(name);
   if (device == nullptr) return fail(ErrorCode::kNotFound, "there is no device {}", name);
   return device;
+}
+
+std::vector<std::string> endpoints_of(std::span<const ggml_backend_dev_t> devices) {
+  return listed().endpoints_of(devices);
 }
 
 }  // namespace ollama::ml::ggml

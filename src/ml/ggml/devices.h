@@ -3,6 +3,10 @@
 
 #include <ggml-backend.h>
 
+#include <span>
+#include <string>
+#include <vector>
+
 #include "ml/device.h"
 
 namespace ollama::ml::ggml {
@@ -14,5 +18,8 @@ Device describe(ggml_backend_dev_t device);
 
 // A GPU that list_devices has named. Errors: kNotFound.
 Result<ggml_backend_dev_t> find_gpu(const std::string& name);
+
+// The RPC servers that lend these devices.
+std::vector<std::string> endpoints_of(std::span<const ggml_backend_dev_t> devices);
 
 }  // namespace ollama::ml::ggml

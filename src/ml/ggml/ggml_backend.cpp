@@ -5,6 +5,7 @@
 
 #include "ml/ggml/context.h"
 #include "ml/ggml/devices.h"
+#include "ml/ggml/endpoint.h"
 #include "ml/ggml/library.h"
 #include "ml/ggml/storage.h"
 #include "ml/ggml/weights.h"
@@ -60,6 +61,10 @@ class GgmlBackend final : public Backend {
                   GgmlWeights::load(file, shared_.devices, placement, pool_,
                                     {topology_.usable(), options_.use_mmap, native_, purpose},
                                     shortage_, progress));
+    // The connections that weights hold stay.
+    if (const auto remote = endpoints_of(shared_.devices); !remote.empty()) {
+      keep_connections_alive(remote);
+    }
     weight_bytes_ = weights->bytes();
     weight_elements_ = file.parameter_count();
     weight_count_ = static_cast<std::uint32_t>(file.tensors().size());

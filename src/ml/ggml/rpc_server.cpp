@@ -53,6 +53,12 @@ Result<> serve_rpc(const std::string& address, const DeviceOptions& options) {
     lent.push_back(handle);
     log::info("lending {} ({}), {} free", device.name, device.description,
               human_bytes_binary(device.free_bytes));
+    if (!device.is_gpu()) {
+      log::warn(
+          "GGML tells programs elsewhere that all of this machine's {} are free: they may "
+          "take more than there is",
+          human_bytes_binary(device.total_bytes));
+    }
   }
   if (!endpoint.starts_with("127.")) {
     log::warn("whoever reaches {} may use these devices: there is no password", endpoint);
