@@ -177,6 +177,21 @@ TEST(OnGpus, TakeWhatWasPlanned) {
   }
 }
 
+// A text that is embedded is one step, however small the batch of a prompt is.
+TEST(OnGpus, TakeWhatWasPlannedForTheLongestText) {
+  OLLAMA_NEEDS_GPUS();
+  const LoadOptions options{.context = 256, .batch = 16};
+  const auto explained = explain_plan(fixture::model("bert"), options);
+  ASSERT_TRUE(explained) << explained.error().message();
+  const auto executor = executor_of(options, "bert");
+  ASSERT_TRUE(executor);
+  StepBatch text = some_tokens(0, static_cast<int>(executor->info().context));
+  text.states = true;
+  ASSERT_TRUE(executor->run(text));
+  EXPECT_TRUE(explained->devices[0].name.starts_with("Vulkan"));
+  EXPECT_LE(executor->graph_bytes()[0], explained->devices[0].graph * 103 / 100);
+}
+
 // A plan that turned out too large is made again with less, until nothing is left to place.
 TEST(OnGpus, AreAskedForLessWhenTheyRefuse) {
   OLLAMA_NEEDS_GPUS();

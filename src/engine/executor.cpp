@@ -130,8 +130,10 @@ void Executor::fill_info(const memory::Plan& plan) {
   for (std::size_t i = 0; i < plan.shares.size(); ++i) {
     const memory::Share& share = plan.shares[i];
     const std::uint64_t bytes = weights[i] + cache[i] + share.graph;
-    info_.devices.push_back(
-        {.name = share.device.name, .bytes = bytes, .gpu = share.device.is_gpu()});
+    info_.devices.push_back({.name = share.device.name,
+                             .bytes = bytes,
+                             .gpu = share.device.is_gpu(),
+                             .remote = share.device.is_remote() ? share.device.id : std::string()});
     info_.graph_bytes += share.graph;
     if (share.device.is_gpu()) info_.device_bytes += bytes;
   }
@@ -139,8 +141,10 @@ void Executor::fill_info(const memory::Plan& plan) {
 
 template <typename Visit>
 Result<> Executor::for_each_largest(const Visit& visit) {
-  for (const auto& [phase, tokens] : {std::pair(ml::Phase::kPrefill, max_batch_),
-                                      std::pair(ml::Phase::kDecode, decode_tokens_)}) {
+  // Without a cache a text is one step.
+  const std::uint32_t prompt = cache_ ? max_batch_ : std::max(max_batch_, info_.context);
+  for (const auto& [phase, tokens] :
+       {std::pair(ml::Phase::kPrefill, prompt), std::pair(ml::Phase::kDecode, decode_tokens_)}) {
     // Texts without a cache are prompts.
     if (!cache_ && phase == ml::Phase::kDecode) continue;
     OLLAMA_ASSIGN(Graph* const graph, graph_of(phase));

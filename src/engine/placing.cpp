@@ -84,6 +84,17 @@ memory::Demand Placing::demand_with(const LoadOptions& options) const {
   return demand;
 }
 
+Result<bool> Placing::measure_graphs(const memory::Plan& plan) {
+  OLLAMA_ASSIGN(const auto sizes, Executor::measure(file_, options_, plan));
+  bool more = false;
+  for (std::size_t i = 0; i < plan.shares.size(); ++i) {
+    std::uint64_t& known = demand_.graph[plan.shares[i].device.name];
+    more = more || sizes[i] > known;
+    known = std::max(known, sizes[i]);
+  }
+  return more;
+}
+
 Result<memory::Plan> Placing::plan() {
   if (options_.backend == ml::BackendKind::kGgml) {
     ml::DeviceOptions allowed = options_.devices;
@@ -94,19 +105,24 @@ Result<memory::Plan> Placing::plan() {
     }
     OLLAMA_ASSIGN(devices_, ml::list_devices(allowed));
   }
-  OLLAMA_ASSIGN(memory::Plan plan, memory::plan(demand_, devices_, limits_));
+  auto plan = settle(limits_);
+  if (!plan && plan.error().code() == ErrorCode::kOutOfMemory && limits_.gpu_layers > 0) {
+    // So many do not fit. How many do depends on the graphs of that many.
+    memory::Limits automatic = limits_;
+    automatic.gpu_layers = -1;
+    if (settle(automatic)) plan = memory::plan(demand_, devices_, limits_);
+  }
+  return plan;
+}
+
+Result<memory::Plan> Placing::settle(const memory::Limits& limits) {
+  OLLAMA_ASSIGN(memory::Plan plan, memory::plan(demand_, devices_, limits));
   for (int round = 0; round < kMostRounds; ++round) {
-    OLLAMA_ASSIGN(const auto sizes, Executor::measure(file_, options_, plan));
-    bool more = false;
-    for (std::size_t i = 0; i < plan.shares.size(); ++i) {
-      std::uint64_t& known = demand_.graph[plan.shares[i].device.name];
-      more = more || sizes[i] > known;
-      known = std::max(known, sizes[i]);
-    }
+    OLLAMA_ASSIGN(const bool more, measure_graphs(plan));
     if (!more) break;
     const ml::Placement before = plan.placement;
     const std::vector<std::string> gpus = plan.gpus();
-    OLLAMA_ASSIGN(plan, memory::plan(demand_, devices_, limits_));
+    OLLAMA_ASSIGN(plan, memory::plan(demand_, devices_, limits));
     if (plan.placement.layers == before.layers && plan.placement.output == before.output &&
         plan.gpus() == gpus) {
       break;

@@ -38,6 +38,10 @@ class Placing {
  private:
   Placing(std::shared_ptr<const gguf::File> file, const LoadOptions& options);
   memory::Demand demand_with(const LoadOptions& options) const;
+  // A plan that is made again until its graphs are known.
+  Result<memory::Plan> settle(const memory::Limits& limits);
+  // Whether the graphs of that plan need more than was known.
+  Result<bool> measure_graphs(const memory::Plan& plan);
 
   std::shared_ptr<const gguf::File> file_;
   LoadOptions options_;

@@ -79,6 +79,19 @@ if [ -n "${SMALL_DEVICE:-}" ]; then
   expect "$("$OLLAMA" ps)" " 100% CPU "
   expect "$(cat "$work/server.log")" "has no room for .*: planning again with less"
   stop_server
+
+  # Where half of the layers fit, the advice in the error is one that can be followed.
+  start_server
+  first=$(curl -fsS "$url/api/show" -d '{"model":"stories260k","plan":true}' | grep -oE '"name":"Vulkan0".*' | head -n 1)
+  field() { grep -oE "\"$1\":[0-9]+" <<<"$first" | head -n 1 | grep -oE '[0-9]+$'; }
+  room=$(($(field graph) + ($(field weights) + $(field cache)) / 2))
+  stop_server
+  start_server LD_PRELOAD="$SMALL_DEVICE" GGML_VK_VISIBLE_DEVICES=0 FREE_BYTES=$((room + 1048576)) OLLAMA_VRAM_MIN_FREE=1048576
+  answer=$(ask '"num_gpu":6')
+  expect "$answer" 'num_gpu 6: .* [1-9][0-9.]* [KM]iB for graphs; .* [1-5] layers fit: use num_gpu [1-5], or -1'
+  expect "$(ask "\"num_gpu\":$(grep -oE 'use num_gpu [1-5]' <<<"$answer" | grep -oE '[1-5]')")" "$story"
+  expect "$("$OLLAMA" ps)" " [0-9]+%/[0-9]+% CPU/GPU "
+  stop_server
 fi
 
 # ---- A driver that ends every process that loads it: the server stays, the CPU answers

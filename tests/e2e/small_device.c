@@ -1,5 +1,6 @@
-// Put before GGML's libraries, makes devices refuse buffers of more than REFUSE_ABOVE bytes: what a
-// full GPU does in spite of what it said was free. See devices.sh.
+// Put before GGML's libraries, makes GPUs small: they refuse buffers of more than REFUSE_ABOVE bytes,
+// which is what a full one does in spite of what it said was free, or say that FREE_BYTES are free.
+// See devices.sh.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -12,4 +13,14 @@ ggml_backend_buffer_t ggml_backend_buft_alloc_buffer(ggml_backend_buffer_type_t 
   const char* limit = getenv("REFUSE_ABOVE");
   if (limit && !ggml_backend_buft_is_host(type) && size > strtoull(limit, NULL, 10)) return NULL;
   return next(type, size);
+}
+
+void ggml_backend_dev_get_props(ggml_backend_dev_t device, struct ggml_backend_dev_props* props) {
+  static void (*next)(ggml_backend_dev_t, struct ggml_backend_dev_props*);
+  if (!next) *(void**)&next = dlsym(RTLD_NEXT, "ggml_backend_dev_get_props");
+  next(device, props);
+  const char* free_bytes = getenv("FREE_BYTES");
+  if (free_bytes && props->type != GGML_BACKEND_DEVICE_TYPE_CPU) {
+    props->memory_free = strtoull(free_bytes, NULL, 10);
+  }
 }
