@@ -380,6 +380,7 @@ Result<ChatRequest> parse_chat_request(const Json& json) {
   read_inference(fields, request);
   read_messages(fields, request.messages);
   fields.read_any("tools", request.tools);
+  fields.read_any("tool_choice", request.tool_choice);
   OLLAMA_ASSIGN(request, std::move(fields).finish(std::move(request)));
   if (!request.tools.is_null() && !request.tools.is_array()) {
     return fail(ErrorCode::kInvalidArgument, "\"tools\" must be an array, not {}",
@@ -512,6 +513,7 @@ JsonObject to_json(const ChatRequest& request) {
   object.emplace("messages", objects(request.messages,
                                      [](const Message& message) { return to_json(message); }));
   if (!request.tools.is_null()) object.emplace("tools", request.tools);
+  if (!request.tool_choice.is_null()) object.emplace("tool_choice", request.tool_choice);
   put_inference(object, request);
   return object;
 }

@@ -143,7 +143,8 @@ struct GenerateRequest : InferenceRequest {
 
 struct ChatRequest : InferenceRequest {
   std::vector<Message> messages;
-  Json tools;  // null or an array, as sent
+  Json tools;        // null or an array, as sent
+  Json tool_choice;  // ours: null, "auto", "none", "required" or a function, in OpenAI's form
 };
 
 struct EmbedRequest {

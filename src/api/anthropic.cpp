@@ -1,0 +1,403 @@
+#include "api/anthropic.h"
+
+#include <boost/json/array.hpp>
+
+#include "api/foreign.h"
+
+namespace ollama::api::anthropic {
+namespace {
+
+using boost::json::array;
+
+// ---- Requests
+
+// A text, or blocks of text.
+Result<std::string> text_of(const Json& value, std::string_view name) {
+  if (const auto* text = value.if_string()) return std::string(*text);
+  std::string result;
+  const JsonObject holder{{name, value}};
+  Fields list(holder);
+  list.each(name, [&](const Json& block) -> Result<> {
+    Fields fields(block);
+    std::string type;
+    std::string text;
+    fields.read("type", type);
+    fields.read("text", text);
+    OLLAMA_TRY(std::move(fields).finish(true));
+    if (type == "text") foreign::append_text(result, text);
+    return {};
+  });
+  return std::move(list).finish(std::move(result));
+}
+
+Result<std::string> image_of(const JsonObject& source) {
+  Fields fields(source);
+  std::string type;
+  std::string data;
+  fields.read("type", type);
+  fields.read("data", data);
+  OLLAMA_TRY(std::move(fields).finish(true));
+  if (type != "base64") {
+    return fail(ErrorCode::kInvalidArgument,
+                "image source type \"{}\": images are sent as base64, this server fetches nothing",
+                type);
+  }
+  return decode_base64(data);
+}
+
+// Results of tools are messages of their own; the rest of a message's blocks are one.
+class MessageReader {
+ public:
+  explicit MessageReader(std::vector<Message>& messages) : messages_(messages) {}
+
+  Result<> read(const Json& json) {
+    Fields fields(json);
+    Message message;
+    fields.read("role", message.role);
+    const Json* content = fields.find("content");
+    OLLAMA_ASSIGN(message, std::move(fields).finish(std::move(message)));
+    if (message.role != "user" && message.role != "assistant" && message.role != "system") {
+      return fail(ErrorCode::kInvalidArgument, "messages: role must be user or assistant");
+    }
+    if (content == nullptr) {
+      return fail(ErrorCode::kInvalidArgument, "messages: content is required");
+    }
+    if (const auto* text = content->if_string()) {
+      message.content = *text;
+    } else if (const auto* blocks = content->if_array()) {
+      for (const Json& block : *blocks) OLLAMA_TRY(read_block(block, message));
+    } else {
+      return fail(ErrorCode::kInvalidArgument, "messages: content must be a string or an array");
+    }
+    const bool empty = message.content.empty() && message.images.empty() &&
+                       message.tool_calls.empty() && message.thinking.empty();
+    if (!empty || !had_results_) messages_.push_back(std::move(message));
+    had_results_ = false;
+    return {};
+  }
+
+ private:
+  Result<> read_block(const Json& json, Message& message) {
+    Fields fields(json);
+    std::string type;
+    fields.read("type", type);
+    if (type == "text") {
+      std::string text;
+      fields.read("text", text);
+      foreign::append_text(message.content, text);
+    } else if (type == "thinking") {
+      std::string text;
+      fields.read("thinking", text);
+      foreign::append_text(message.thinking, text);
+    } else if (type == "image") {
+      JsonObject source;
+      fields.read("source", source);
+      OLLAMA_ASSIGN(std::string bytes, image_of(source));
+      message.images.push_back(std::move(bytes));
+    } else if (type == "tool_use") {
+      ToolCall& call = message.tool_calls.emplace_back();
+      fields.read("id", call.id);
+      fields.read("name", call.name);
+      fields.read("input", call.arguments);
+    } else if (type == "tool_result") {
+      OLLAMA_TRY(read_result(fields));
+    } else if (type != "redacted_thinking") {
+      return fail(ErrorCode::kInvalidArgument,
+                  "messages: content blocks of type \"{}\" are not supported", type);
+    }
+    return std::move(fields).finish(true).transform([](bool) {});
+  }
+  Result<> read_result(Fields& fields) {
+    Message result;
+    result.role = "tool";
+    fields.read("tool_use_id", result.tool_call_id);
+    if (const Json* content = fields.find("content")) {
+      OLLAMA_ASSIGN(result.content, text_of(*content, "content"));
+    }
+    result.tool_name = foreign::called_name(messages_, result.tool_call_id);
+    messages_.push_back(std::move(result));
+    had_results_ = true;
+    return {};
+  }
+
+  std::vector<Message>& messages_;
+  bool had_results_ = false;
+};
+
+Result<Json> parse_tools(const Json& value) {
+  array tools;
+  const JsonObject holder{{"tools", value}};
+  Fields list(holder);
+  list.each("tools", [&](const Json& item) -> Result<> {
+    Fields fields(item);
+    std::string type = "custom";
+    std::string name;
+    std::string description;
+    Json schema;
+    fields.read("type", type);
+    fields.read("name", name);
+    fields.read("description", description);
+    fields.read_any("input_schema", schema);
+    OLLAMA_TRY(std::move(fields).finish(true));
+    if (type != "custom") {
+      return fail(ErrorCode::kInvalidArgument, "tools of type \"{}\" are not supported", type);
+    }
+    tools.emplace_back(foreign::tool_json(name, description, std::move(schema)));
+    return {};
+  });
+  return std::move(list).finish(Json(std::move(tools)));
+}
+
+// auto, any, none or a tool, in OpenAI's form.
+Result<Json> parse_tool_choice(const Json& json, bool& parallel) {
+  Fields fields(json);
+  std::string type;
+  std::string name;
+  bool alone = false;
+  fields.read("type", type);
+  fields.read("name", name);
+  fields.read("disable_parallel_tool_use", alone);
+  OLLAMA_TRY(std::move(fields).finish(true));
+  parallel = !alone;
+  if (type == "auto" || type == "none") return Json(type);
+  if (type == "any") return Json("required");
+  if (type != "tool" || name.empty()) {
+    return fail(ErrorCode::kInvalidArgument,
+                "tool_choice: type must be auto, any, none, or tool with a name");
+  }
+  return Json(JsonObject{{"type", "function"}, {"function", JsonObject{{"name", name}}}});
+}
+
+Result<std::optional<Think>> parse_thinking(const Json& json) {
+  Fields fields(json);
+  std::string type;
+  fields.read("type", type);
+  OLLAMA_TRY(std::move(fields).finish(true));
+  return Think{.enabled = type == "enabled" || type == "adaptive", .level = {}};
+}
+
+void read_sampling(Fields& fields, Options& options) {
+  double temperature = 1;
+  fields.read("temperature", temperature);
+  options.temperature = static_cast<float>(temperature);
+  if (fields.find("top_p")) {
+    double top_p = 1;
+    fields.read("top_p", top_p);
+    options.top_p = static_cast<float>(top_p);
+  }
+  if (fields.find("top_k")) {
+    options.top_k.emplace();
+    fields.read("top_k", *options.top_k);
+  }
+  if (fields.find("stop_sequences")) {
+    options.stop.emplace();
+    fields.read("stop_sequences", *options.stop);
+  }
+  if (fields.find("max_tokens")) {
+    options.num_predict.emplace();
+    fields.read("max_tokens", *options.num_predict);
+  }
+}
+
+// ---- Answers
+
+JsonObject usage_json(const Metrics& metrics) {
+  return {{"input_tokens", metrics.prompt_eval_count},
+          {"output_tokens", metrics.eval_count},
+          {"cache_creation_input_tokens", 0},
+          {"cache_read_input_tokens", metrics.prompt_eval_cached_count}};
+}
+
+class AnthropicFormat final : public ChatFormat {
+ public:
+  explicit AnthropicFormat(std::string model)
+      : id_(foreign::new_id("msg_")), model_(std::move(model)) {}
+
+  std::string_view stream_type() const override { return "text/event-stream"; }
+
+  std::string piece(const ChatResponse& response, std::size_t /*choice*/) override {
+    std::string text;
+    if (!std::exchange(begun_, true)) {
+      JsonObject message = body(array(), nullptr, {});
+      text += event("message_start", {{"message", std::move(message)}});
+      text += event("ping", {});
+    }
+    const Message& message = response.message;
+    if (!message.thinking.empty()) {
+      text += open(Open::kThinking, {{"type", "thinking"}, {"thinking", ""}, {"signature", ""}});
+      text += delta({{"type", "thinking_delta"}, {"thinking", message.thinking}});
+    }
+    if (!message.content.empty()) {
+      text += open(Open::kText, {{"type", "text"}, {"text", ""}});
+      text += delta({{"type", "text_delta"}, {"text", message.content}});
+    }
+    for (const ToolCall& call : message.tool_calls) text += called(call);
+    if (response.done) {
+      text += close();
+      text += event("message_delta", {{"delta", JsonObject{{"stop_reason", stop_reason(response)},
+                                                           {"stop_sequence", nullptr}}},
+                                      {"usage", usage_json(response.metrics)}});
+      text += event("message_stop", {});
+    }
+    return text;
+  }
+  std::string end() override { return {}; }
+  std::string broken(const StatusError& error) override {
+    return foreign::event(error_json(error), "error");
+  }
+
+  JsonObject whole(const std::vector<ChatResponse>& responses) override {
+    const ChatResponse& response = responses.front();
+    const Message& message = response.message;
+    array content;
+    if (!message.thinking.empty()) {
+      content.emplace_back(
+          JsonObject{{"type", "thinking"}, {"thinking", message.thinking}, {"signature", ""}});
+    }
+    if (!message.content.empty() || message.tool_calls.empty()) {
+      content.emplace_back(JsonObject{{"type", "text"}, {"text", message.content}});
+    }
+    for (const ToolCall& call : message.tool_calls) {
+      content.emplace_back(call_json(call, call.arguments));
+    }
+    called_ = !message.tool_calls.empty();
+    return body(std::move(content), Json(stop_reason(response)), response.metrics);
+  }
+
+ private:
+  enum class Open : std::uint8_t { kNothing, kThinking, kText };
+
+  static std::string event(std::string_view type, JsonObject fields) {
+    JsonObject data{{"type", type}};
+    for (auto& [name, value] : fields) data[name] = std::move(value);
+    return foreign::event(data, type);
+  }
+  JsonObject body(array content, Json reason, const Metrics& metrics) const {
+    return {{"id", id_},
+            {"type", "message"},
+            {"role", "assistant"},
+            {"model", model_},
+            {"content", std::move(content)},
+            {"stop_reason", std::move(reason)},
+            {"stop_sequence", nullptr},
+            {"usage", usage_json(metrics)}};
+  }
+  std::string_view stop_reason(const ChatResponse& response) const {
+    if (response.done_reason == "length") return "max_tokens";
+    return called_ ? "tool_use" : "end_turn";
+  }
+  static JsonObject call_json(const ToolCall& call, JsonObject input) {
+    return {{"type", "tool_use"},
+            {"id", call.id.empty() ? foreign::new_id("toolu_") : call.id},
+            {"name", call.name},
+            {"input", std::move(input)}};
+  }
+  std::string begin(JsonObject block) {
+    return event("content_block_start", {{"index", index_}, {"content_block", std::move(block)}});
+  }
+  std::string delta(JsonObject what) {
+    return event("content_block_delta", {{"index", index_}, {"delta", std::move(what)}});
+  }
+  std::string open(Open what, JsonObject block) {
+    if (open_ == what) return {};
+    std::string text = close();
+    open_ = what;
+    return text + begin(std::move(block));
+  }
+  std::string close() {
+    if (open_ == Open::kNothing) return {};
+    std::string text;
+    // Clients send thinking back with its signature; there is none to check here.
+    if (open_ == Open::kThinking) text = delta({{"type", "signature_delta"}, {"signature", ""}});
+    open_ = Open::kNothing;
+    return text + event("content_block_stop", {{"index", index_++}});
+  }
+  std::string called(const ToolCall& call) {
+    called_ = true;
+    std::string text = close() + begin(call_json(call, {}));
+    text += delta({{"type", "input_json_delta"}, {"partial_json", to_string(call.arguments)}});
+    return text + event("content_block_stop", {{"index", index_++}});
+  }
+
+  std::string id_;
+  std::string model_;
+  bool begun_ = false;
+  bool called_ = false;
+  Open open_ = Open::kNothing;
+  std::size_t index_ = 0;
+};
+
+Result<ForeignChat> parse_common(Fields& fields) {
+  if (fields.find("messages") == nullptr) {
+    return fail(ErrorCode::kInvalidArgument, "messages: Field required");
+  }
+  ForeignChat chat;
+  ChatRequest& request = chat.request;
+  fields.read("model", request.model);
+  request.stream = false;
+  fields.read("stream", request.stream);
+  std::string system;
+  fields.read_with("system", system, [](const Json& value) { return text_of(value, "system"); });
+  if (!system.empty()) {
+    request.messages.emplace_back().role = "system";
+    request.messages.back().content = std::move(system);
+  }
+  MessageReader reader(request.messages);
+  fields.each("messages", [&](const Json& item) { return reader.read(item); });
+  fields.read_with("tools", request.tools, parse_tools);
+  fields.read_with("tool_choice", request.tool_choice, [&](const Json& value) {
+    return parse_tool_choice(value, chat.parallel_tools);
+  });
+  fields.read_with("thinking", request.think, parse_thinking);
+  read_sampling(fields, request.parsed_options);
+  return chat;
+}
+
+}  // namespace
+
+JsonObject error_json(const StatusError& error) {
+  const std::string_view type = [&]() -> std::string_view {
+    switch (error.status) {
+      case 400:
+      case 501:
+        return "invalid_request_error";
+      case 401:
+        return "authentication_error";
+      case 403:
+        return "permission_error";
+      case 404:
+        return "not_found_error";
+      case 413:
+        return "request_too_large";
+      case 429:
+        return "rate_limit_error";
+      case 503:
+        return "overloaded_error";
+      default:
+        return "api_error";
+    }
+  }();
+  return {{"type", "error"},
+          {"error", JsonObject{{"type", type}, {"message", error.message}}},
+          {"request_id", foreign::new_id("req_")}};
+}
+
+Result<ForeignChat> parse_messages(const Json& json) {
+  Fields fields(json);
+  OLLAMA_ASSIGN(ForeignChat chat, parse_common(fields));
+  OLLAMA_ASSIGN(chat, std::move(fields).finish(std::move(chat)));
+  if (chat.request.parsed_options.num_predict.value_or(0) <= 0) {
+    return fail(ErrorCode::kInvalidArgument, "max_tokens is required and must be positive");
+  }
+  chat.format = std::make_unique<AnthropicFormat>(chat.request.model);
+  return chat;
+}
+
+Result<ChatRequest> parse_count_tokens(const Json& json) {
+  Fields fields(json);
+  OLLAMA_ASSIGN(ForeignChat chat, parse_common(fields));
+  OLLAMA_ASSIGN(chat, std::move(fields).finish(std::move(chat)));
+  return std::move(chat.request);
+}
+
+}  // namespace ollama::api::anthropic

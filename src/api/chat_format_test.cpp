@@ -1,0 +1,385 @@
+// Other APIs' requests as native ones, and answers as their clients expect them, event by event.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <boost/json/array.hpp>
+#include <regex>
+
+#include "api/anthropic.h"
+#include "api/openai.h"
+
+namespace ollama::api {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+Json body_of(std::string_view text) {
+  auto json = parse_json(text);
+  if (!json) ADD_FAILURE() << text << ": " << json.error().message();
+  return json ? *json : Json();
+}
+
+// Ids and times, which differ each time, as # and 0.
+std::string steady(const std::string& text) {
+  static const std::regex ids(
+      "(chatcmpl-|cmpl-|resp_|msg_|rs_|fc_|call_|toolu_|req_)[0-9A-Za-z]{24}");
+  static const std::regex times("(\"created(_at)?\"):[0-9]+");
+  return std::regex_replace(std::regex_replace(text, ids, "$1#"), times, "$1:0");
+}
+
+ForeignChat parsed(Result<ForeignChat> (*parse)(const Json&), std::string_view text) {
+  auto chat = parse(body_of(text));
+  if (!chat) ADD_FAILURE() << chat.error().message();
+  return chat ? std::move(*chat) : ForeignChat();
+}
+
+ChatResponse piece(std::string text, std::string thinking = {}) {
+  ChatResponse response;
+  response.message.role = "assistant";
+  response.message.content = std::move(text);
+  response.message.thinking = std::move(thinking);
+  return response;
+}
+ChatResponse call(std::string name, JsonObject arguments) {
+  ChatResponse response = piece("");
+  response.message.tool_calls.push_back(
+      {.id = "call_1", .index = 0, .name = std::move(name), .arguments = std::move(arguments)});
+  return response;
+}
+ChatResponse last(std::string reason = "stop") {
+  ChatResponse response = piece("");
+  response.done = true;
+  response.done_reason = std::move(reason);
+  response.metrics.prompt_eval_count = 5;
+  response.metrics.prompt_eval_cached_count = 2;
+  response.metrics.eval_count = 3;
+  return response;
+}
+std::string streamed(ChatFormat& format, const std::vector<ChatResponse>& responses) {
+  std::string text;
+  for (const ChatResponse& response : responses) text += format.piece(response, 0);
+  return steady(text + format.end());
+}
+// The names of a stream's events in order, repeated ones once.
+std::vector<std::string> event_names(const std::string& stream) {
+  std::vector<std::string> names;
+  static const std::regex name("event: (\\S+)");
+  for (std::sregex_iterator it(stream.begin(), stream.end(), name), end; it != end; ++it) {
+    if (names.empty() || names.back() != (*it)[1].str()) names.push_back((*it)[1].str());
+  }
+  return names;
+}
+
+// ---- OpenAI's chat completions
+
+TEST(OpenAiChat, BecomesANativeRequest) {
+  const ForeignChat chat = parsed(openai::parse_chat, R"({
+    "model": "m", "stream": true, "n": 2, "seed": 7, "temperature": 0.5, "max_completion_tokens": 9,
+    "stop": "END", "reasoning_effort": "low", "frequency_penalty": 1, "parallel_tool_calls": false,
+    "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}},
+    "tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required",
+    "messages": [
+      {"role": "developer", "content": "be brief"},
+      {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}]},
+      {"role": "assistant", "content": null, "tool_calls": [
+        {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"z\":1,\"a\":2}"}}]},
+      {"role": "tool", "tool_call_id": "c1", "content": "42"}]})");
+  const ChatRequest& request = chat.request;
+  EXPECT_EQ(chat.choices, 2U);
+  EXPECT_FALSE(chat.parallel_tools);
+  ASSERT_EQ(request.messages.size(), 4U);
+  EXPECT_EQ(request.messages[0].role, "system");
+  EXPECT_EQ(request.messages[1].content, "a\nb");
+  EXPECT_THAT(request.messages[1].images, ElementsAre("hi"));
+  EXPECT_EQ(to_string(request.messages[2].tool_calls.at(0).arguments), R"({"z":1,"a":2})");
+  EXPECT_EQ(request.messages[3].tool_name, "f") << "found by the call's id";
+  EXPECT_TRUE(request.streaming());
+  EXPECT_EQ(request.parsed_options.seed, 7);
+  EXPECT_EQ(request.parsed_options.temperature, 0.5F);
+  EXPECT_EQ(request.parsed_options.top_p, 1.0F) << "OpenAI's default, not the model's";
+  EXPECT_EQ(request.parsed_options.num_predict, 9);
+  EXPECT_THAT(*request.parsed_options.stop, ElementsAre("END"));
+  EXPECT_EQ(request.think->level, "low");
+  EXPECT_EQ(to_string(request.format), R"({"type":"object"})");
+  EXPECT_EQ(request.tool_choice, Json("required"));
+}
+
+TEST(OpenAiChat, DoesNotStreamUnlessAsked) {
+  EXPECT_FALSE(
+      parsed(openai::parse_chat, R"({"model":"m","messages":[{"role":"user","content":"a"}]})")
+          .request.streaming());
+}
+
+TEST(OpenAiChat, RefusesWhatItCannotUse) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"messages":[]})", "'messages'"},
+      {R"([])", "a JSON object"},
+      {R"({"messages":[{"role":"user","content":7}]})", "invalid message content type"},
+      {R"({"messages":[{"role":"user","content":[{"type":"audio"}]}]})", "\"audio\""},
+      {R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://x"}}]}]})",
+       "base64"},
+      {R"({"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"{"}}]}]})",
+       "invalid tool call arguments"},
+      {R"({"n":0,"messages":[{"role":"user","content":"a"}]})", "\"n\" must be 1"},
+      {R"({"stop":[1],"messages":[{"role":"user","content":"a"}]})", "\"stop\""},
+      {R"({"reasoning_effort":"huge","messages":[{"role":"user","content":"a"}]})", "huge"},
+      {R"({"response_format":{"type":"xml"},"messages":[{"role":"user","content":"a"}]})", "xml"},
+  };
+  for (const auto& [text, message] : cases) {
+    const auto chat = openai::parse_chat(body_of(text));
+    ASSERT_FALSE(chat) << text;
+    EXPECT_EQ(chat.error().code(), ErrorCode::kInvalidArgument);
+    EXPECT_THAT(std::string(chat.error().message()), HasSubstr(message)) << text;
+  }
+}
+
+TEST(OpenAiChat, StreamsChunks) {
+  const ForeignChat chat =
+      parsed(openai::parse_chat,
+             R"({"model":"m","stream":true,"stream_options":{"include_usage":true},
+                 "messages":[{"role":"user","content":"a"}]})");
+  const std::string stream =
+      streamed(*chat.format, {piece("", "hm"), piece("Hi"), call("f", {{"a", 1}}), last()});
+  const std::string head =
+      R"(data: {"id":"chatcmpl-#","object":"chat.completion.chunk","created":0,"model":"m","system_fingerprint":"fp_ollama","choices":)";
+  EXPECT_EQ(
+      stream,
+      head +
+          R"([{"index":0,"delta":{"role":"assistant","content":"","reasoning":"hm"},"finish_reason":null}],"usage":null})"
+          "\n\n" +
+          head +
+          R"([{"index":0,"delta":{"role":"assistant","content":"Hi"},"finish_reason":null}],"usage":null})"
+          "\n\n" +
+          head +
+          R"([{"index":0,"delta":{"role":"assistant","content":"","tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]},"finish_reason":null}],"usage":null})"
+          "\n\n" +
+          head +
+          R"([{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":"tool_calls"}],"usage":null})"
+          "\n\n" +
+          head +
+          R"([],"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8,"prompt_tokens_details":{"cached_tokens":2}}})"
+          "\n\ndata: [DONE]\n\n");
+}
+
+TEST(OpenAiChat, AnswersWhole) {
+  ForeignChat chat = parsed(openai::parse_chat,
+                            R"({"model":"m","n":2,"messages":[{"role":"user","content":"a"}]})");
+  ChatResponse one = last();
+  one.message.content = "Hi";
+  ChatResponse two = last("length");
+  two.message.content = "Ho";
+  EXPECT_EQ(
+      steady(to_string(chat.format->whole({one, two}))),
+      R"({"id":"chatcmpl-#","object":"chat.completion","created":0,"model":"m","system_fingerprint":"fp_ollama","choices":[)"
+      R"({"index":0,"message":{"role":"assistant","content":"Hi"},"logprobs":null,"finish_reason":"stop"},)"
+      R"({"index":1,"message":{"role":"assistant","content":"Ho"},"logprobs":null,"finish_reason":"length"}],)"
+      R"("usage":{"prompt_tokens":5,"completion_tokens":6,"total_tokens":11,"prompt_tokens_details":{"cached_tokens":2}}})");
+}
+
+TEST(OpenAi, TellsErrorsInItsShape) {
+  EXPECT_EQ(
+      to_string(openai::error_json({404, "model 'x' not found"})),
+      R"({"error":{"message":"model 'x' not found","type":"not_found_error","param":null,"code":null}})");
+  EXPECT_THAT(to_string(openai::error_json({400, "x"})), HasSubstr("invalid_request_error"));
+  EXPECT_THAT(to_string(openai::error_json({500, "x"})), HasSubstr("api_error"));
+}
+
+TEST(OpenAi, ReadsCompletionsAndEmbeddings) {
+  const auto completion = openai::parse_completion(
+      body_of(R"({"model":"m","prompt":["a","b"],"echo":true,"max_tokens":3,"suffix":"z"})"));
+  ASSERT_TRUE(completion);
+  EXPECT_THAT(completion->prompts, ElementsAre("a", "b"));
+  EXPECT_TRUE(completion->echo);
+  EXPECT_EQ(completion->request.suffix, "z");
+  const auto tokens =
+      openai::parse_embeddings(body_of(R"({"input":[[1,2],[3]],"encoding_format":"base64"})"));
+  ASSERT_TRUE(tokens);
+  EXPECT_THAT(tokens->tokens, ElementsAre(ElementsAre(1, 2), ElementsAre(3)));
+  EXPECT_TRUE(tokens->base64);
+  EXPECT_FALSE(openai::parse_embeddings(body_of(R"({"model":"m"})")));
+  EXPECT_FALSE(openai::parse_embeddings(body_of(R"({"input":"a","encoding_format":"hex"})")));
+  EXPECT_FALSE(openai::parse_completion(body_of(R"({"prompt":{}})")));
+  EmbedResponse response;
+  response.model = "m";
+  response.embeddings = {{1.0F, -2.0F}};
+  response.prompt_eval_count = 4;
+  EXPECT_EQ(
+      to_string(openai::embeddings_json(response, true)),
+      R"({"object":"list","data":[{"object":"embedding","embedding":"AACAPwAAAMA=","index":0}],)"
+      R"("model":"m","usage":{"prompt_tokens":4,"total_tokens":4}})");
+  EXPECT_THAT(to_string(openai::embeddings_json(response, false)), HasSubstr("[1,-2]"));
+}
+
+// ---- OpenAI's responses
+
+TEST(OpenAiResponses, BecomeANativeRequest) {
+  const ForeignChat chat = parsed(openai::parse_responses, R"({
+    "model": "m", "instructions": "be brief", "max_output_tokens": 9, "reasoning": {"effort": "high"},
+    "text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}},
+    "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}],
+    "tool_choice": {"type": "function", "name": "f"},
+    "input": [
+      {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
+      {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+      {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
+      {"type": "function_call_output", "call_id": "c1", "output": "42"}]})");
+  const std::vector<Message>& messages = chat.request.messages;
+  ASSERT_EQ(messages.size(), 4U);
+  EXPECT_EQ(messages[0].content, "be brief");
+  EXPECT_EQ(messages[2].thinking, "hm");
+  EXPECT_EQ(messages[2].tool_calls.at(0).name, "f") << "reasoning and call are one message";
+  EXPECT_EQ(messages[3].role, "tool");
+  EXPECT_EQ(messages[3].tool_name, "f");
+  EXPECT_EQ(chat.request.think->level, "high");
+  EXPECT_EQ(to_string(chat.request.format), R"({"type":"object"})");
+  EXPECT_EQ(to_string(chat.request.tools),
+            R"([{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}])");
+  EXPECT_EQ(to_string(chat.request.tool_choice), R"({"type":"function","function":{"name":"f"}})");
+  EXPECT_FALSE(openai::parse_responses(
+      body_of(R"({"model":"m","input":"a","previous_response_id":"resp_1"})")));
+}
+
+TEST(OpenAiResponses, StreamInOrder) {
+  const ForeignChat chat =
+      parsed(openai::parse_responses, R"({"model":"m","stream":true,"input":"a"})");
+  const std::string stream = streamed(
+      *chat.format, {piece("", "hm"), piece("Hi"), piece("!"), call("f", {{"a", 1}}), last()});
+  EXPECT_THAT(
+      event_names(stream),
+      ElementsAre("response.created", "response.in_progress", "response.output_item.added",
+                  "response.reasoning_summary_part.added", "response.reasoning_summary_text.delta",
+                  "response.reasoning_summary_text.done", "response.reasoning_summary_part.done",
+                  "response.output_item.done", "response.output_item.added",
+                  "response.content_part.added", "response.output_text.delta",
+                  "response.output_text.done", "response.content_part.done",
+                  "response.output_item.done", "response.output_item.added",
+                  "response.function_call_arguments.delta", "response.function_call_arguments.done",
+                  "response.output_item.done", "response.completed"));
+  EXPECT_THAT(stream, HasSubstr(R"("type":"output_text","text":"Hi!")"));
+  EXPECT_THAT(stream, HasSubstr(R"("total_tokens":8)"));
+  // The numbers of events have no gap.
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_THAT(stream, HasSubstr(std::format("\"sequence_number\":{},", i)));
+  }
+}
+
+TEST(OpenAiResponses, AnswerWhole) {
+  const ForeignChat chat = parsed(openai::parse_responses, R"({"model":"m","input":"a"})");
+  ChatResponse answer = last("length");
+  answer.message.content = "Hi";
+  const std::string text = steady(to_string(chat.format->whole({answer})));
+  EXPECT_THAT(text, HasSubstr(R"("status":"incomplete")"));
+  EXPECT_THAT(
+      text,
+      HasSubstr(
+          R"("output":[{"id":"msg_#","type":"message","status":"completed","role":"assistant","content":[{"type":"output_text","text":"Hi","annotations":[]}]}])"));
+}
+
+// ---- Anthropic's messages
+
+TEST(AnthropicMessages, BecomeANativeRequest) {
+  const ForeignChat chat = parsed(anthropic::parse_messages, R"({
+    "model": "m", "max_tokens": 9, "system": [{"type": "text", "text": "be brief"}],
+    "stop_sequences": ["END"], "top_k": 3, "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "tools": [{"name": "f", "description": "d", "input_schema": {"type": "object"}}],
+    "tool_choice": {"type": "any", "disable_parallel_tool_use": true},
+    "messages": [
+      {"role": "user", "content": "a"},
+      {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": ""},
+        {"type": "tool_use", "id": "t1", "name": "f", "input": {"z": 1, "a": 2}}]},
+      {"role": "user", "content": [
+        {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "42"}]},
+        {"type": "text", "text": "go on"}]}]})");
+  const std::vector<Message>& messages = chat.request.messages;
+  ASSERT_EQ(messages.size(), 5U);
+  EXPECT_EQ(messages[0].content, "be brief");
+  EXPECT_EQ(messages[2].thinking, "hm");
+  EXPECT_EQ(to_string(messages[2].tool_calls.at(0).arguments), R"({"z":1,"a":2})");
+  EXPECT_EQ(messages[3].role, "tool");
+  EXPECT_EQ(messages[3].content, "42");
+  EXPECT_EQ(messages[3].tool_name, "f");
+  EXPECT_EQ(messages[4].content, "go on");
+  EXPECT_EQ(chat.request.parsed_options.num_predict, 9);
+  EXPECT_EQ(chat.request.parsed_options.top_k, 3);
+  EXPECT_TRUE(chat.request.think->enabled);
+  EXPECT_EQ(chat.request.tool_choice, Json("required"));
+  EXPECT_FALSE(chat.parallel_tools);
+  EXPECT_EQ(
+      to_string(chat.request.tools),
+      R"([{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}}])");
+}
+
+// A message of results alone is no empty message beside them.
+TEST(AnthropicMessages, ResultsStandAlone) {
+  const ForeignChat chat =
+      parsed(anthropic::parse_messages, R"({"model":"m","max_tokens":1,"messages":[
+    {"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":"42"}]}]})");
+  ASSERT_EQ(chat.request.messages.size(), 1U);
+  EXPECT_EQ(chat.request.messages[0].role, "tool");
+}
+
+TEST(AnthropicMessages, RefuseWhatTheyCannotUse) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"model":"m","messages":[{"role":"user","content":"a"}]})", "max_tokens"},
+      {R"({"model":"m","max_tokens":1})", "messages"},
+      {R"({"max_tokens":1,"messages":[{"role":"robot","content":"a"}]})", "role"},
+      {R"({"max_tokens":1,"messages":[{"role":"user"}]})", "content is required"},
+      {R"({"max_tokens":1,"messages":[{"role":"user","content":[{"type":"video"}]}]})", "video"},
+      {R"({"max_tokens":1,"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url"}}]}]})",
+       "base64"},
+      {R"({"max_tokens":1,"tool_choice":{"type":"x"},"messages":[{"role":"user","content":"a"}]})",
+       "tool_choice"},
+      {R"({"max_tokens":1,"tools":[{"type":"bash_20250124","name":"bash"}],"messages":[{"role":"user","content":"a"}]})",
+       "bash_20250124"},
+  };
+  for (const auto& [text, message] : cases) {
+    const auto chat = anthropic::parse_messages(body_of(text));
+    ASSERT_FALSE(chat) << text;
+    EXPECT_THAT(std::string(chat.error().message()), HasSubstr(message)) << text;
+  }
+}
+
+TEST(AnthropicMessages, StreamInOrder) {
+  const ForeignChat chat = parsed(
+      anthropic::parse_messages,
+      R"({"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"a"}]})");
+  const std::string stream =
+      streamed(*chat.format, {piece("", "hm"), piece("Hi"), call("f", {{"a", 1}}), last()});
+  EXPECT_THAT(event_names(stream),
+              ElementsAre("message_start", "ping", "content_block_start", "content_block_delta",
+                          "content_block_stop", "content_block_start", "content_block_delta",
+                          "content_block_stop", "content_block_start", "content_block_delta",
+                          "content_block_stop", "message_delta", "message_stop"));
+  EXPECT_THAT(
+      stream,
+      HasSubstr(
+          R"({"type":"content_block_delta","index":1,"delta":{"type":"text_delta","text":"Hi"}})"));
+  EXPECT_THAT(stream, HasSubstr(R"({"type":"input_json_delta","partial_json":"{\"a\":1}"})"));
+  EXPECT_THAT(stream, HasSubstr(R"("stop_reason":"tool_use")"));
+  EXPECT_THAT(stream, HasSubstr(R"("output_tokens":3)"));
+}
+
+TEST(AnthropicMessages, AnswerWhole) {
+  const ForeignChat chat =
+      parsed(anthropic::parse_messages,
+             R"({"model":"m","max_tokens":9,"messages":[{"role":"user","content":"a"}]})");
+  ChatResponse answer = last();
+  answer.message.content = "Hi";
+  EXPECT_EQ(
+      steady(to_string(chat.format->whole({answer}))),
+      R"({"id":"msg_#","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Hi"}],)"
+      R"("stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":5,"output_tokens":3,)"
+      R"("cache_creation_input_tokens":0,"cache_read_input_tokens":2}})");
+}
+
+TEST(Anthropic, TellsErrorsInItsShape) {
+  EXPECT_EQ(
+      steady(to_string(anthropic::error_json({404, "x"}))),
+      R"({"type":"error","error":{"type":"not_found_error","message":"x"},"request_id":"req_#"})");
+  EXPECT_THAT(to_string(anthropic::error_json({401, "x"})), HasSubstr("authentication_error"));
+}
+
+}  // namespace
+}  // namespace ollama::api

@@ -1,0 +1,91 @@
+#include "api/foreign.h"
+
+#include <algorithm>
+#include <array>
+#include <random>
+
+namespace ollama::api::foreign {
+
+std::string new_id(std::string_view prefix) {
+  static constexpr std::string_view kLetters =
+      "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  static constexpr std::size_t kLength = 24;
+  std::random_device random;
+  std::uniform_int_distribution<std::size_t> letter(0, kLetters.size() - 1);
+  std::string id(prefix);
+  for (std::size_t i = 0; i < kLength; ++i) id += kLetters[letter(random)];
+  return id;
+}
+
+std::int64_t seconds_now() {
+  return std::chrono::duration_cast<std::chrono::seconds>(now().time_since_epoch()).count();
+}
+
+std::string event(const JsonObject& data, std::string_view name) {
+  std::string text;
+  if (!name.empty()) text.append("event: ").append(name).append("\n");
+  return text.append("data: ").append(to_string(data)).append("\n\n");
+}
+
+Result<std::vector<std::string>> texts_of(const Json& value, std::string_view name) {
+  if (const auto* text = value.if_string()) return std::vector{std::string(*text)};
+  std::vector<std::string> texts;
+  const JsonObject holder{{name, value}};
+  Fields fields(holder);
+  fields.read(name, texts);
+  return std::move(fields).finish(std::move(texts));
+}
+
+Result<std::string> image_of(std::string_view url) {
+  static constexpr std::string_view kBase64 = ";base64,";
+  const std::size_t at = url.find(kBase64);
+  if (!url.starts_with("data:image/") || at == std::string_view::npos) {
+    return fail(ErrorCode::kInvalidArgument,
+                "invalid image input: images are sent as data:image/...;base64,...");
+  }
+  return decode_base64(url.substr(at + kBase64.size()));
+}
+
+Result<JsonObject> arguments_of(std::string_view text) {
+  if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) return JsonObject();
+  auto json = parse_json(text);
+  if (!json || !json->is_object()) {
+    return fail(ErrorCode::kInvalidArgument, "invalid tool call arguments: not a JSON object");
+  }
+  return std::move(json->as_object());
+}
+
+void append_text(std::string& text, std::string_view part) {
+  if (!text.empty()) text += '\n';
+  text += part;
+}
+
+std::string called_name(const std::vector<Message>& messages, std::string_view call_id) {
+  for (const Message& message : messages) {
+    const auto call = std::ranges::find(message.tool_calls, call_id, &ToolCall::id);
+    if (call != message.tool_calls.end()) return call->name;
+  }
+  return {};
+}
+
+JsonObject tool_json(std::string_view name, std::string_view description, Json parameters) {
+  JsonObject function{{"name", name}};
+  if (!description.empty()) function["description"] = description;
+  function["parameters"] = parameters.is_null()
+                               ? Json(JsonObject{{"type", "object"}, {"properties", JsonObject()}})
+                               : std::move(parameters);
+  return {{"type", "function"}, {"function", std::move(function)}};
+}
+
+Result<Think> effort_of(std::string_view effort) {
+  if (effort == "none") return Think{.enabled = false, .level = {}};
+  if (effort == "minimal") return Think{.enabled = true, .level = "low"};
+  if (effort == "xhigh") return Think{.enabled = true, .level = "max"};
+  for (const std::string_view level : {"low", "medium", "high", "max"}) {
+    if (effort == level) return Think{.enabled = true, .level = std::string(level)};
+  }
+  return fail(ErrorCode::kInvalidArgument,
+              "invalid reasoning effort \"{}\": none, low, medium or high", effort);
+}
+
+}  // namespace ollama::api::foreign

@@ -1,0 +1,40 @@
+// Internal to api: what the translations of other APIs share.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "api/fields.h"
+#include "api/types.h"
+
+namespace ollama::api::foreign {
+
+// "chatcmpl-" and 24 random letters and digits: unique, and no secret.
+std::string new_id(std::string_view prefix);
+std::int64_t seconds_now();
+
+// An event of a stream: "data: {...}", with "event: name" before it where there is a name.
+std::string event(const JsonObject& data, std::string_view name = {});
+
+// A string or an array of strings.
+Result<std::vector<std::string>> texts_of(const Json& value, std::string_view name);
+
+// "data:image/png;base64,..." as bytes. Addresses are refused: the server fetches nothing.
+Result<std::string> image_of(std::string_view url);
+
+// A text that holds a JSON object, as models and clients write arguments; empty counts as {}.
+Result<JsonObject> arguments_of(std::string_view text);
+
+// Adds a part to a message's text: parts are lines of their own.
+void append_text(std::string& text, std::string_view part);
+
+// The name that an earlier call in the conversation had.
+std::string called_name(const std::vector<Message>& messages, std::string_view call_id);
+
+// {"type": "function", "function": {...}} of a tool's parts.
+JsonObject tool_json(std::string_view name, std::string_view description, Json parameters);
+
+// "none", "minimal", "low", "medium", "high" or "xhigh" of OpenAI.
+Result<Think> effort_of(std::string_view effort);
+
+}  // namespace ollama::api::foreign

@@ -1,0 +1,23 @@
+#include "api/chat_format.h"
+
+namespace ollama::api {
+namespace {
+
+class NativeFormat final : public ChatFormat {
+ public:
+  std::string_view stream_type() const override { return "application/x-ndjson"; }
+  std::string piece(const ChatResponse& response, std::size_t /*choice*/) override {
+    return to_string(to_json(response)) + '\n';
+  }
+  std::string end() override { return {}; }
+  std::string broken(const StatusError& error) override { return to_string(to_json(error)) + '\n'; }
+  JsonObject whole(const std::vector<ChatResponse>& responses) override {
+    return to_json(responses.front());
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<ChatFormat> native_format() { return std::make_unique<NativeFormat>(); }
+
+}  // namespace ollama::api

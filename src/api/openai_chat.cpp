@@ -1,0 +1,540 @@
+#include <boost/json/array.hpp>
+
+#include "api/foreign.h"
+#include "api/openai.h"
+
+namespace ollama::api::openai {
+namespace {
+
+using boost::json::array;
+using foreign::append_text;
+
+constexpr std::size_t kMostChoices = 128;
+
+// ---- Requests
+
+Result<> read_part(const Json& json, Message& message) {
+  Fields fields(json);
+  std::string type;
+  std::string text;
+  JsonObject image;
+  fields.read("type", type);
+  fields.read("text", text);
+  fields.read("image_url", image);
+  OLLAMA_TRY(std::move(fields).finish(true));
+  if (type == "text") {
+    append_text(message.content, text);
+    return {};
+  }
+  if (type == "image_url") {
+    const auto* url = image.if_contains("url");
+    if (url == nullptr || !url->is_string()) {
+      return fail(ErrorCode::kInvalidArgument, "invalid message format: image_url has no url");
+    }
+    OLLAMA_ASSIGN(std::string bytes, foreign::image_of(url->get_string()));
+    message.images.push_back(std::move(bytes));
+    return {};
+  }
+  return fail(ErrorCode::kInvalidArgument, "invalid message format: parts of type \"{}\"", type);
+}
+
+Result<> read_content(const Json& json, Message& message) {
+  if (const auto* text = json.if_string()) {
+    message.content = *text;
+    return {};
+  }
+  const auto* parts = json.if_array();
+  if (parts == nullptr) {
+    return fail(ErrorCode::kInvalidArgument, "invalid message content type: {}", kind_text(json));
+  }
+  for (const Json& part : *parts) OLLAMA_TRY(read_part(part, message));
+  return {};
+}
+
+Result<ToolCall> parse_call(const Json& json) {
+  Fields fields(json);
+  ToolCall call;
+  JsonObject function;
+  fields.read("id", call.id);
+  fields.read("index", call.index);
+  fields.read("function", function);
+  OLLAMA_ASSIGN(call, std::move(fields).finish(std::move(call)));
+  Fields inner(function);
+  std::string arguments;
+  inner.read("name", call.name);
+  inner.read("arguments", arguments);
+  OLLAMA_ASSIGN(call, std::move(inner).finish(std::move(call)));
+  OLLAMA_ASSIGN(call.arguments, foreign::arguments_of(arguments));
+  return call;
+}
+
+Result<Message> parse_message(const Json& json, const std::vector<Message>& before) {
+  Fields fields(json);
+  Message message;
+  fields.read("role", message.role);
+  fields.read("reasoning", message.thinking);
+  if (message.thinking.empty()) fields.read("reasoning_content", message.thinking);
+  fields.read("name", message.tool_name);
+  fields.read("tool_call_id", message.tool_call_id);
+  fields.each("tool_calls", [&](const Json& item) -> Result<> {
+    OLLAMA_ASSIGN(ToolCall call, parse_call(item));
+    message.tool_calls.push_back(std::move(call));
+    return {};
+  });
+  if (const Json* content = fields.find("content")) OLLAMA_TRY(read_content(*content, message));
+  OLLAMA_ASSIGN(message, std::move(fields).finish(std::move(message)));
+  if (message.role == "developer") message.role = "system";
+  if (message.role != "tool") message.tool_name.clear();  // a speaker's name, which none is told
+  if (message.role == "tool" && message.tool_name.empty()) {
+    message.tool_name = foreign::called_name(before, message.tool_call_id);
+  }
+  return message;
+}
+
+// OpenAI's defaults hold, not the model's.
+void read_sampling(Fields& fields, Options& options) {
+  double temperature = 1;
+  double top_p = 1;
+  double frequency = 0;
+  double presence = 0;
+  fields.read("temperature", temperature);
+  fields.read("top_p", top_p);
+  fields.read("frequency_penalty", frequency);
+  fields.read("presence_penalty", presence);
+  options.temperature = static_cast<float>(temperature);
+  options.top_p = static_cast<float>(top_p);
+  if (fields.find("frequency_penalty")) options.frequency_penalty = static_cast<float>(frequency);
+  if (fields.find("presence_penalty")) options.presence_penalty = static_cast<float>(presence);
+  if (fields.find("seed")) {
+    options.seed.emplace();
+    fields.read("seed", *options.seed);
+  }
+  if (fields.find("logit_bias")) {
+    options.logit_bias.emplace();
+    fields.read("logit_bias", *options.logit_bias);
+  }
+}
+
+void read_limit(Fields& fields, std::string_view name, Options& options) {
+  if (!fields.find(name)) return;
+  options.num_predict.emplace();
+  fields.read(name, *options.num_predict);
+}
+
+void read_stop(Fields& fields, Options& options) {
+  fields.read_with("stop", options.stop,
+                   [](const Json& value) -> Result<std::optional<std::vector<std::string>>> {
+                     OLLAMA_ASSIGN(auto texts, foreign::texts_of(value, "stop"));
+                     return texts;
+                   });
+}
+
+Result<Json> parse_format(const Json& json) {
+  Fields fields(json);
+  std::string type;
+  Json described;
+  fields.read("type", type);
+  fields.read_any("json_schema", described);
+  OLLAMA_TRY(std::move(fields).finish(true));
+  if (type == "text" || type.empty()) return Json();
+  if (type == "json_object") return Json("json");
+  if (type != "json_schema") {
+    return fail(ErrorCode::kInvalidArgument, "invalid response_format type \"{}\"", type);
+  }
+  const auto* object = described.if_object();
+  const Json* schema = object == nullptr ? nullptr : object->if_contains("schema");
+  if (schema == nullptr) {
+    return fail(ErrorCode::kInvalidArgument, "response_format has no json_schema.schema");
+  }
+  return *schema;
+}
+
+Result<std::optional<Think>> parse_effort(const Json& value) {
+  const auto* text = value.if_string();
+  if (text == nullptr) {
+    return fail(ErrorCode::kInvalidArgument, "reasoning effort must be a string, not {}",
+                kind_text(value));
+  }
+  OLLAMA_ASSIGN(const Think think, foreign::effort_of(*text));
+  return think;
+}
+
+Result<std::size_t> choices_of(Fields& fields, std::string_view name) {
+  std::int64_t choices = 1;
+  fields.read(name, choices);
+  if (choices < 1 || choices > static_cast<std::int64_t>(kMostChoices)) {
+    return fail(ErrorCode::kInvalidArgument, "\"{}\" must be 1 to {}", name, kMostChoices);
+  }
+  return static_cast<std::size_t>(choices);
+}
+
+// ---- Answers
+
+std::string_view finish_reason(const ChatResponse& response, bool called) {
+  if (response.done_reason == "length") return "length";
+  return called ? "tool_calls" : "stop";
+}
+
+JsonObject usage_json(const Metrics& metrics) {
+  return {{"prompt_tokens", metrics.prompt_eval_count},
+          {"completion_tokens", metrics.eval_count},
+          {"total_tokens", metrics.prompt_eval_count + metrics.eval_count},
+          {"prompt_tokens_details", {{"cached_tokens", metrics.prompt_eval_cached_count}}}};
+}
+
+array calls_json(const std::vector<ToolCall>& calls, std::size_t first, bool numbered) {
+  array result;
+  for (const ToolCall& call : calls) {
+    JsonObject object;
+    if (numbered) object["index"] = first + result.size();
+    object["id"] = call.id.empty() ? foreign::new_id("call_") : call.id;
+    object["type"] = "function";
+    object["function"] = {{"name", call.name}, {"arguments", to_string(call.arguments)}};
+    result.emplace_back(std::move(object));
+  }
+  return result;
+}
+
+JsonObject logprob_json(const TokenLogprob& token) {
+  array bytes;
+  for (const std::int32_t byte : token.bytes) bytes.emplace_back(byte);
+  return {{"token", token.token}, {"logprob", token.logprob}, {"bytes", std::move(bytes)}};
+}
+
+Json logprobs_json(const std::vector<Logprob>& logprobs) {
+  if (logprobs.empty()) return nullptr;
+  array content;
+  for (const Logprob& logprob : logprobs) {
+    JsonObject token = logprob_json(logprob);
+    array top;
+    for (const TokenLogprob& other : logprob.top) top.emplace_back(logprob_json(other));
+    token["top_logprobs"] = std::move(top);
+    content.emplace_back(std::move(token));
+  }
+  return JsonObject{{"content", std::move(content)}};
+}
+
+class OpenAiFormat final : public ChatFormat {
+ public:
+  OpenAiFormat(std::string model, bool include_usage)
+      : id_(foreign::new_id("chatcmpl-")),
+        model_(std::move(model)),
+        include_usage_(include_usage),
+        created_(foreign::seconds_now()) {}
+
+  std::string_view stream_type() const override { return "text/event-stream"; }
+
+  std::string piece(const ChatResponse& response, std::size_t choice) override {
+    if (calls_.size() <= choice) calls_.resize(choice + 1);
+    const Message& message = response.message;
+    JsonObject delta{{"role", "assistant"}, {"content", message.content}};
+    if (!message.thinking.empty()) delta["reasoning"] = message.thinking;
+    if (!message.tool_calls.empty()) {
+      delta["tool_calls"] = calls_json(message.tool_calls, calls_[choice], true);
+      calls_[choice] += message.tool_calls.size();
+    }
+    JsonObject object{{"index", choice}, {"delta", std::move(delta)}, {"finish_reason", nullptr}};
+    if (response.done) {
+      object["finish_reason"] = finish_reason(response, calls_[choice] > 0);
+      add_usage(response.metrics);
+    }
+    if (!response.logprobs.empty()) object["logprobs"] = logprobs_json(response.logprobs);
+    JsonObject data = frame("chat.completion.chunk");
+    data["choices"] = array{std::move(object)};
+    if (include_usage_) data["usage"] = nullptr;
+    return foreign::event(data);
+  }
+
+  std::string end() override {
+    std::string text;
+    if (include_usage_) {
+      JsonObject data = frame("chat.completion.chunk");
+      data["choices"] = array();
+      data["usage"] = usage_json(usage_);
+      text = foreign::event(data);
+    }
+    return text + "data: [DONE]\n\n";
+  }
+
+  std::string broken(const StatusError& error) override {
+    return foreign::event(error_json(error));
+  }
+
+  JsonObject whole(const std::vector<ChatResponse>& responses) override {
+    array choices;
+    for (const ChatResponse& response : responses) {
+      const Message& message = response.message;
+      JsonObject object{{"role", "assistant"}, {"content", message.content}};
+      if (!message.thinking.empty()) object["reasoning"] = message.thinking;
+      if (!message.tool_calls.empty()) {
+        object["tool_calls"] = calls_json(message.tool_calls, 0, false);
+      }
+      choices.emplace_back(
+          JsonObject{{"index", choices.size()},
+                     {"message", std::move(object)},
+                     {"logprobs", logprobs_json(response.logprobs)},
+                     {"finish_reason", finish_reason(response, !message.tool_calls.empty())}});
+      add_usage(response.metrics);
+    }
+    JsonObject data = frame("chat.completion");
+    data["choices"] = std::move(choices);
+    data["usage"] = usage_json(usage_);
+    return data;
+  }
+
+ private:
+  JsonObject frame(std::string_view object) const {
+    return {{"id", id_},
+            {"object", object},
+            {"created", created_},
+            {"model", model_},
+            {"system_fingerprint", "fp_ollama"}};
+  }
+  // All choices have one prompt.
+  void add_usage(const Metrics& metrics) {
+    usage_.prompt_eval_count = metrics.prompt_eval_count;
+    usage_.prompt_eval_cached_count = metrics.prompt_eval_cached_count;
+    usage_.eval_count += metrics.eval_count;
+  }
+
+  std::string id_;
+  std::string model_;
+  bool include_usage_;
+  std::int64_t created_;
+  std::vector<std::size_t> calls_;  // of each choice, so far
+  Metrics usage_;
+};
+
+}  // namespace
+
+JsonObject error_json(const StatusError& error) {
+  const std::string_view type = error.status == 404   ? "not_found_error"
+                                : error.status == 401 ? "authentication_error"
+                                : error.status >= 400 && error.status < 500
+                                    ? "invalid_request_error"
+                                    : "api_error";
+  return {{"error",
+           {{"message", error.message}, {"type", type}, {"param", nullptr}, {"code", nullptr}}}};
+}
+
+Result<ForeignChat> parse_chat(const Json& json) {
+  Fields fields(json);
+  ForeignChat chat;
+  ChatRequest& request = chat.request;
+  bool include_usage = false;
+  JsonObject stream_options;
+  fields.read("model", request.model);
+  fields.each("messages", [&](const Json& item) -> Result<> {
+    OLLAMA_ASSIGN(Message message, parse_message(item, request.messages));
+    request.messages.push_back(std::move(message));
+    return {};
+  });
+  request.stream = false;
+  fields.read("stream", request.stream);
+  fields.read("stream_options", stream_options);
+  read_sampling(fields, request.parsed_options);
+  read_limit(fields, "max_tokens", request.parsed_options);
+  read_limit(fields, "max_completion_tokens", request.parsed_options);
+  read_stop(fields, request.parsed_options);
+  fields.read_with("response_format", request.format, parse_format);
+  fields.read_any("tools", request.tools);
+  fields.read_any("tool_choice", request.tool_choice);
+  fields.read("parallel_tool_calls", chat.parallel_tools);
+  fields.read_with("reasoning_effort", request.think, parse_effort);
+  fields.read_with("reasoning", request.think, [](const Json& value) {
+    const auto* object = value.if_object();
+    const Json* effort = object == nullptr ? nullptr : object->if_contains("effort");
+    return effort == nullptr || effort->is_null() ? Result<std::optional<Think>>(std::nullopt)
+                                                  : parse_effort(*effort);
+  });
+  fields.read("logprobs", request.logprobs);
+  fields.read("top_logprobs", request.top_logprobs);
+  OLLAMA_ASSIGN(chat.choices, choices_of(fields, "n"));
+  OLLAMA_ASSIGN(chat, std::move(fields).finish(std::move(chat)));
+  if (chat.request.messages.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "[] is too short - 'messages'");
+  }
+  Fields(stream_options).read("include_usage", include_usage);
+  chat.format = std::make_unique<OpenAiFormat>(chat.request.model, include_usage);
+  return chat;
+}
+
+// ---- Completions
+
+namespace {
+
+Result<> read_prompts(const Json& value, Completion& completion) {
+  if (value.is_string()) {
+    completion.prompts.emplace_back(value.get_string());
+    return {};
+  }
+  const auto* list = value.if_array();
+  if (list != nullptr && !list->empty() && list->front().is_number()) {
+    const JsonObject holder{{"prompt", value}};
+    Fields fields(holder);
+    fields.read("prompt", completion.token_prompts.emplace_back());
+    OLLAMA_TRY(std::move(fields).finish(true));
+    return {};
+  }
+  if (list != nullptr && !list->empty() && list->front().is_array()) {
+    for (const Json& one : *list) OLLAMA_TRY(read_prompts(one, completion));
+    return {};
+  }
+  OLLAMA_ASSIGN(completion.prompts, foreign::texts_of(value, "prompt"));
+  return {};
+}
+
+}  // namespace
+
+Result<Completion> parse_completion(const Json& json) {
+  Fields fields(json);
+  Completion completion;
+  GenerateRequest& request = completion.request;
+  fields.read("model", request.model);
+  if (const Json* prompt = fields.find("prompt")) OLLAMA_TRY(read_prompts(*prompt, completion));
+  request.stream = false;
+  fields.read("stream", request.stream);
+  JsonObject stream_options;
+  fields.read("stream_options", stream_options);
+  fields.read("suffix", request.suffix);
+  fields.read("echo", completion.echo);
+  read_sampling(fields, request.parsed_options);
+  read_limit(fields, "max_tokens", request.parsed_options);
+  read_stop(fields, request.parsed_options);
+  fields.read("logprobs", request.top_logprobs);
+  request.logprobs = fields.find("logprobs") != nullptr;
+  OLLAMA_ASSIGN(completion.choices, choices_of(fields, "n"));
+  OLLAMA_ASSIGN(const std::size_t best_of, choices_of(fields, "best_of"));
+  OLLAMA_ASSIGN(completion, std::move(fields).finish(std::move(completion)));
+  if (best_of > completion.choices) {
+    return fail(ErrorCode::kInvalidArgument, "best_of above n is not supported");
+  }
+  if (completion.prompts.empty() && completion.token_prompts.empty()) {
+    completion.prompts.emplace_back();
+  }
+  Fields(stream_options).read("include_usage", completion.include_usage);
+  return completion;
+}
+
+CompletionFormat::CompletionFormat(std::string model, bool include_usage)
+    : id_(foreign::new_id("cmpl-")),
+      model_(std::move(model)),
+      include_usage_(include_usage),
+      created_(foreign::seconds_now()) {}
+
+JsonObject CompletionFormat::frame() const {
+  return {{"id", id_},
+          {"object", "text_completion"},
+          {"created", created_},
+          {"model", model_},
+          {"system_fingerprint", "fp_ollama"}};
+}
+
+std::string CompletionFormat::piece(const GenerateResponse& response, std::size_t index) {
+  JsonObject choice{{"text", response.response}, {"index", index}, {"finish_reason", nullptr}};
+  if (response.done) {
+    choice["finish_reason"] = response.done_reason == "length" ? "length" : "stop";
+    usage_.prompt_eval_count += response.metrics.prompt_eval_count;
+    usage_.eval_count += response.metrics.eval_count;
+  }
+  JsonObject data = frame();
+  data["choices"] = array{std::move(choice)};
+  if (include_usage_) data["usage"] = nullptr;
+  return foreign::event(data);
+}
+
+std::string CompletionFormat::end() {
+  std::string text;
+  if (include_usage_) {
+    JsonObject data = frame();
+    data["choices"] = array();
+    data["usage"] = usage_json(usage_);
+    text = foreign::event(data);
+  }
+  return text + "data: [DONE]\n\n";
+}
+
+JsonObject CompletionFormat::whole(const std::vector<GenerateResponse>& responses) {
+  array choices;
+  for (const GenerateResponse& response : responses) {
+    choices.emplace_back(
+        JsonObject{{"text", response.response},
+                   {"index", choices.size()},
+                   {"logprobs", nullptr},
+                   {"finish_reason", response.done_reason == "length" ? "length" : "stop"}});
+    usage_.prompt_eval_count += response.metrics.prompt_eval_count;
+    usage_.eval_count += response.metrics.eval_count;
+  }
+  JsonObject data = frame();
+  data["choices"] = std::move(choices);
+  data["usage"] = usage_json(usage_);
+  return data;
+}
+
+// ---- Embeddings and models
+
+Result<Embeddings> parse_embeddings(const Json& json) {
+  Fields fields(json);
+  Embeddings result;
+  Completion input;
+  std::string encoding = "float";
+  fields.read("model", result.request.model);
+  fields.read("dimensions", result.request.dimensions);
+  fields.read("encoding_format", encoding);
+  if (const Json* value = fields.find("input")) OLLAMA_TRY(read_prompts(*value, input));
+  OLLAMA_ASSIGN(result, std::move(fields).finish(std::move(result)));
+  if (encoding != "float" && encoding != "base64") {
+    return fail(ErrorCode::kInvalidArgument, "encoding_format must be \"float\" or \"base64\"");
+  }
+  result.base64 = encoding == "base64";
+  result.request.input = std::move(input.prompts);
+  result.tokens = std::move(input.token_prompts);
+  if (result.request.input.empty() && result.tokens.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "invalid input");
+  }
+  return result;
+}
+
+JsonObject embeddings_json(const EmbedResponse& response, bool base64) {
+  array data;
+  for (const std::vector<float>& embedding : response.embeddings) {
+    Json value;
+    if (base64) {
+      static_assert(std::endian::native == std::endian::little);
+      value = encode_base64(
+          {reinterpret_cast<const char*>(embedding.data()), embedding.size() * sizeof(float)});
+    } else {
+      value = array(embedding.begin(), embedding.end());
+    }
+    data.emplace_back(JsonObject{
+        {"object", "embedding"}, {"embedding", std::move(value)}, {"index", data.size()}});
+  }
+  return {{"object", "list"},
+          {"data", std::move(data)},
+          {"model", response.model},
+          {"usage",
+           {{"prompt_tokens", response.prompt_eval_count},
+            {"total_tokens", response.prompt_eval_count}}}};
+}
+
+JsonObject model_json(std::string_view name, Time created, std::string_view owner) {
+  return {{"id", name},
+          {"object", "model"},
+          {"created",
+           std::chrono::duration_cast<std::chrono::seconds>(created.time_since_epoch()).count()},
+          {"owned_by", owner}};
+}
+
+JsonObject models_json(const ListResponse& models) {
+  array data;
+  for (const ListModel& model : models.models) {
+    const std::size_t slash = model.name.find('/');
+    data.emplace_back(model_json(model.name, model.modified_at,
+                                 slash == std::string::npos
+                                     ? std::string_view("library")
+                                     : std::string_view(model.name).substr(0, slash)));
+  }
+  return {{"object", "list"}, {"data", std::move(data)}};
+}
+
+}  // namespace ollama::api::openai

@@ -1,0 +1,422 @@
+// POST /v1/responses: items in, items out, and a stream that tells how each of them grows.
+#include <boost/json/array.hpp>
+
+#include "api/foreign.h"
+#include "api/openai.h"
+
+namespace ollama::api::openai {
+namespace {
+
+using boost::json::array;
+
+// ---- Requests
+
+Result<> read_item_part(const Json& json, Message& message) {
+  Fields fields(json);
+  std::string type;
+  std::string text;
+  std::string image;
+  fields.read("type", type);
+  fields.read("text", text);
+  fields.read("image_url", image);
+  OLLAMA_TRY(std::move(fields).finish(true));
+  if (type == "input_text" || type == "output_text" || type == "summary_text" ||
+      type == "reasoning_text") {
+    foreign::append_text(message.content, text);
+    return {};
+  }
+  if (type == "input_image") {
+    OLLAMA_ASSIGN(std::string bytes, foreign::image_of(image));
+    message.images.push_back(std::move(bytes));
+    return {};
+  }
+  return fail(ErrorCode::kInvalidArgument, "invalid content type \"{}\"", type);
+}
+
+Result<> read_content(Fields& fields, std::string_view name, Message& message) {
+  const Json* content = fields.find(name);
+  if (content == nullptr) return {};
+  if (const auto* text = content->if_string()) {
+    message.content = *text;
+    return {};
+  }
+  const auto* parts = content->if_array();
+  if (parts == nullptr) {
+    return fail(ErrorCode::kInvalidArgument, "\"{}\" must be a string or an array, not {}", name,
+                kind_text(*content));
+  }
+  for (const Json& part : *parts) OLLAMA_TRY(read_item_part(part, message));
+  return {};
+}
+
+// What a model said in one go, reasoning and calls and text, is one message to its template.
+Message& assistant_of(std::vector<Message>& messages) {
+  if (messages.empty() || messages.back().role != "assistant") {
+    messages.emplace_back().role = "assistant";
+  }
+  return messages.back();
+}
+
+Result<> read_item(const Json& json, std::vector<Message>& messages) {
+  Fields fields(json);
+  std::string type = "message";
+  std::string role;
+  std::string name;
+  std::string arguments;
+  std::string call_id;
+  fields.read("type", type);
+  fields.read("role", role);
+  fields.read("name", name);
+  fields.read("arguments", arguments);
+  fields.read("call_id", call_id);
+  Message read;
+  if (type == "message") {
+    read.role = role == "developer" ? "system" : role;
+    OLLAMA_TRY(read_content(fields, "content", read));
+  } else if (type == "function_call") {
+    OLLAMA_ASSIGN(JsonObject parsed, foreign::arguments_of(arguments));
+    assistant_of(messages).tool_calls.push_back(
+        {.id = call_id, .index = 0, .name = name, .arguments = std::move(parsed)});
+  } else if (type == "function_call_output") {
+    read.role = "tool";
+    read.tool_call_id = call_id;
+    read.tool_name = foreign::called_name(messages, call_id);
+    OLLAMA_TRY(read_content(fields, "output", read));
+  } else if (type == "reasoning") {
+    Message thought;
+    OLLAMA_TRY(read_content(fields, "summary", thought));
+    if (thought.content.empty()) OLLAMA_TRY(read_content(fields, "content", thought));
+    foreign::append_text(assistant_of(messages).thinking, thought.content);
+  } else {
+    return fail(ErrorCode::kInvalidArgument, "input items of type \"{}\" are not supported", type);
+  }
+  OLLAMA_TRY(std::move(fields).finish(true));
+  if (read.role.empty()) return {};
+  const bool answers = read.role == "assistant" && !messages.empty() &&
+                       messages.back().role == "assistant" && messages.back().content.empty();
+  if (answers) {
+    messages.back().content = std::move(read.content);
+  } else {
+    messages.push_back(std::move(read));
+  }
+  return {};
+}
+
+Result<> read_input(const Json& input, std::vector<Message>& messages) {
+  if (const auto* text = input.if_string()) {
+    messages.emplace_back().role = "user";
+    messages.back().content = *text;
+    return {};
+  }
+  const auto* items = input.if_array();
+  if (items == nullptr) {
+    return fail(ErrorCode::kInvalidArgument, "\"input\" must be a string or an array, not {}",
+                kind_text(input));
+  }
+  for (const Json& item : *items) OLLAMA_TRY(read_item(item, messages));
+  return {};
+}
+
+Result<Json> parse_tools(const Json& value) {
+  array tools;
+  const JsonObject holder{{"tools", value}};
+  Fields list(holder);
+  list.each("tools", [&](const Json& item) -> Result<> {
+    Fields fields(item);
+    std::string type;
+    std::string name;
+    std::string description;
+    Json parameters;
+    fields.read("type", type);
+    fields.read("name", name);
+    fields.read("description", description);
+    fields.read_any("parameters", parameters);
+    OLLAMA_TRY(std::move(fields).finish(true));
+    if (type != "function") {
+      return fail(ErrorCode::kInvalidArgument, "tools of type \"{}\" are not supported", type);
+    }
+    tools.emplace_back(foreign::tool_json(name, description, std::move(parameters)));
+    return {};
+  });
+  return std::move(list).finish(Json(std::move(tools)));
+}
+
+// {"type": "function", "name": "x"} as chat completions have it.
+Json tool_choice_of(const Json& value) {
+  const auto* object = value.if_object();
+  const Json* name = object == nullptr ? nullptr : object->if_contains("name");
+  if (name == nullptr) return value;
+  return JsonObject{{"type", "function"}, {"function", JsonObject{{"name", *name}}}};
+}
+
+Result<Json> parse_text_format(const Json& text) {
+  const auto* object = text.if_object();
+  const Json* format = object == nullptr ? nullptr : object->if_contains("format");
+  const auto* described = format == nullptr ? nullptr : format->if_object();
+  if (described == nullptr) return Json();
+  Fields fields(*described);
+  std::string type;
+  Json schema;
+  fields.read("type", type);
+  fields.read_any("schema", schema);
+  OLLAMA_TRY(std::move(fields).finish(true));
+  if (type == "json_object") return Json("json");
+  if (type != "json_schema") return Json();
+  if (schema.is_null()) return fail(ErrorCode::kInvalidArgument, "text.format has no schema");
+  return schema;
+}
+
+// ---- Answers
+
+class ResponsesFormat final : public ChatFormat {
+ public:
+  explicit ResponsesFormat(const ChatRequest& request)
+      : id_(foreign::new_id("resp_")),
+        model_(request.model),
+        created_(foreign::seconds_now()),
+        tools_(request.tools.is_null() ? Json(array()) : request.tools) {}
+
+  std::string_view stream_type() const override { return "text/event-stream"; }
+
+  std::string piece(const ChatResponse& response, std::size_t /*choice*/) override {
+    std::string text;
+    if (!std::exchange(begun_, true)) {
+      text += event("response.created", {{"response", body("in_progress", nullptr)}});
+      text += event("response.in_progress", {{"response", body("in_progress", nullptr)}});
+    }
+    if (!response.message.thinking.empty()) text += reasoning(response.message.thinking);
+    if (!response.message.content.empty()) text += content(response.message.content);
+    for (const ToolCall& call : response.message.tool_calls) text += called(call);
+    if (response.done) {
+      text += close();
+      const bool cut = response.done_reason == "length";
+      text += event(cut ? "response.incomplete" : "response.completed",
+                    {{"response", body(cut ? "incomplete" : "completed", &response.metrics)}});
+    }
+    return text;
+  }
+  std::string end() override { return {}; }
+  std::string broken(const StatusError& error) override {
+    JsonObject failed = body("failed", nullptr);
+    failed["error"] = {{"code", "server_error"}, {"message", error.message}};
+    return close() + event("response.failed", {{"response", std::move(failed)}});
+  }
+
+  JsonObject whole(const std::vector<ChatResponse>& responses) override {
+    const ChatResponse& response = responses.front();
+    const Message& message = response.message;
+    if (!message.thinking.empty()) {
+      open_ = Open::kReasoning;
+      item_ = foreign::new_id("rs_");
+      text_ = message.thinking;
+      close();
+    }
+    if (!message.content.empty() || message.tool_calls.empty()) {
+      open_ = Open::kMessage;
+      item_ = foreign::new_id("msg_");
+      text_ = message.content;
+      close();
+    }
+    for (const ToolCall& call : message.tool_calls) called(call);
+    return body(response.done_reason == "length" ? "incomplete" : "completed", &response.metrics);
+  }
+
+ private:
+  enum class Open : std::uint8_t { kNothing, kReasoning, kMessage };
+
+  std::string event(std::string_view type, JsonObject fields) {
+    JsonObject data{{"type", type}, {"sequence_number", sequence_++}};
+    for (auto& [name, value] : fields) data[name] = std::move(value);
+    return foreign::event(data, type);
+  }
+
+  JsonObject body(std::string_view status, const Metrics* metrics) const {
+    JsonObject response{{"id", id_},
+                        {"object", "response"},
+                        {"created_at", created_},
+                        {"status", status},
+                        {"error", nullptr},
+                        {"incomplete_details", nullptr},
+                        {"model", model_},
+                        {"output", output_},
+                        {"parallel_tool_calls", true},
+                        {"previous_response_id", nullptr},
+                        {"store", false},
+                        {"tools", tools_},
+                        {"usage", nullptr}};
+    if (status == "incomplete") {
+      response["incomplete_details"] = JsonObject{{"reason", "max_output_tokens"}};
+    }
+    if (metrics != nullptr) {
+      response["usage"] = {{"input_tokens", metrics->prompt_eval_count},
+                           {"input_tokens_details",
+                            JsonObject{{"cached_tokens", metrics->prompt_eval_cached_count}}},
+                           {"output_tokens", metrics->eval_count},
+                           {"output_tokens_details", JsonObject{{"reasoning_tokens", 0}}},
+                           {"total_tokens", metrics->prompt_eval_count + metrics->eval_count}};
+    }
+    return response;
+  }
+
+  // The item that is open, as it is now.
+  JsonObject item(std::string_view status) const {
+    if (open_ == Open::kReasoning) {
+      array summary;
+      if (!text_.empty()) summary.emplace_back(part());
+      return {{"id", item_}, {"type", "reasoning"}, {"summary", std::move(summary)}};
+    }
+    array content;
+    if (status == "completed") content.emplace_back(part());
+    return {{"id", item_},
+            {"type", "message"},
+            {"status", status},
+            {"role", "assistant"},
+            {"content", std::move(content)}};
+  }
+  JsonObject part() const {
+    if (open_ == Open::kReasoning) return {{"type", "summary_text"}, {"text", text_}};
+    return {{"type", "output_text"}, {"text", text_}, {"annotations", array()}};
+  }
+  JsonObject place(std::string_view index_name) const {
+    return {{"item_id", item_}, {"output_index", output_.size()}, {index_name, 0}};
+  }
+  JsonObject at(std::string_view index_name, std::string_view name, Json value) const {
+    JsonObject fields = place(index_name);
+    fields[name] = std::move(value);
+    return fields;
+  }
+
+  std::string open(Open what) {
+    if (open_ == what) return {};
+    std::string text = close();
+    open_ = what;
+    item_ = foreign::new_id(what == Open::kReasoning ? "rs_" : "msg_");
+    text += event("response.output_item.added",
+                  {{"output_index", output_.size()}, {"item", item("in_progress")}});
+    const bool reasoning = what == Open::kReasoning;
+    return text + event(reasoning ? "response.reasoning_summary_part.added"
+                                  : "response.content_part.added",
+                        at(reasoning ? "summary_index" : "content_index", "part", part()));
+  }
+  std::string reasoning(std::string_view delta) {
+    std::string text = open(Open::kReasoning);
+    text_ += delta;
+    return text + event("response.reasoning_summary_text.delta",
+                        at("summary_index", "delta", Json(delta)));
+  }
+  std::string content(std::string_view delta) {
+    std::string text = open(Open::kMessage);
+    text_ += delta;
+    return text + event("response.output_text.delta", at("content_index", "delta", Json(delta)));
+  }
+  // Ends the item that is open.
+  std::string close() {
+    if (open_ == Open::kNothing) return {};
+    const bool reasoning = open_ == Open::kReasoning;
+    const std::string_view index = reasoning ? "summary_index" : "content_index";
+    std::string text =
+        event(reasoning ? "response.reasoning_summary_text.done" : "response.output_text.done",
+              at(index, "text", Json(text_)));
+    text += event(reasoning ? "response.reasoning_summary_part.done" : "response.content_part.done",
+                  at(index, "part", part()));
+    return text + finish(item("completed"));
+  }
+  std::string finish(JsonObject item) {
+    std::string text =
+        event("response.output_item.done", {{"output_index", output_.size()}, {"item", item}});
+    output_.emplace_back(std::move(item));
+    open_ = Open::kNothing;
+    text_.clear();
+    return text;
+  }
+  // A call is known whole: its arguments are one piece.
+  std::string called(const ToolCall& call) {
+    std::string text = close();
+    item_ = foreign::new_id("fc_");
+    const std::string arguments = to_string(call.arguments);
+    JsonObject item{{"id", item_},
+                    {"type", "function_call"},
+                    {"status", "in_progress"},
+                    {"arguments", ""},
+                    {"call_id", call.id.empty() ? foreign::new_id("call_") : call.id},
+                    {"name", call.name}};
+    text += event("response.output_item.added", {{"output_index", output_.size()}, {"item", item}});
+    const JsonObject where{{"item_id", item_}, {"output_index", output_.size()}};
+    JsonObject delta = where;
+    delta["delta"] = arguments;
+    text += event("response.function_call_arguments.delta", std::move(delta));
+    JsonObject done = where;
+    done["arguments"] = arguments;
+    text += event("response.function_call_arguments.done", std::move(done));
+    item["status"] = "completed";
+    item["arguments"] = arguments;
+    return text + finish(std::move(item));
+  }
+
+  std::string id_;
+  std::string model_;
+  std::int64_t created_;
+  Json tools_;
+  std::int64_t sequence_ = 0;
+  bool begun_ = false;
+  Open open_ = Open::kNothing;
+  std::string item_;  // id of the item that is open
+  std::string text_;  // its text so far
+  array output_;      // items that are complete
+};
+
+}  // namespace
+
+Result<ForeignChat> parse_responses(const Json& json) {
+  Fields fields(json);
+  ForeignChat chat;
+  ChatRequest& request = chat.request;
+  std::string instructions;
+  std::string previous;
+  bool background = false;
+  fields.read("model", request.model);
+  fields.read("instructions", instructions);
+  fields.read("previous_response_id", previous);
+  fields.read("background", background);
+  request.stream = false;
+  fields.read("stream", request.stream);
+  fields.read("parallel_tool_calls", chat.parallel_tools);
+  fields.read_with("tools", request.tools, parse_tools);
+  fields.read_with("tool_choice", request.tool_choice,
+                   [](const Json& value) { return Result<Json>(tool_choice_of(value)); });
+  fields.read_with("text", request.format, parse_text_format);
+  JsonObject reasoning;
+  fields.read("reasoning", reasoning);
+  Options& options = request.parsed_options;
+  double temperature = 1;
+  double top_p = 1;
+  fields.read("temperature", temperature);
+  fields.read("top_p", top_p);
+  options.temperature = static_cast<float>(temperature);
+  options.top_p = static_cast<float>(top_p);
+  if (fields.find("max_output_tokens")) {
+    options.num_predict.emplace();
+    fields.read("max_output_tokens", *options.num_predict);
+  }
+  if (!instructions.empty()) {
+    request.messages.emplace_back().role = "system";
+    request.messages.back().content = instructions;
+  }
+  if (const Json* input = fields.find("input")) OLLAMA_TRY(read_input(*input, request.messages));
+  OLLAMA_ASSIGN(chat, std::move(fields).finish(std::move(chat)));
+  if (!previous.empty() || background) {
+    return fail(ErrorCode::kInvalidArgument,
+                "nothing is stored here: send the whole conversation as input, without "
+                "previous_response_id and background");
+  }
+  if (const Json* effort = reasoning.if_contains("effort"); effort && effort->is_string()) {
+    OLLAMA_ASSIGN(chat.request.think, foreign::effort_of(effort->get_string()));
+  }
+  if (chat.request.messages.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "input is required");
+  }
+  chat.format = std::make_unique<ResponsesFormat>(chat.request);
+  return chat;
+}
+
+}  // namespace ollama::api::openai
