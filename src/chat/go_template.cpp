@@ -1,0 +1,43 @@
+#include "chat/go_template.h"
+
+#include <algorithm>
+#include <ctime>
+
+#include "chat/go/analysis.h"
+#include "chat/go/evaluator.h"
+#include "chat/go/parser.h"
+
+namespace ollama::chat {
+
+std::chrono::local_seconds local_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  ::localtime_r(&now, &local);
+  return std::chrono::local_seconds(std::chrono::seconds(now + local.tm_gmtoff));
+}
+
+GoTemplate::GoTemplate(std::shared_ptr<const go::Program> program)
+    : program_(std::move(program)),
+      names_(
+          std::make_shared<const std::set<std::string, std::less<>>>(go::names_used(*program_))) {}
+
+Result<GoTemplate> GoTemplate::parse(std::string text) {
+  OLLAMA_ASSIGN(auto program, go::parse_program(std::move(text)));
+  return GoTemplate(std::move(program));
+}
+
+Result<std::string> GoTemplate::render(const api::Json& data, const RenderOptions& options) const {
+  return go::evaluate(*program_, go::Value::of(data), options);
+}
+
+bool GoTemplate::uses(std::string_view name) const { return names_->contains(name); }
+
+std::optional<GoTemplate::Tags> GoTemplate::thinking_tags() const {
+  auto [open, close] = go::thinking_tags(*program_);
+  if (open.empty() || close.empty()) return std::nullopt;
+  return Tags{.open = std::move(open), .close = std::move(close)};
+}
+
+std::string GoTemplate::tool_call_prefix() const { return go::tool_call_prefix(*program_); }
+
+}  // namespace ollama::chat
