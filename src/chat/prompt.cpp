@@ -1,124 +1,16 @@
 #include "chat/prompt.h"
 
+#include <algorithm>
+#include <format>
+
 #include "base/log.h"
 
 namespace ollama::chat {
 
 namespace {
 
-enum class Field : std::uint8_t { kText, kSystem, kPrompt, kResponse };
-
-struct Part {
-  Field field = Field::kText;
-  std::string_view text = {};  // of kText
-};
-
-constexpr std::string_view kBlanks = " \t\r\n";
-
-std::string_view trim(std::string_view text) {
-  const auto first = text.find_first_not_of(kBlanks);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
-}
-std::string_view trim_right(std::string_view text) {
-  const auto last = text.find_last_not_of(kBlanks);
-  return last == std::string_view::npos ? std::string_view{} : text.substr(0, last + 1);
-}
-std::string_view trim_left(std::string_view text) {
-  const auto first = text.find_first_not_of(kBlanks);
-  return first == std::string_view::npos ? std::string_view{} : text.substr(first);
-}
-
-// The parts of a template of plain fields; nullopt for one that uses more.
-std::optional<std::vector<Part>> parse(std::string_view text) {
-  std::vector<Part> parts;
-  bool trim_next = false;
-  while (!text.empty()) {
-    const auto open = text.find("{{");
-    std::string_view literal = text.substr(0, open);
-    if (trim_next) literal = trim_left(literal);
-    if (open == std::string_view::npos) {
-      if (!literal.empty()) parts.push_back({.text = literal});
-      break;
-    }
-    const auto close = text.find("}}", open);
-    if (close == std::string_view::npos) return std::nullopt;
-    std::string_view action = text.substr(open + 2, close - open - 2);
-    if (action.starts_with("- ")) {
-      literal = trim_right(literal);
-      action.remove_prefix(2);
-    }
-    trim_next = action.ends_with(" -");
-    if (trim_next) action.remove_suffix(2);
-    action = trim(action);
-    if (!literal.empty()) parts.push_back({.text = literal});
-    if (action == ".System") {
-      parts.push_back({.field = Field::kSystem});
-    } else if (action == ".Prompt") {
-      parts.push_back({.field = Field::kPrompt});
-    } else if (action == ".Response") {
-      parts.push_back({.field = Field::kResponse});
-    } else {
-      return std::nullopt;
-    }
-    text.remove_prefix(close + 2);
-  }
-  return parts;
-}
-
-bool is_bare(const std::vector<Part>& parts) {
-  return std::ranges::all_of(parts, [](const Part& part) {
-    return part.field == Field::kText ? trim(part.text).empty() : part.field == Field::kPrompt;
-  });
-}
-
-struct Turn {
-  std::string system;
-  std::string prompt;
-  std::string response;
-  bool empty() const { return system.empty() && prompt.empty() && response.empty(); }
-};
-
-// Messages as turns of system, prompt and response; neighbours of one role become one.
-std::vector<Turn> turns_of(std::span<const api::Message> messages) {
-  std::vector<Turn> turns(1);
-  const auto append = [](std::string& to, std::string_view text) {
-    if (!to.empty()) to += "\n\n";
-    to += text;
-  };
-  for (const api::Message& message : messages) {
-    if (message.role == "system") {
-      if (!turns.back().prompt.empty() || !turns.back().response.empty()) turns.emplace_back();
-      append(turns.back().system, message.content);
-    } else if (message.role == "assistant") {
-      append(turns.back().response, message.content);
-    } else {
-      if (!turns.back().response.empty()) turns.emplace_back();
-      append(turns.back().prompt, message.content);
-    }
-  }
-  return turns;
-}
-
-std::string render_turns(std::vector<Part> parts, std::span<const api::Message> messages) {
-  if (std::ranges::none_of(parts, [](const Part& p) { return p.field == Field::kResponse; })) {
-    parts.push_back({.field = Field::kResponse});
-  }
-  std::string out;
-  const std::vector<Turn> turns = turns_of(messages);
-  for (std::size_t i = 0; i < turns.size(); ++i) {
-    for (const Part& part : parts) {
-      if (part.field == Field::kText) out += part.text;
-      if (part.field == Field::kSystem) out += turns[i].system;
-      if (part.field == Field::kPrompt) out += turns[i].prompt;
-      if (part.field == Field::kResponse) {
-        out += turns[i].response;
-        if (i + 1 == turns.size()) return out;  // the answer goes on from here
-      }
-    }
-  }
-  return out;
-}
+// Templates kept parsed: a model's own, and a few that requests bring.
+constexpr std::size_t kMaxParsed = 4;
 
 // A format of role markers. `assistant` names the model's role.
 struct Format {
@@ -156,13 +48,14 @@ constexpr std::array kFormats{
            .end = "<|end|>\n"},
 };
 
-const Format& choose_format(std::string_view template_text, std::string_view architecture) {
+// By the markers that a template mentions, else by the architecture; null where neither tells.
+const Format* choose_format(std::string_view text, std::string_view architecture) {
   for (const Format& format : kFormats) {
-    if (template_text.contains(format.marker)) return format;
+    if (text.contains(format.marker)) return &format;
   }
-  if (architecture.starts_with("gemma")) return kFormats[2];
-  if (architecture.starts_with("phi")) return kFormats[3];
-  return kFormats[0];
+  if (architecture.starts_with("gemma")) return &kFormats[2];
+  if (architecture.starts_with("phi")) return &kFormats[3];
+  return nullptr;
 }
 
 std::string render_format(const Format& format, std::span<const api::Message> messages) {
@@ -189,28 +82,74 @@ std::string render_format(const Format& format, std::span<const api::Message> me
   return out;
 }
 
+// Whether a Go template is nothing but {{ .Prompt }}.
+bool is_bare(std::string_view text) {
+  std::string rest(text);
+  std::erase_if(rest, [](char c) { return std::string_view(" \t\r\n-").contains(c); });
+  return rest == "{{.Prompt}}";
+}
+
+// Built-in forms have no place for tools: an answer without them would be wrong in silence.
+Result<> refuse_tools(const ChatData& chat) {
+  const auto* tools = chat.tools == nullptr ? nullptr : chat.tools->if_array();
+  if (tools == nullptr || tools->empty()) return {};
+  return fail(ErrorCode::kInvalidArgument,
+              "the model has no template that this version can show tools with");
+}
+
+std::string bare_contents(std::span<const api::Message> messages) {
+  std::string out;
+  for (const api::Message& message : messages) {
+    if (!out.empty()) out += '\n';
+    out += message.content;
+  }
+  return out;
+}
+
 }  // namespace
 
-Result<std::string> render(const PromptInput& input) {
-  if (input.messages.empty()) {
+Result<std::string> PromptRenderer::render(const PromptInput& input, const RenderOptions& options) {
+  const bool fill_in = !input.chat.suffix.empty();
+  if (input.chat.messages.empty() && !fill_in) {
     return fail(ErrorCode::kInvalidArgument, "there are no messages to answer");
   }
-  auto parts = parse(input.template_text);
-  if (parts && is_bare(*parts)) {
-    std::string out;
-    for (const api::Message& message : input.messages) {
-      if (!out.empty()) out += '\n';
-      out += message.content;
-    }
-    return out;
+  if (!fill_in && is_bare(input.template_text)) return bare_contents(input.chat.messages);
+  if (!input.template_text.empty()) {
+    OLLAMA_ASSIGN(const GoTemplate parsed, go_template(input.template_text));
+    return render_chat(parsed, input.chat, options);
   }
-  if (parts) return render_turns(std::move(*parts), input.messages);
-  const Format& format = choose_format(input.template_text, input.architecture);
+  if (fill_in) {
+    return fail(ErrorCode::kInvalidArgument,
+                "the model has no template that fills in text before a suffix");
+  }
+  if (!model_.jinja.empty()) return render_jinja(input);
+  OLLAMA_TRY(refuse_tools(input.chat));
+  const Format* format = choose_format({}, model_.architecture);
+  return format != nullptr ? render_format(*format, input.chat.messages)
+                           : bare_contents(input.chat.messages);
+}
+
+Result<GoTemplate> PromptRenderer::go_template(std::string_view text) {
+  const auto found = std::ranges::find(parsed_, text, &Parsed::text);
+  if (found != parsed_.end()) {
+    std::rotate(found, found + 1, parsed_.end());
+    return parsed_.back().parsed;
+  }
+  OLLAMA_ASSIGN(GoTemplate parsed, GoTemplate::parse(std::string(text)));
+  if (parsed_.size() == kMaxParsed) parsed_.erase(parsed_.begin());
+  return parsed_.emplace_back(std::string(text), std::move(parsed)).parsed;
+}
+
+// Until there is an engine for Jinja: a built-in form by the markers that the template mentions.
+Result<std::string> PromptRenderer::render_jinja(const PromptInput& input) const {
+  OLLAMA_TRY(refuse_tools(input.chat));
+  const Format* format = choose_format(model_.jinja, model_.architecture);
+  if (format == nullptr) format = &kFormats[0];
   log::warn(
-      "the model's template uses more than this version understands; its messages are "
-      "rendered in {} form",
-      format.name);
-  return render_format(format, input.messages);
+      "the model's own chat template is Jinja, which this version does not understand; its "
+      "messages are rendered in {} form",
+      format->name);
+  return render_format(*format, input.chat.messages);
 }
 
 }  // namespace ollama::chat

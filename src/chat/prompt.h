@@ -9,20 +9,42 @@
 
 #include "api/types.h"
 #include "base/error.h"
+#include "chat/go_template.h"
+#include "chat/render_options.h"
 
 namespace ollama::chat {
 
 struct PromptInput {
-  std::span<const api::Message> messages;  // system, user, assistant, tool; at least one
-  // The model's or the request's. Understood are plain text with {{ .System }}, {{ .Prompt }} and
-  // {{ .Response }}, rendered once for each turn; empty and "{{ .Prompt }}" mean the bare contents,
-  // one line apart. For anything else a built-in format is chosen, by the markers that the template
-  // mentions, else by the architecture, and the log says so.
-  std::string_view template_text = {};
-  std::string_view architecture = {};
+  ChatData chat;                        // messages, or a prompt and a suffix
+  std::string_view template_text = {};  // a Go template, the model's or the request's
 };
 
-// The prompt, ending where the answer begins. Errors: kInvalidArgument (no messages).
-Result<std::string> render(const PromptInput& input);
+// Renders the prompts of one model. Parsed templates are kept, so that a request costs only the
+// rendering.
+class PromptRenderer {
+ public:
+  struct Model {
+    std::string architecture;
+    std::string jinja;  // the model file's own chat template; empty when it has none
+  };
+  explicit PromptRenderer(Model model) : model_(std::move(model)) {}
+
+  // The prompt, ending where the answer begins. The Go template decides where there is one, then
+  // the model file's Jinja, then a form by the architecture; a model that nothing is known about
+  // gets the bare contents, one line apart, and so does one whose template is {{ .Prompt }}.
+  // Errors: kInvalidArgument: no messages; what is wrong with the template, with line and column.
+  Result<std::string> render(const PromptInput& input, const RenderOptions& options = {});
+
+ private:
+  struct Parsed {
+    std::string text;
+    GoTemplate parsed;
+  };
+  Result<GoTemplate> go_template(std::string_view text);
+  Result<std::string> render_jinja(const PromptInput& input) const;
+
+  Model model_;
+  std::vector<Parsed> parsed_;  // used last comes last
+};
 
 }  // namespace ollama::chat

@@ -15,61 +15,63 @@ api::Message message(std::string role, std::string content) {
 const std::vector<api::Message> kTalk{message("system", "Be brief."), message("user", "Hi"),
                                       message("assistant", "Hello."), message("user", "Bye")};
 
+Result<std::string> prompt_for(std::span<const api::Message> messages, std::string_view text,
+                               PromptRenderer::Model model = {}) {
+  return PromptRenderer(std::move(model))
+      .render({.chat = {.messages = messages}, .template_text = text});
+}
+
 // The bundled model continues a bare text: any marker around it would change its story.
 TEST(Prompt, BareContents) {
   for (const char* text : {"", "{{ .Prompt }}", "{{.Prompt}}", "{{- .Prompt -}}\n"}) {
     const std::vector<api::Message> one{message("user", "Once upon a time")};
-    EXPECT_EQ(render({.messages = one, .template_text = text}).value(), "Once upon a time") << text;
+    EXPECT_EQ(prompt_for(one, text).value(), "Once upon a time") << text;
   }
-  EXPECT_EQ(render({.messages = kTalk}).value(), "Be brief.\nHi\nHello.\nBye");
+  EXPECT_EQ(prompt_for(kTalk, "").value(), "Be brief.\nHi\nHello.\nBye");
 }
 
-// Turns are rendered whole, the last one up to where the answer goes: otherwise history is lost or
-// the model is told that its answer has already ended.
-TEST(Prompt, SubstitutesFieldsPerTurn) {
-  EXPECT_EQ(render({.messages = kTalk,
-                    .template_text = "[S]{{ .System }}[U]{{ .Prompt }}[A]{{ .Response }}[E]"})
-                .value(),
-            "[S]Be brief.[U]Hi[A]Hello.[E][S][U]Bye[A]");
-  EXPECT_EQ(render({.messages = kTalk, .template_text = "Q: {{ .Prompt }}\nA: "}).value(),
-            "Q: Hi\nA: Hello.Q: Bye\nA: ");
-}
-
-TEST(Prompt, TrimsBlanksWhereTheTemplateSays) {
-  const std::vector<api::Message> one{message("user", "x")};
-  EXPECT_EQ(render({.messages = one, .template_text = "a  {{- .Prompt -}}  b"}).value(), "axb");
-}
-
-// A template beyond the understood subset must still give a usable prompt, in the model's own
-// markers.
-TEST(Prompt, FallsBackToAFormat) {
-  EXPECT_EQ(render({.messages = kTalk,
-                    .template_text = "{{ range .Messages }}<|im_start|>{{ .Role }}{{ end }}"})
-                .value(),
+// The model's own Go template comes first, then its Jinja, then its architecture.
+TEST(Prompt, ChoosesWhatTheModelHas) {
+  const PromptRenderer::Model gemma{.architecture = "gemma3", .jinja = "<|im_start|>"};
+  EXPECT_EQ(prompt_for(kTalk, "{{ range .Messages }}<{{ .Role }}>{{ end }}", gemma).value(),
+            "<system><user><assistant><user>");
+  EXPECT_EQ(prompt_for(kTalk, "", gemma).value(),
             "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
             "<|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n"
             "<|im_start|>assistant\n");
-  EXPECT_EQ(render({.messages = kTalk, .template_text = "{% x %}{{ y }}", .architecture = "gemma3"})
-                .value(),
+  EXPECT_EQ(prompt_for(kTalk, "", {.architecture = "gemma3"}).value(),
             "<start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello."
             "<end_of_turn>\n<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n");
 }
 
-// An answer given as the last message is to be continued, not closed.
+// A form of ours goes on with an answer that is given as the last message.
 TEST(Prompt, ContinuesAnAnswer) {
   const std::vector<api::Message> begun{message("user", "Count"), message("assistant", "1, 2")};
-  EXPECT_EQ(render({.messages = begun, .template_text = "{{ .Prompt }}|{{ .Response }}|"}).value(),
-            "Count|1, 2");
-  EXPECT_TRUE(render({.messages = begun, .template_text = "{{ if .System }}{{ end }}"})
-                  .value()
-                  .ends_with("1, 2"));
+  EXPECT_TRUE(prompt_for(begun, "", {.architecture = "phi3"}).value().ends_with("1, 2"));
 }
 
-TEST(Prompt, HostileTemplates) {
-  for (const char* text : {"{{", "{{ .Prompt", "}}", "{{}}", "{{ {{ .Prompt }} }}", "{{--}}"}) {
-    EXPECT_TRUE(render({.messages = kTalk, .template_text = text}).has_value()) << text;
+// The parsed templates that are kept must not be mixed up, nor those that are dropped for others.
+TEST(Prompt, KeepsTemplatesApart) {
+  PromptRenderer renderer({});
+  const std::vector<api::Message> one{message("user", "x")};
+  for (int i = 0; i < 40; ++i) {
+    const std::string text = std::format("{}{{{{ .Prompt }}}}", i % 7);
+    EXPECT_EQ(renderer.render({.chat = {.messages = one}, .template_text = text}).value(),
+              std::format("{}x", i % 7));
   }
-  EXPECT_EQ(render({}).error().code(), ErrorCode::kInvalidArgument);
+}
+
+TEST(Prompt, ErrorsSayWhatIsWrong) {
+  EXPECT_EQ(prompt_for({}, "").error().code(), ErrorCode::kInvalidArgument);
+  const auto broken = prompt_for(kTalk, "a\n{{ .Prompt");
+  ASSERT_FALSE(broken.has_value());
+  EXPECT_EQ(broken.error().code(), ErrorCode::kInvalidArgument);
+  EXPECT_TRUE(broken.error().message().starts_with("template:2:")) << broken.error().message();
+  const api::Json tools = api::parse_json(R"([{"type":"function"}])").value();
+  EXPECT_FALSE(PromptRenderer({.architecture = "gemma3"})
+                   .render({.chat = {.messages = kTalk, .tools = &tools}})
+                   .has_value());
+  EXPECT_FALSE(PromptRenderer({}).render({.chat = {.prompt = "a", .suffix = "b"}}).has_value());
 }
 
 }  // namespace

@@ -33,6 +33,7 @@ engine::LoadOptions load_options(const api::Options& options, const envconfig::C
 runner::Generate make_generate(const api::InferenceRequest& request, const api::Options& options) {
   runner::Generate generate;
   generate.template_text = request.template_text;
+  generate.think = request.think;
   generate.shift = request.shift.value_or(true);
   generate.truncate = request.truncate.value_or(true);
   generate.num_predict = options.num_predict.value_or(-1);
@@ -173,7 +174,6 @@ class FileHost final : public ModelHost {
 
     runner::Generate generate = make_generate(request, options);
     generate.messages = std::move(messages);
-    if (generate.template_text.empty()) generate.template_text = template_;
     OLLAMA_ASSIGN(const runner::Done done,
                   runner_->generate(
                       std::move(generate),

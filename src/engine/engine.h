@@ -113,6 +113,7 @@ struct ModelInfo {
     std::string remote;  // host:port of the server that lends it
   };
   std::vector<OnDevice> devices;
+  std::string chat_template;  // the file's own, in Jinja; known in the runner only
 };
 
 // Reports loading, 0 to 1; returning false cancels it.

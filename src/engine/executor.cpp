@@ -123,7 +123,8 @@ void Executor::fill_info(const memory::Plan& plan) {
            .graph_bytes = 0,
            .device_bytes = 0,
            .gpu_layers = plan.placed,
-           .devices = {}};
+           .devices = {},
+           .chat_template = std::string(file_->string("tokenizer.chat_template").value_or(""))};
   const std::vector<std::uint64_t> weights = weights_->device_bytes();
   const std::vector<std::uint64_t> cache =
       cache_ ? cache_->device_bytes() : std::vector<std::uint64_t>(weights.size());

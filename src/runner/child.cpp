@@ -317,11 +317,18 @@ class Server {
       prompt.tokens = encode_prompt(tokenizer, prompt.text, {});
       return prompt;
     }
+    if (!prompts_) {
+      prompts_.emplace(chat::PromptRenderer::Model{.architecture = engine.info().architecture,
+                                                   .jinja = engine.info().chat_template});
+    }
     std::vector<api::Message> messages = std::move(message.messages);
     while (true) {
-      OLLAMA_ASSIGN(prompt.text, chat::render({.messages = messages,
-                                               .template_text = message.template_text,
-                                               .architecture = engine.info().architecture}));
+      OLLAMA_ASSIGN(prompt.text, prompts_->render({.chat = {.messages = messages,
+                                                            .tools = &message.tools,
+                                                            .think = message.think,
+                                                            .prompt = message.prompt,
+                                                            .suffix = message.suffix},
+                                                   .template_text = message.template_text}));
       prompt.tokens = encode_prompt(tokenizer, prompt.text, message.context);
       if (!message.truncate || prompt.tokens.size() < engine.info().context) return prompt;
       // Too long: the oldest turn goes, the system's messages and the last one stay.
@@ -400,6 +407,7 @@ class Server {
   Outbox outbox_;
   std::mutex engine_mutex_;  // of the pointer, which is set once
   std::unique_ptr<engine::Engine> engine_;
+  std::optional<chat::PromptRenderer> prompts_;  // from the first prompt on
   std::atomic<bool> cancel_load_ = false;
   std::thread load_thread_;
 };

@@ -102,11 +102,19 @@ void fields(Archive& a, Load& m) {
   a("options", m.options);
 }
 template <typename Archive>
+void fields(Archive& a, api::Think& t) {
+  a("enabled", t.enabled);
+  a("level", t.level);
+}
+template <typename Archive>
 void fields(Archive& a, Generate& m) {
   a("id", m.id);
   a("prompt", m.prompt);
   a("messages", m.messages);
   a("template", m.template_text);
+  a("tools", m.tools);
+  a("think", m.think);
+  a("suffix", m.suffix);
   a("raw", m.raw);
   a("context", m.context);
   a("want_context", m.want_context);
@@ -251,6 +259,8 @@ class Writer {
       return json::value(value);
     } else if constexpr (std::is_same_v<Plain, std::string>) {
       return json::value(json::string(value));
+    } else if constexpr (std::is_same_v<Plain, api::Json>) {
+      return value;
     } else if constexpr (std::is_same_v<Plain, api::Message> ||
                          std::is_same_v<Plain, api::MemoryPlan>) {
       return api::to_json(value);
@@ -310,6 +320,9 @@ class Reader {
     } else if constexpr (std::is_same_v<T, std::string>) {
       if (!json.is_string()) return false;
       value = json.get_string();
+      return true;
+    } else if constexpr (std::is_same_v<T, api::Json>) {
+      value = json;
       return true;
     } else if constexpr (std::is_same_v<T, api::Message>) {
       auto message = api::parse_message(json);
@@ -390,7 +403,7 @@ Result<Variant> decode_message(std::string_view payload,
   json::parse_options options;
   options.allow_invalid_utf8 = true;
   options.allow_infinity_and_nan = true;
-  options.max_depth = 64;
+  options.max_depth = 300;  // tools come as deep as the API takes them
   boost::system::error_code error;
   const json::value json = json::parse(payload, error, {}, options);
   if (error) return fail(ErrorCode::kCorrupt, "a message is not JSON: {}", error.message());

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -32,10 +33,13 @@ struct Generate {
   std::string prompt;
   std::vector<api::Message> messages;
   std::string template_text;
-  bool raw = false;            // `prompt` as it is, not `messages`
-  std::vector<Token> context;  // an earlier answer's; stands before the prompt
-  bool want_context = false;   // Done tells the tokens of prompt and answer
-  bool render_only = false;    // answered by Text with the prompt instead of an answer
+  api::Json tools;                  // null, or an array as in the API
+  std::optional<api::Think> think;  // unset where the request says nothing
+  std::string suffix;               // not empty: `prompt` stands before a gap and this after it
+  bool raw = false;                 // `prompt` as it is, not `messages`
+  std::vector<Token> context;       // an earlier answer's; stands before the prompt
+  bool want_context = false;        // Done tells the tokens of prompt and answer
+  bool render_only = false;         // answered by Text with the prompt instead of an answer
   sample::Options sampling;
   std::int32_t num_predict = -1;
   std::int32_t num_keep = 4;

@@ -97,6 +97,9 @@ TEST(Protocol, GenerateRoundTrip) {
   message.messages[0].role = "user";
   message.messages[0].content = "Hi";
   message.template_text = "{{ .Prompt }}";
+  message.tools = api::Json{{{"b", 1}, {"a", nullptr}}};
+  message.think = api::Think{.enabled = true, .level = "low"};
+  message.suffix = "s";
   message.raw = true;
   message.context = {1, 2, 3};
   message.want_context = true;
@@ -122,6 +125,9 @@ TEST(Protocol, GenerateRoundTrip) {
   EXPECT_EQ(got.prompt, message.prompt);
   EXPECT_EQ(got.messages, message.messages);
   EXPECT_EQ(got.template_text, message.template_text);
+  EXPECT_EQ(got.tools, message.tools);
+  EXPECT_EQ(got.think, message.think);
+  EXPECT_EQ(got.suffix, "s");
   EXPECT_TRUE(got.raw && got.want_context && got.render_only && got.ignore_end);
   EXPECT_FALSE(got.shift || got.truncate);
   EXPECT_EQ(got.context, message.context);
@@ -377,6 +383,35 @@ TEST(Child, RendersMessagesAndContext) {
   message.render_only = true;
   child.send(message);
   EXPECT_EQ(child.receive<Text>().text, "[x]");
+}
+
+// Tools, thinking and the text after a gap must reach the template, and its errors the client.
+TEST(Child, TemplatesSeeTheWholeRequest) {
+  Child child;
+  child.load();
+  Generate message;
+  message.id = 1;
+  message.render_only = true;
+  message.messages.resize(1);
+  message.messages[0].role = "user";
+  message.messages[0].content = "x";
+  message.tools = api::parse_json(R"([{"type":"function","function":{"name":"f"}}])").value();
+  message.think = api::Think{.enabled = true, .level = "low"};
+  message.template_text =
+      "{{ range .Messages }}{{ .Content }}{{ end }} {{ .ThinkLevel }}{{ range .Tools }} "
+      "{{ .Function.Name }}{{ end }}";
+  child.send(message);
+  EXPECT_EQ(child.receive<Text>().text, "x low f");
+  message.prompt = "a";
+  message.suffix = "b";
+  message.template_text = "{{ .Prompt }}_{{ .Suffix }}";
+  child.send(message);
+  EXPECT_EQ(child.receive<Text>().text, "a_b");
+  message.template_text = "\n{{ nosuch }}";
+  child.send(message);
+  const Failed failed = child.receive<Failed>();
+  EXPECT_EQ(failed.code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(failed.message, HasSubstr("template:2:4: "));
 }
 
 // Long conversations lose their oldest turns, not the system's message and not the question.
