@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/units.h"
+#include "chat/go_template.h"
 #include "gguf/file.h"
 #include "store/files.h"
 #include "store/folder.h"
@@ -245,6 +246,10 @@ Result<> Store::create(const api::CreateRequest& request, const Progress& progre
     creation.config.requires_version = request.requires_version;
   }
   if (!request.template_text.empty()) {
+    // Better now than with every request.
+    if (auto parsed = chat::GoTemplate::parse(request.template_text); !parsed) {
+      return fail(std::move(parsed));
+    }
     creation.drop_layers(kPromptLayer);
     OLLAMA_TRY(creation.replace_text(kTemplateLayer, request.template_text));
   }

@@ -5,6 +5,7 @@
 #include <format>
 
 #include "base/units.h"
+#include "chat/go_template.h"
 #include "gguf/file.h"
 #include "store/folder.h"
 #include "store/modelfile.h"
@@ -120,14 +121,16 @@ std::vector<std::string> capabilities_of(const Model& model, const gguf::File& f
     result.emplace_back("vision");
   }
   if (embedding) return result;
-  // A Go template's variables; where there is none, the names that Jinja templates use.
-  const std::string_view go = model.template_text;
-  const std::string_view jinja =
-      go.empty() ? file.string("tokenizer.chat_template").value_or("") : std::string_view();
+  // What a Go template uses; where there is none, the names that Jinja templates use.
+  const auto go = chat::GoTemplate::parse(model.template_text);
+  const auto uses = [&](std::string_view name) { return go && go->uses(name); };
+  const std::string_view jinja = model.template_text.empty()
+                                     ? file.string("tokenizer.chat_template").value_or("")
+                                     : std::string_view();
   const bool built_in = !model.config.parser.empty();
-  if (built_in || go.contains(".Tools") || jinja.contains("tools")) result.emplace_back("tools");
-  if (go.contains(".Suffix")) result.emplace_back("insert");
-  if (built_in || any_in(go, {".Think", ".IsThinkSet"}) ||
+  if (built_in || uses("tools") || jinja.contains("tools")) result.emplace_back("tools");
+  if (uses("suffix")) result.emplace_back("insert");
+  if (built_in || uses("think") || uses("isthinkset") || (go && go->thinking_tags()) ||
       any_in(jinja, {"enable_thinking", "<think>", "reasoning_content"})) {
     result.emplace_back("thinking");
   }

@@ -402,7 +402,7 @@ TEST_F(StoreTest, NamesAreFoundInAnyCase) {
 
 TEST_F(StoreTest, ShowTellsAllThereIs) {
   api::CreateRequest base = request_from(make_gguf("m.gguf"), "m");
-  base.template_text = "{{ if .Tools }}x{{ end }}{{ .Suffix }}{{ .Thinking }}";
+  base.template_text = "{{ if .Tools }}x{{ end }}{{ .Suffix }}{{ .IsThinkSet }}";
   base.system = "two\nlines";
   base.license = {"A", "B"};
   base.parameters = {{"temperature", 0.7}, {"stop", {"x", "y"}}};
