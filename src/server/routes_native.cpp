@@ -392,10 +392,6 @@ class Native {
 
   // What is not understood is refused: an answer without it would be wrong in silence.
   static std::optional<api::StatusError> unsupported(const api::InferenceRequest& request) {
-    if (request.think && request.think->enabled) {
-      return api::StatusError{
-          400, std::format("{} does not support thinking", json_quoted(request.model))};
-    }
     if (!request.format.is_null() &&
         !(request.format.is_string() && request.format.get_string().empty())) {
       return api::StatusError{501,
@@ -404,6 +400,39 @@ class Native {
     }
     if (request.logprobs) return api::StatusError{501, "logprobs are not available yet"};
     return std::nullopt;
+  }
+
+  // What a request asks of its model beyond text.
+  struct Wants {
+    bool tools = false;
+    bool insert = false;
+    bool thinking = false;
+  };
+  // The first of them that the model has not.
+  Task<std::optional<api::StatusError>> lacking(const store::Model& model, std::string_view name,
+                                                Wants wants) {
+    if (!wants.tools && !wants.insert && !wants.thinking) co_return std::nullopt;
+    const auto has =
+        co_await services_.blocking.run([&] { return services_.store.capabilities(model); });
+    if (!has) co_return api::status_error(has.error());
+    const auto lacks = [&](bool wanted, std::string_view what) {
+      return wanted && !std::ranges::contains(*has, what);
+    };
+    const auto without = [](std::string_view who, std::string_view what) {
+      return api::StatusError{400, std::format("{} does not support {}", who, what)};
+    };
+    if (lacks(wants.tools, "tools")) co_return without(model.name.full(), "tools");
+    if (lacks(wants.insert, "insert")) co_return without(model.name.full(), "insert");
+    if (lacks(wants.thinking, "thinking")) co_return without(json_quoted(name), "thinking");
+    co_return std::nullopt;
+  }
+  static bool wants_thinking(const api::InferenceRequest& request) {
+    return request.think && request.think->enabled;
+  }
+  // The model with the request's template, whose capabilities are its own.
+  static store::Model with_template(store::Model model, const api::InferenceRequest& request) {
+    if (!request.template_text.empty()) model.template_text = request.template_text;
+    return model;
   }
 
   // A lease on the model, or nothing when the request has been answered already or nobody waits.
@@ -448,6 +477,7 @@ class Native {
     generate.truncate = request.truncate.value_or(true);
     generate.template_text =
         request.template_text.empty() ? model.template_text : request.template_text;
+    generate.think = request.think;
     return generate;
   }
 
@@ -544,8 +574,10 @@ class Native {
       co_return;
     }
     auto problem = unsupported(request);
-    if (!request.suffix.empty()) {
-      problem = {400, std::format("{} does not support insert", model->name.full())};
+    if (!problem) {
+      problem = co_await lacking(
+          with_template(*model, request), request.model,
+          {.insert = !request.suffix.empty() && !request.raw, .thinking = wants_thinking(request)});
     }
     if (!request.images.empty()) {
       problem = {400, std::format("{} does not support images", json_quoted(request.model))};
@@ -569,6 +601,10 @@ class Native {
     generate.want_context = !request.raw;
     if (request.raw) {
       generate.prompt = request.prompt;
+    } else if (!request.suffix.empty()) {
+      generate.prompt = request.prompt;
+      generate.suffix = request.suffix;
+      generate.context = request.context;
     } else {
       generate.context = request.context;
       const std::string& system = request.system.empty() ? model->system : request.system;
@@ -634,8 +670,10 @@ class Native {
       co_return;
     }
     auto problem = unsupported(request);
-    if (request.tools.is_array() && !request.tools.get_array().empty()) {
-      problem = {400, std::format("{} does not support tools", model->name.full())};
+    const bool has_tools = request.tools.is_array() && !request.tools.get_array().empty();
+    if (!problem) {
+      problem = co_await lacking(with_template(*model, request), request.model,
+                                 {.tools = has_tools, .thinking = wants_thinking(request)});
     }
     if (std::ranges::any_of(request.messages, [](const auto& m) { return !m.images.empty(); })) {
       problem = {400, std::format("{} does not support images", json_quoted(request.model))};
@@ -655,6 +693,7 @@ class Native {
     }
 
     runner::Generate generate = to_generate(request, *model, options);
+    if (has_tools) generate.tools = request.tools;
     if (request.messages.front().role != "system" && !model->system.empty()) {
       generate.messages.push_back(message_of("system", model->system));
     }

@@ -321,6 +321,42 @@ TEST_F(ServerTest, GenerateTemplatesSystemsAndContext) {
   EXPECT_EQ(debug.at("_debug_info").at("rendered_template").as_string(), "[p]");
 }
 
+// What a template uses of a request reaches it; what it does not use is refused before the model
+// answers without it; where it is broken, the client hears the place.
+TEST_F(ServerTest, TemplatesSayWhatAModelCanDo) {
+  const std::string messages = R"("messages":[{"role":"user","content":"q"}])";
+  const std::string tools =
+      R"("tools":[{"type":"function","function":{"name":"f","description":"d"}}])";
+  const auto chat = [&](std::string_view rest) {
+    return ask("POST", "/api/chat",
+               std::format(R"({{"model":"stories260k","stream":false,"_debug_render_only":true,)"
+                           R"({},{}}})",
+                           messages, rest));
+  };
+  const auto rendered = [](const Answer& answer) {
+    const json::value body = answer.json();
+    const json::object* info =
+        body.as_object().contains("_debug_info") ? &body.at("_debug_info").as_object() : nullptr;
+    return info == nullptr ? answer.body : std::string(info->at("rendered_template").as_string());
+  };
+  const std::string_view uses_tools =
+      R"("template":"{{ range .Messages }}{{ .Content }}{{ end }}{{ range .Tools }} )"
+      R"({{ .Function.Name }}{{ end }}",)";
+  EXPECT_EQ(rendered(chat(std::string(uses_tools) + tools)), "q f");
+  EXPECT_EQ(chat(tools).status, 400);
+  EXPECT_EQ(rendered(chat(R"("think":"low","template":"{{ .Prompt }}{{ .ThinkLevel }}{{ .Think )"
+                          R"(}}")")),
+            "qlowtrue");
+  EXPECT_EQ(
+      rendered(ask("POST", "/api/generate",
+                   R"({"model":"stories260k","prompt":"a","suffix":"b","_debug_render_only":true,)"
+                   R"("template":"{{ .Prompt }}<GAP>{{ .Suffix }}"})")),
+      "a<GAP>b");
+  const Answer broken = chat(R"("template":"x\n{{ nosuch }}")");
+  EXPECT_EQ(broken.status, 400);
+  EXPECT_THAT(broken.error(), HasSubstr("template:2:4: "));
+}
+
 // The texts are what clients match on.
 TEST_F(ServerTest, RequestErrors) {
   struct Case {
