@@ -50,7 +50,7 @@ _ollama() {
             fi ;;
           debug)
             if [ "$COMP_CWORD" = 2 ]; then
-              words='devices env kernels logits make-model stats tensors tokenize --help'
+              words='devices env kernels logits make-model render stats tensors tokenize --help'
             elif [[ $current == -* ]]; then
               case "${COMP_WORDS[2]}" in
                 tokenize) words='--model --text --pre --add-special --parse-special --batch --json' ;;
@@ -59,6 +59,7 @@ _ollama() {
                 stats) words='--model --prompt --n-gen --threads --json' ;;
                 env | devices) words='--json' ;;
                 kernels) words='--model --tokens --kv-type --threads --json' ;;
+                render) words='--template --kind --data --now' ;;
                 make-model) words='--shape --type --out --seed' ;;
               esac
             fi ;;

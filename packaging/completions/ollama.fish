@@ -45,6 +45,6 @@ complete -c ollama -n '__fish_seen_subcommand_from show bench' -l num-gpu -x
 complete -c ollama -n '__fish_seen_subcommand_from rpc' -l listen -x -d Address
 complete -c ollama -n '__fish_seen_subcommand_from create' -s f -l file -r -F -d Modelfile
 complete -c ollama -n '__fish_seen_subcommand_from create' -s q -l quantize -x -d 'Type of the weights'
-complete -c ollama -n '__fish_seen_subcommand_from debug' -a 'devices env kernels logits make-model stats tensors tokenize'
+complete -c ollama -n '__fish_seen_subcommand_from debug' -a 'devices env kernels logits make-model render stats tensors tokenize'
 complete -c ollama -n '__fish_seen_subcommand_from bench debug' -l model -r -F -a '(__ollama_models)' -d Model
 complete -c ollama -n '__fish_seen_subcommand_from bench debug' -l json -d 'Print JSON'

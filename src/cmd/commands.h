@@ -27,6 +27,7 @@ Command debug_env_command(const envconfig::Config& config);
 Command debug_kernels_command(const envconfig::Config& config);
 Command debug_logits_command(const envconfig::Config& config);
 Command debug_make_model_command(const envconfig::Config& config);
+Command debug_render_command(const envconfig::Config& config);
 Command debug_stats_command(const envconfig::Config& config);
 Command debug_tensors_command(const envconfig::Config& config);
 Command debug_tokenize_command(const envconfig::Config& config);

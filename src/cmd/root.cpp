@@ -10,8 +10,9 @@ Command debug_command(const envconfig::Config& config) {
   Command command{.name = "debug", .usage = "", .summary = "Look inside models, without a server"};
   command.commands = {debug_devices_command(config),    debug_env_command(config),
                       debug_kernels_command(config),    debug_logits_command(config),
-                      debug_make_model_command(config), debug_stats_command(config),
-                      debug_tensors_command(config),    debug_tokenize_command(config)};
+                      debug_make_model_command(config), debug_render_command(config),
+                      debug_stats_command(config),      debug_tensors_command(config),
+                      debug_tokenize_command(config)};
   return command;
 }
 

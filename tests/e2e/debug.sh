@@ -39,4 +39,16 @@ stats=$("$OLLAMA" debug stats --model "$data/arch/llama.gguf" -n 20 --json)
 grep -q '"steps":20,"graph_builds":2,' <<<"$stats" || fail "debug stats: $stats"
 grep -q '"uploads":20,' <<<"$stats" || fail "debug stats: $stats"
 
+printf '{{ range .Messages }}<{{ .Role }}>{{ .Content }}{{ end }} {{ currentDate }}' >"$work/chat.gotmpl"
+echo '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}' >"$work/chat.json"
+expect_same "$("$OLLAMA" debug render --template "$work/chat.gotmpl" --kind go --data "$work/chat.json" --now 2026-11-23T09:30)" \
+  '<user>Hi<assistant>Ho 2026-11-23'
+printf '{{ index .List 1 }}' >"$work/data.gotmpl"
+echo '{"List": ["a", "b"]}' >"$work/data.json"
+expect_same "$("$OLLAMA" debug render --template "$work/data.gotmpl" --kind go --data "$work/data.json")" 'b'
+printf 'a\n{{ nosuch }}' >"$work/broken.gotmpl"
+"$OLLAMA" debug render --template "$work/broken.gotmpl" --kind go --data "$work/data.json" 2>"$work/errors" &&
+  fail "a broken template was rendered"
+grep -q 'template:2:4: ' "$work/errors" || fail "a broken template: $(cat "$work/errors")"
+
 echo "debug: ok"
