@@ -79,9 +79,15 @@ Result<std::unique_ptr<Executor>> Executor::load(const std::filesystem::path& pa
 
 Result<std::vector<std::uint64_t>> Executor::measure(std::shared_ptr<const gguf::File> file,
                                                      const LoadOptions& options,
-                                                     const memory::Plan& plan) {
+                                                     const memory::Plan& plan,
+                                                     std::optional<std::size_t>& unfit) {
   Executor executor(std::move(file), options);
-  OLLAMA_TRY(executor.assemble(options, plan, ml::Purpose::kMeasure, {}));
+  const auto assembled = executor.assemble(options, plan, ml::Purpose::kMeasure, {});
+  if (!assembled) {
+    const auto shortage = executor.backend_ ? executor.backend_->shortage() : std::nullopt;
+    if (shortage) unfit = shortage->device;
+    return fail(assembled);
+  }
   return executor.measure_graphs();
 }
 

@@ -54,10 +54,12 @@ class Executor {
   Result<std::span<float>> run(const StepBatch& batch);
 
   // What the graphs of a model placed so would take at most on each of the plan's devices, in
-  // bytes; nothing is loaded.
+  // bytes; nothing is loaded. Errors: kOutOfMemory where one of them cannot hold its part of the
+  // cache whatever is free there; `unfit` is then its index.
   static Result<std::vector<std::uint64_t>> measure(std::shared_ptr<const gguf::File> file,
                                                     const LoadOptions& options,
-                                                    const memory::Plan& plan);
+                                                    const memory::Plan& plan,
+                                                    std::optional<std::size_t>& unfit);
 
   // Moves what a sequence holds from position `begin` on by `delta` (see kvcache::Cache::move).
   // Errors: kUnsupported where the model's keys cannot be turned, those of Cache::move.

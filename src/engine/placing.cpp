@@ -20,7 +20,8 @@ memory::Limits limits_of(const LoadOptions& options) {
           .min_free = options.vram_min_free,
           .overhead = options.gpu_overhead,
           .whole = options.whole,
-          .withheld = {}};
+          .withheld = {},
+          .unfit = {}};
 }
 
 }  // namespace
@@ -84,15 +85,24 @@ memory::Demand Placing::demand_with(const LoadOptions& options) const {
   return demand;
 }
 
-Result<bool> Placing::measure_graphs(const memory::Plan& plan) {
-  OLLAMA_ASSIGN(const auto sizes, Executor::measure(file_, options_, plan));
-  bool more = false;
+Result<Placing::Known> Placing::measure_graphs(const memory::Plan& plan) {
+  std::optional<std::size_t> unfit;
+  const auto sizes = Executor::measure(file_, options_, plan, unfit);
+  if (!sizes) {
+    if (!unfit || !plan.shares[*unfit].device.is_gpu()) return fail(sizes);
+    const std::string reason(sizes.error().message());
+    log::warn("{}: it is left out; a smaller num_ctx or OLLAMA_NUM_PARALLEL would bring it back",
+              reason);
+    limits_.unfit[plan.shares[*unfit].device.name] = reason;
+    return Known::kUnfit;
+  }
+  Known result = Known::kAll;
   for (std::size_t i = 0; i < plan.shares.size(); ++i) {
     std::uint64_t& known = demand_.graph[plan.shares[i].device.name];
-    more = more || sizes[i] > known;
-    known = std::max(known, sizes[i]);
+    if ((*sizes)[i] > known) result = Known::kMore;
+    known = std::max(known, (*sizes)[i]);
   }
-  return more;
+  return result;
 }
 
 Result<memory::Plan> Placing::plan() {
@@ -105,24 +115,29 @@ Result<memory::Plan> Placing::plan() {
     }
     OLLAMA_ASSIGN(devices_, ml::list_devices(allowed));
   }
-  auto plan = settle(limits_);
+  auto plan = settle(limits_.gpu_layers);
   if (!plan && plan.error().code() == ErrorCode::kOutOfMemory && limits_.gpu_layers > 0) {
     // So many do not fit. How many do depends on the graphs of that many.
-    memory::Limits automatic = limits_;
-    automatic.gpu_layers = -1;
-    if (settle(automatic)) plan = memory::plan(demand_, devices_, limits_);
+    if (settle(-1)) plan = memory::plan(demand_, devices_, limits_);
   }
   return plan;
 }
 
-Result<memory::Plan> Placing::settle(const memory::Limits& limits) {
-  OLLAMA_ASSIGN(memory::Plan plan, memory::plan(demand_, devices_, limits));
-  for (int round = 0; round < kMostRounds; ++round) {
-    OLLAMA_ASSIGN(const bool more, measure_graphs(plan));
-    if (!more) break;
+Result<memory::Plan> Placing::settle(std::int32_t gpu_layers) {
+  const auto make = [&] {
+    memory::Limits limits = limits_;
+    limits.gpu_layers = gpu_layers;
+    return memory::plan(demand_, devices_, limits);
+  };
+  OLLAMA_ASSIGN(memory::Plan plan, make());
+  for (int round = 0; round < kMostRounds;) {
+    OLLAMA_ASSIGN(const Known known, measure_graphs(plan));
+    if (known == Known::kAll) break;
     const ml::Placement before = plan.placement;
     const std::vector<std::string> gpus = plan.gpus();
-    OLLAMA_ASSIGN(plan, memory::plan(demand_, devices_, limits));
+    OLLAMA_ASSIGN(plan, make());
+    if (known == Known::kUnfit) continue;  // no more often than there are GPUs
+    ++round;
     if (plan.placement.layers == before.layers && plan.placement.output == before.output &&
         plan.gpus() == gpus) {
       break;
@@ -186,6 +201,7 @@ api::MemoryPlan Placing::explain(const memory::Plan& plan) const {
   const auto try_other = [&](const std::string& setting, const LoadOptions& other) {
     memory::Limits limits = limits_of(other);
     limits.withheld = limits_.withheld;
+    limits.unfit = limits_.unfit;
     const memory::Demand demand = demand_with(other);
     if (auto gain = memory::gain(plan, demand_, memory::plan(demand, devices_, limits), demand)) {
       result.gains.push_back(setting + " " + *gain);

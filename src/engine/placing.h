@@ -38,10 +38,11 @@ class Placing {
  private:
   Placing(std::shared_ptr<const gguf::File> file, const LoadOptions& options);
   memory::Demand demand_with(const LoadOptions& options) const;
-  // A plan that is made again until its graphs are known.
-  Result<memory::Plan> settle(const memory::Limits& limits);
-  // Whether the graphs of that plan need more than was known.
-  Result<bool> measure_graphs(const memory::Plan& plan);
+  // A plan of so many layers (see memory::Limits) that is made again until its graphs are known.
+  Result<memory::Plan> settle(std::int32_t gpu_layers);
+  enum class Known : std::uint8_t { kAll, kMore, kUnfit };
+  // Whether the graphs of that plan need more than was known, or one of its GPUs cannot serve it.
+  Result<Known> measure_graphs(const memory::Plan& plan);
 
   std::shared_ptr<const gguf::File> file_;
   LoadOptions options_;

@@ -52,8 +52,9 @@ class Planner {
       gpu.kept_free =
           plus(plus(limits.min_free, limits.overhead), value_of(limits.withheld, device.name));
       gpu.graph = value_of(demand.graph, device.name);
-      gpu.usable = device.free_bytes >= plus(gpu.kept_free, gpu.graph);
-      gpu.room = less(device.free_bytes, plus(gpu.kept_free, gpu.graph));
+      gpu.usable = device.free_bytes >= plus(gpu.kept_free, gpu.graph) &&
+                   !limits.unfit.contains(device.name);
+      if (gpu.usable) gpu.room = device.free_bytes - plus(gpu.kept_free, gpu.graph);
     }
   }
 
@@ -263,6 +264,8 @@ class Planner {
   std::string reason_of(const Gpu& gpu) const {
     const std::size_t left = units_ - placed();  // units of the CPU
     if (limits_.gpu_layers == 0) return "num_gpu is 0";
+    const auto unfit = limits_.unfit.find(gpu.device->name);
+    if (unfit != limits_.unfit.end()) return unfit->second;
     if (left == 0) return gpu.used() ? "everything is placed" : "not needed";
     if (limits_.gpu_layers > 0) return std::format("num_gpu is {}", limits_.gpu_layers);
     if (!gpu.usable) {

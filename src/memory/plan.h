@@ -51,6 +51,8 @@ struct Limits {
   bool whole = false;
   // What turned out to be missing on a device, by its name, in spite of an earlier plan.
   std::map<std::string, std::uint64_t, std::less<>> withheld;
+  // GPUs that cannot serve this model whatever is free there, by name, and why.
+  std::map<std::string, std::string, std::less<>> unfit;
 };
 
 // One device's part.

@@ -8,13 +8,13 @@
 namespace ollama::ml::ggml {
 namespace {
 
-// Whether a device writes rows, given as f32, into a tensor of this type.
-bool writes_rows(ggml_backend_dev_t device, DType dtype, BufferPool& pool) {
+// Whether a device writes rows, given as f32, into a tensor of this type and size.
+bool writes_rows(ggml_backend_dev_t device, DType dtype, std::int64_t width, std::int64_t count,
+                 BufferPool& pool) {
   const auto scratch = Arena::create(pool, 8);
   if (!scratch) return false;
   ggml_context* context = scratch->get();
-  const std::int64_t width = 32 * block_size(dtype);
-  ggml_tensor* to = ggml_new_tensor_2d(context, static_cast<ggml_type>(dtype), width, 256);
+  ggml_tensor* to = ggml_new_tensor_2d(context, static_cast<ggml_type>(dtype), width, count);
   ggml_tensor* from = ggml_new_tensor_2d(context, GGML_TYPE_F32, width, 1);
   ggml_tensor* rows = ggml_new_tensor_1d(context, GGML_TYPE_I64, 1);
   return ggml_backend_dev_supports_op(device, ggml_set_rows(context, to, from, rows));
@@ -42,10 +42,18 @@ Result<std::unique_ptr<Storage>> GgmlStorage::allocate(std::span<const Request> 
                                    ? static_cast<std::size_t>(placement.layers[layer])
                                    : cpu;
     if (device != cpu && by_device[device].empty() &&
-        !writes_rows(devices[device], request.dtype, pool)) {
+        !writes_rows(devices[device], request.dtype, 32 * block_size(request.dtype), 256, pool)) {
       return fail(ErrorCode::kUnsupported,
                   "{} cannot keep a cache of {}: set OLLAMA_KV_CACHE_TYPE=f16, or num_gpu to 0",
                   ggml_backend_dev_name(devices[device]), dtype_name(request.dtype));
+    }
+    // A device bounds what it reads and writes as one: GGML ends the process beyond that.
+    const std::int64_t rows = request.shape[2];
+    if (device != cpu &&
+        !writes_rows(devices[device], request.dtype, ggml_nelements(tensor) / rows, rows, pool)) {
+      shortage = {.device = device, .bytes = ggml_nbytes(tensor)};
+      return fail(ErrorCode::kOutOfMemory, "{} cannot hold {} of a layer's cache in one piece",
+                  ggml_backend_dev_name(devices[device]), human_bytes_binary(ggml_nbytes(tensor)));
     }
     by_device[device].push_back(tensor);
   }

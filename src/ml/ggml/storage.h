@@ -13,7 +13,8 @@ namespace ollama::ml::ggml {
 class GgmlStorage final : public Storage {
  public:
   // `devices`: those of Backend::devices(), the CPU last. `shortage` says which of them had no room
-  // when the error is kOutOfMemory.
+  // or cannot hold one of
+  // the tensors at all, when the error is kOutOfMemory.
   static Result<std::unique_ptr<Storage>> allocate(std::span<const Request> requests,
                                                    const Placement& placement, Purpose purpose,
                                                    std::span<const ggml_backend_dev_t> devices,
