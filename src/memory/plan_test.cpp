@@ -77,29 +77,31 @@ struct Row {
 };
 
 // Each can be checked by hand: a GPU has its memory less 457 MiB and the graph; the output goes
-// there first, then layers from the last back. In MiB, with an f16 cache of 16384 positions:
-//                   graph  output    layer  cache
-//   llama-1b          260   205.5     35.2   32     16 layers
-//   llama-8b          300   411      126.1   64     32
-//   llama-70b         450   822      494.7   64     80
-//   qwen3-30b-a3b     320   243.4    360.1   32     48
-//   gemma3-27b        560  1102.5    238.7   12     62, every sixth with 128
-//   gpt-oss-20b       420   586.8    475.7    1.25  24, every other with 32
-//   deepseek2-lite    240   164.1    338.1   18     27, the first 46.8 and 18
+// there first, then layers from the last back. In MiB, with an f16 cache of 16384 positions (the
+// graph of a part is the one where not everything fits beside the other; with 32768 positions both
+// are a seventh of the way to what they are with 131072, which is the second number):
+//                   whole      part       output    layer  cache
+//   llama-1b          79  191    95  399   205.5     35.2   32     16 layers
+//   llama-8b         129  241   142  674   411      126.1   64     32
+//   llama-70b        219  349   289  725   822      494.7   64     80
+//   qwen3-30b-a3b     94  206   267  475   243.4    360.1   32     48
+//   gemma3-27b       166  278   221 1187  1102.5    238.7   12     62, every sixth with 128
+//   gpt-oss-20b       97  209   226  413   586.8    475.7    1.25  24, every other with 32
+//   deepseek2-lite    89  201   274  517   164.1    338.1   18     27, the first 46.8 and 18
 TEST(Plan, PlacesRealShapes) {
   const std::vector<Row> rows{
       {"llama-1b", "no GPU", {}, "CPU 16+output"},
       {"llama-1b", "8 GiB", {}, "GPU0 16+output, CPU 0"},
       {"llama-8b", "8 GiB", {}, "GPU0 32+output, CPU 0"},
-      // (8192 - 457 - 300 - 411) / (126.1 + 128) = 27.6
+      // (8192 - 457 - 218 - 411) / (126.1 + 128) = 27.97
       {"llama-8b", "8 GiB", {.context = 32768}, "GPU0 27+output, CPU 5"},
       {"llama-8b", "8 GiB", {.parallel = 2}, "GPU0 27+output, CPU 5"},
-      // 7024 / (126.1 + 68) = 36.2
+      // (8192 - 457 - 145 - 411) / (126.1 + 68) = 37.0
       {"llama-8b", "8 GiB", {.context = 32768, .kv_type = kQ8_0}, "GPU0 32+output, CPU 0"},
-      // 7024 / (126.1 + 512) = 11.0, 7024 / (126.1 + 144) = 26.0
-      {"llama-8b", "8 GiB", {.context = 131072}, "GPU0 11+output, CPU 21"},
-      {"llama-8b", "8 GiB", {.context = 131072, .kv_type = kQ4_0}, "GPU0 26+output, CPU 6"},
-      // 7480 / 254.1 = 29.4, 6000 / 254.1 = 23.6
+      // 6650 / (126.1 + 512) = 10.4, 6650 / (126.1 + 144) = 24.6
+      {"llama-8b", "8 GiB", {.context = 131072}, "GPU0 10+output, CPU 22"},
+      {"llama-8b", "8 GiB", {.context = 131072, .kv_type = kQ4_0}, "GPU0 24+output, CPU 8"},
+      // 7562 / 254.1 = 29.8, 6082 / 254.1 = 23.9
       {"llama-8b",
        "8 GiB",
        {.context = 32768, .limits = {.min_free = kMiB}},
@@ -114,8 +116,8 @@ TEST(Plan, PlacesRealShapes) {
       {"llama-8b", "8 GiB", {.limits = {.gpu_layers = 1000}}, "GPU0 32+output, CPU 0"},
       {"llama-8b",
        "8 GiB",
-       {.limits = {.withheld = {{"GPU0", 3 * kGiB}}}},
-       "GPU0 20+output, CPU 12"},
+       {.limits = {.withheld = {{"GPU0", 3 * kGiB}}}},  // (8192 - 457 - 3072 - 142 - 411) / 190.1
+       "GPU0 21+output, CPU 11"},
       // One GPU is enough: the one with the most room, or the one that is asked for.
       {"llama-8b", "2x24", {}, "GPU0 32+output, CPU 0"},
       {"llama-8b", "2x24", {.limits = {.main_gpu = 1}}, "GPU1 32+output, CPU 0"},
@@ -123,24 +125,24 @@ TEST(Plan, PlacesRealShapes) {
       {"llama-8b", "mixed", {}, "GPU1 32+output, CPU 0"},
       {"llama-8b", "mixed", {.limits = {.main_gpu = 0}}, "GPU0 32+output, CPU 0"},
       {"llama-8b", "mixed", {.limits = {.main_gpu = 2}}, "GPU2 32+output, CPU 0"},
-      // (24576 - 457 - 450 - 822) / 558.7 = 40.9, then 23669 / 558.7 = 42.4
-      {"llama-70b", "24 GiB", {}, "GPU0 40+output, CPU 40"},
+      // (24576 - 457 - 289 - 822) / 558.7 = 41.2; on two evenly: (822 + 80 * 558.7) / 2 = 22759
+      {"llama-70b", "24 GiB", {}, "GPU0 41+output, CPU 39"},
       {"llama-70b", "2x24", {}, "GPU0 39+output, GPU1 41, CPU 0"},
       {"llama-70b", "80 GiB", {}, "GPU0 80+output, CPU 0"},
       {"llama-70b", "80 GiB", {.context = 131072}, "GPU0 79+output, CPU 1"},
       {"qwen3-30b-a3b", "8 GiB", {}, "GPU0 18+output, CPU 30"},
       {"qwen3-30b-a3b", "12 GiB", {}, "GPU0 28+output, CPU 20"},
       {"qwen3-30b-a3b", "24 GiB", {}, "GPU0 48+output, CPU 0"},
-      {"gemma3-27b", "8 GiB", {}, "GPU0 22+output, CPU 40"},
-      {"gemma3-27b", "12 GiB", {}, "GPU0 37+output, CPU 25"},
+      {"gemma3-27b", "8 GiB", {}, "GPU0 23+output, CPU 39"},
+      {"gemma3-27b", "12 GiB", {}, "GPU0 38+output, CPU 24"},
       {"gemma3-27b", "24 GiB", {}, "GPU0 62+output, CPU 0"},
-      {"gpt-oss-20b", "8 GiB", {}, "GPU0 13+output, CPU 11"},
-      {"gpt-oss-20b", "12 GiB", {}, "GPU0 21+output, CPU 3"},
+      {"gpt-oss-20b", "8 GiB", {}, "GPU0 14+output, CPU 10"},
+      {"gpt-oss-20b", "12 GiB", {}, "GPU0 22+output, CPU 2"},
       {"deepseek2-lite", "8 GiB", {}, "GPU0 20+output, CPU 7"},
       {"deepseek2-lite", "12 GiB", {}, "GPU0 27+output, CPU 0"}};
   for (const Row& row : rows) {
-    const Demand need = demand_of(shape_named(row.model), row.setting);
-    const Result<Plan> result = plan(need, machine_named(row.machine), row.setting.limits);
+    const Result<Plan> result =
+        settle(shape_named(row.model), row.setting, machine_named(row.machine));
     EXPECT_EQ(describe(result), row.expected)
         << row.model << " on " << row.machine << ", context " << row.setting.context;
   }
@@ -399,10 +401,10 @@ void expect_error(const Result<Plan>& result, ErrorCode code, std::string_view m
 
 TEST(Plan, SaysWhatIsMissingForTheLayersThatAreDemanded) {
   const Demand need = demand_of(shape_named("llama-8b"), {.context = 32768});
-  // 411 + 32 * 254.1 MiB, where 8192 - 457 - 300 are.
+  // 411 + 32 * 254.1 MiB, where 8192 - 457 - 218 are.
   expect_error(plan(need, machine_named("8 GiB"), {.gpu_layers = 33}), ErrorCode::kOutOfMemory,
-               "num_gpu 33: 8.3 GiB of GPU memory are needed for these layers and 300.0 MiB for "
-               "graphs; at least 1.1 GiB more than is free. 28 layers fit: use num_gpu 28, or -1");
+               "num_gpu 33: 8.3 GiB of GPU memory are needed for these layers and 218.0 MiB for "
+               "graphs; at least 1.0 GiB more than is free. 28 layers fit: use num_gpu 28, or -1");
   EXPECT_EQ(describe(plan(need, machine_named("8 GiB"), {.gpu_layers = 28})),
             "GPU0 27+output, CPU 5");
   expect_error(plan(need, machine_named("no GPU"), {.gpu_layers = 1}), ErrorCode::kOutOfMemory,
@@ -434,7 +436,7 @@ TEST(Plan, RefusesWeightsThatTheMachineDoesNotHold) {
   expect_error(plan(large, devices, {}), ErrorCode::kOutOfMemory,
                "model requires more system memory (40.0 GiB) than is available (32.0 GiB)");
   devices.insert(devices.begin(), gpu(0, 24 * kGiB));
-  EXPECT_EQ(describe(plan(large, devices, {})), "GPU0 40+output, CPU 40");
+  EXPECT_EQ(describe(plan(large, devices, {})), "GPU0 41+output, CPU 39");
 }
 
 TEST(Plan, TakesAllOrNothingBesideOthers) {
@@ -447,7 +449,7 @@ TEST(Plan, TakesAllOrNothingBesideOthers) {
   EXPECT_EQ(describe(plan(need, devices, setting.limits)), "CPU 32+output");
   devices[0].free_bytes = 6 * kGiB;  // for the weights alone: here the cache counts
   expect_error(plan(need, devices, setting.limits), ErrorCode::kNoRoom,
-               "the model needs 8.9 GiB of system memory beside those that are loaded, and 6.0 GiB "
+               "the model needs 8.7 GiB of system memory beside those that are loaded, and 6.0 GiB "
                "is free");
   setting.limits.whole = false;
   EXPECT_TRUE(plan(need, devices, setting.limits)) << "what is used can be paged out";
@@ -457,7 +459,7 @@ TEST(Plan, LeavesWithheldMemoryAlone) {
   Setting setting{.context = 32768};
   const Demand need = demand_of(shape_named("llama-8b"), setting);
   std::string expected = "GPU0 27+output, CPU 5";
-  // 3.9 layers of 254.1 MiB for each GiB: (7024 - 1024 * i) / 254.1.
+  // 3.9 layers of 254.1 MiB for each GiB: (7106 - 1024 * i) / 254.1.
   for (const char* next : {"GPU0 23+output, CPU 9", "GPU0 19+output, CPU 13",
                            "GPU0 15+output, CPU 17", "GPU0 11+output, CPU 21",
                            "GPU0 7+output, CPU 25", "GPU0 3+output, CPU 29", "CPU 32+output"}) {
@@ -472,6 +474,19 @@ TEST(Plan, LeavesWithheldMemoryAlone) {
       << "the other GPU is as it was";
 }
 
+TEST(Plan, LeavesOutWhatIsUnfit) {
+  const Demand need = demand_of(shape_named("llama-8b"), {});
+  Limits limits{.unfit = {{"GPU0", "it is of another kind"}}};
+  const auto other = plan(need, machine_named("2x24"), limits);
+  EXPECT_EQ(describe(other), "GPU1 32+output, CPU 0");
+  EXPECT_EQ(other->unused.at(0).reason, "it is of another kind");
+  limits.main_gpu = 0;
+  EXPECT_EQ(describe(plan(need, machine_named("2x24"), limits)), "GPU1 32+output, CPU 0");
+  EXPECT_EQ(describe(plan(need, machine_named("8 GiB"), limits)), "CPU 32+output");
+  limits.gpu_layers = 3;
+  EXPECT_FALSE(plan(need, machine_named("8 GiB"), limits)) << "these are demanded";
+}
+
 TEST(Plan, SaysWhyADeviceHasNoMore) {
   const Demand small = demand_of(shape_named("llama-8b"), {});
   const Demand large = demand_of(shape_named("llama-8b"), {.context = 32768});
@@ -484,7 +499,7 @@ TEST(Plan, SaysWhyADeviceHasNoMore) {
   EXPECT_EQ(one.unused.at(0).reason, "not needed");
   EXPECT_EQ(one.cpu().reason, "input tables alone");
   const Plan part = planned(large, "8 GiB", {});
-  EXPECT_EQ(part.shares[0].reason, "the next layer needs 254.1 MiB, and 163.3 MiB is left");
+  EXPECT_EQ(part.shares[0].reason, "the next layer needs 254.1 MiB, and 245.3 MiB is left");
   EXPECT_EQ(part.cpu().reason, "what is on no GPU");
   EXPECT_EQ(planned(small, "8 GiB", {.gpu_layers = 0}).unused.at(0).reason, "num_gpu is 0");
   EXPECT_EQ(planned(small, "8 GiB", {.gpu_layers = 5}).shares[0].reason, "num_gpu is 5");
@@ -513,12 +528,12 @@ TEST(Gain, KeepingLessFreePlacesWhatTheDefaultLeavesOut) {
       // 456 MiB more: 1.8 of llama-8b's layers.
       {"llama-8b", "8 GiB", 32768, "would place 2 more layers on GPUs (30 of 33)"},
       {"llama-8b", "8 GiB", 16384, ""},
-      {"llama-70b", "12 GiB", 16384, "would place 1 more layer on GPUs (20 of 81)"},
-      {"llama-70b", "80 GiB", 131072, "would place 1 more layer on GPUs (81 of 81)"},
+      {"llama-70b", "12 GiB", 16384, "would place 1 more layer on GPUs (21 of 81)"},
+      {"llama-70b", "80 GiB", 131072, ""},  // a layer takes 1006.7 MiB, 386.7 + 456 are there
       {"llama-70b", "no GPU", 131072, ""},
       {"qwen3-30b-a3b", "8 GiB", 16384, "would place 1 more layer on GPUs (20 of 49)"},
-      {"gemma3-27b", "12 GiB", 32768, "would place 2 more layers on GPUs (37 of 63)"},
-      {"gpt-oss-20b", "12 GiB", 16384, "would place 1 more layer on GPUs (23 of 25)"},
+      {"gemma3-27b", "12 GiB", 32768, "would place 2 more layers on GPUs (38 of 63)"},
+      {"gpt-oss-20b", "12 GiB", 16384, "would place 1 more layer on GPUs (24 of 25)"},
       {"deepseek2-lite", "8 GiB", 16384, "would place 1 more layer on GPUs (22 of 28)"}};
   for (const Pair& pair : pairs) {
     const Setting setting{.context = pair.context};

@@ -25,16 +25,48 @@ namespace ollama::memory {
 
 // ---- Models
 
+// What graphs of 512 tokens take in MiB, and how that grows with the cache's cells.
+struct GraphSize {
+  std::uint64_t short_cache = 0;  // of 16384 cells, rounded up
+  std::uint64_t long_cache = 0;   // of 131072, or of fewer where those need more
+
+  // Between and beyond the two by a straight line; never less than the first.
+  std::uint64_t bytes(std::uint64_t cells) const {
+    const std::uint64_t more = std::max(cells, kShort) - kShort;
+    return short_cache * kMiB + (long_cache - short_cache) * kMiB * more / (kLong - kShort);
+  }
+  static constexpr std::uint64_t kShort = 16384;
+  static constexpr std::uint64_t kLong = 131072;
+};
+
+// Measured by the program (engine::Executor::measure) on 2026-11-26, with GGML 0.27.0, its Vulkan
+// backend on Mesa's software driver (llvmpipe, told to bind buffers of any size, as real ones do),
+// our kernels on the CPU; files of these shapes as Q4_K_M (gpt-oss: MXFP4), batches of 512 tokens,
+// one sequence, an f16 cache, fused attention. engine/shapes_test.cpp measures them again.
+//  - Where a GPU has everything, its graphs grow by their mask alone: 1 MiB for 1024 cells. Two
+//    GPUs take as much each; four or eight sequences in as many cells up to a tenth more.
+//  - Where the CPU has layers, prompts are multiplied on the GPU all the same: graphs hold a
+//  layer's
+//    weights, experts above all, and its keys and values, whatever the number of such layers.
+struct GraphSizes {
+  GraphSize whole;  // on a GPU, with everything placed there
+  GraphSize part;   // on a GPU, with layers on the CPU
+  GraphSize cpu;    // on the CPU, with everything there; beside a GPU it has 4 to 16 MiB
+};
+
 struct Shape {
   std::string_view name;
+  std::string_view architecture;
   std::uint64_t layers = 0;
   std::uint64_t hidden = 0;
   std::uint64_t heads = 0;
   std::uint64_t kv_heads = 0;
   std::uint64_t head_dim = 0;
-  std::uint64_t ffn = 0;  // of each expert
-  std::uint64_t experts = 1;
-  std::uint64_t first_ffn = 0;  // of layer 0 where that has no experts
+  std::uint64_t ffn = 0;           // of each expert
+  std::uint64_t experts = 1;       // to choose from
+  std::uint64_t chosen = 0;        // of these, by every token
+  std::uint64_t more_experts = 0;  // that every token has beside them
+  std::uint64_t first_ffn = 0;     // of layer 0 where that has no experts
   std::uint64_t vocabulary = 0;
   bool tied = false;  // the output's matrix is the input's table
   ml::DType table_type = ml::DType::kQ4_K;
@@ -44,8 +76,7 @@ struct Shape {
   // Latent attention: the rank of keys and values, and the elements of a key with a position.
   std::uint64_t latent = 0;
   std::uint64_t rope = 0;
-  // What a graph of 512 tokens takes on a GPU: not measured, but of the order that is.
-  std::uint64_t graph = 0;
+  GraphSizes graphs;
 
   // Elements of one layer's matrices.
   std::uint64_t elements(std::uint64_t layer) const {
@@ -56,7 +87,7 @@ struct Shape {
                                    + heads * head_dim * hidden;                  // O
     const std::uint64_t attention = latent == 0 ? plain : low_rank;
     if (layer == 0 && first_ffn != 0) return attention + 3 * hidden * first_ffn;
-    return attention + 3 * hidden * ffn * experts;
+    return attention + 3 * hidden * ffn * (experts + more_experts);
   }
   // A Q4_K_M file has some 4.85 bits per weight: 485 / 800 bytes.
   std::vector<std::uint64_t> layer_weights() const {
@@ -85,84 +116,96 @@ struct Shape {
 
 inline const std::vector<Shape>& real_shapes() {
   using enum ml::DType;
-  static const std::vector<Shape> shapes{{.name = "llama-1b",
-                                          .layers = 16,
-                                          .hidden = 2048,
-                                          .heads = 32,
-                                          .kv_heads = 8,
-                                          .head_dim = 64,
-                                          .ffn = 8192,
-                                          .vocabulary = 128256,
-                                          .tied = true,
-                                          .table_type = kQ6_K,
-                                          .graph = 260 * kMiB},
-                                         {.name = "llama-8b",
-                                          .layers = 32,
-                                          .hidden = 4096,
-                                          .heads = 32,
-                                          .kv_heads = 8,
-                                          .head_dim = 128,
-                                          .ffn = 14336,
-                                          .vocabulary = 128256,
-                                          .graph = 300 * kMiB},
-                                         {.name = "llama-70b",
-                                          .layers = 80,
-                                          .hidden = 8192,
-                                          .heads = 64,
-                                          .kv_heads = 8,
-                                          .head_dim = 128,
-                                          .ffn = 28672,
-                                          .vocabulary = 128256,
-                                          .graph = 450 * kMiB},
-                                         {.name = "qwen3-30b-a3b",
-                                          .layers = 48,
-                                          .hidden = 2048,
-                                          .heads = 32,
-                                          .kv_heads = 4,
-                                          .head_dim = 128,
-                                          .ffn = 768,
-                                          .experts = 128,
-                                          .vocabulary = 151936,
-                                          .graph = 320 * kMiB},
-                                         {.name = "gemma3-27b",
-                                          .layers = 62,
-                                          .hidden = 5376,
-                                          .heads = 32,
-                                          .kv_heads = 16,
-                                          .head_dim = 128,
-                                          .ffn = 21504,
-                                          .vocabulary = 262144,
-                                          .tied = true,
-                                          .table_type = kQ6_K,
-                                          .window = 1024,
-                                          .full_every = 6,
-                                          .graph = 560 * kMiB},
-                                         {.name = "gpt-oss-20b",
-                                          .layers = 24,
-                                          .hidden = 2880,
-                                          .heads = 64,
-                                          .kv_heads = 8,
-                                          .head_dim = 64,
-                                          .ffn = 2880,
-                                          .experts = 32,
-                                          .vocabulary = 201088,
-                                          .table_type = kQ8_0,
-                                          .output_type = kQ8_0,
-                                          .window = 128,
-                                          .full_every = 2,
-                                          .graph = 420 * kMiB},
-                                         {.name = "deepseek2-lite",
-                                          .layers = 27,
-                                          .hidden = 2048,
-                                          .heads = 16,
-                                          .head_dim = 128,
-                                          .ffn = 1408,
-                                          .experts = 66,  // two of them for every token
-                                          .first_ffn = 10944,
-                                          .vocabulary = 102400,
-                                          .latent = 512,
-                                          .rope = 64,
-                                          .graph = 240 * kMiB}};
+  static const std::vector<Shape> shapes{
+      {.name = "llama-1b",
+       .architecture = "llama",
+       .layers = 16,
+       .hidden = 2048,
+       .heads = 32,
+       .kv_heads = 8,
+       .head_dim = 64,
+       .ffn = 8192,
+       .vocabulary = 128256,
+       .tied = true,
+       .table_type = kQ6_K,
+       .graphs = {.whole = {79, 191}, .part = {95, 399}, .cpu = {66, 101}}},
+      {.name = "llama-8b",
+       .architecture = "llama",
+       .layers = 32,
+       .hidden = 4096,
+       .heads = 32,
+       .kv_heads = 8,
+       .head_dim = 128,
+       .ffn = 14336,
+       .vocabulary = 128256,
+       .graphs = {.whole = {129, 241}, .part = {142, 674}, .cpu = {110, 153}}},
+      {.name = "llama-70b",
+       .architecture = "llama",
+       .layers = 80,
+       .hidden = 8192,
+       .heads = 64,
+       .kv_heads = 8,
+       .head_dim = 128,
+       .ffn = 28672,
+       .vocabulary = 128256,
+       .graphs = {.whole = {219, 349}, .part = {289, 725}, .cpu = {214, 270}}},
+      {.name = "qwen3-30b-a3b",
+       .architecture = "qwen3moe",
+       .layers = 48,
+       .hidden = 2048,
+       .heads = 32,
+       .kv_heads = 4,
+       .head_dim = 128,
+       .ffn = 768,
+       .experts = 128,
+       .chosen = 8,
+       .vocabulary = 151936,
+       .graphs = {.whole = {94, 206}, .part = {267, 475}, .cpu = {68, 107}}},
+      {.name = "gemma3-27b",
+       .architecture = "gemma3",
+       .layers = 62,
+       .hidden = 5376,
+       .heads = 32,
+       .kv_heads = 16,
+       .head_dim = 128,
+       .ffn = 21504,
+       .vocabulary = 262144,
+       .tied = true,
+       .table_type = kQ6_K,
+       .window = 1024,
+       .full_every = 6,
+       .graphs = {.whole = {166, 278}, .part = {221, 1187}, .cpu = {158, 198}}},
+      {.name = "gpt-oss-20b",
+       .architecture = "gpt-oss",
+       .layers = 24,
+       .hidden = 2880,
+       .heads = 64,
+       .kv_heads = 8,
+       .head_dim = 64,
+       .ffn = 2880,
+       .experts = 32,
+       .chosen = 4,
+       .vocabulary = 201088,
+       .table_type = kQ8_0,
+       .output_type = kQ8_0,
+       .window = 128,
+       .full_every = 2,
+       .graphs = {.whole = {97, 209}, .part = {226, 413}, .cpu = {100, 143}}},
+      {.name = "deepseek2-lite",
+       .architecture = "deepseek2",
+       .layers = 27,
+       .hidden = 2048,
+       .heads = 16,
+       .head_dim = 128,
+       .ffn = 1408,
+       .experts = 64,
+       .chosen = 6,
+       .more_experts = 2,
+       .first_ffn = 10944,
+       .vocabulary = 102400,
+       .latent = 512,
+       .rope = 64,
+       .graphs = {.whole = {89, 201}, .part = {274, 517}, .cpu = {97, 142}}}};
   return shapes;
 }
 
@@ -188,6 +231,10 @@ struct Setting {
   Limits limits = {};
 };
 
+inline void set_gpu_graphs(Demand& need, std::uint64_t bytes) {
+  for (const char* gpu : {"GPU0", "GPU1", "GPU2"}) need.graph[gpu] = bytes;
+}
+
 // As of a file of that shape: the cache is computed for its layers, the weights are its own.
 inline Demand demand_of(const Shape& shape, const Setting& setting) {
   Demand need = demand(stories(), shape.cache_layers(),
@@ -203,7 +250,10 @@ inline Demand demand_of(const Shape& shape, const Setting& setting) {
   need.output_weights = norm + (shape.tied ? 0 : shape.matrix_bytes(shape.output_type));
   need.table_weights = shape.matrix_bytes(shape.table_type);
   need.output_copy = shape.tied ? need.table_weights : 0;
-  for (const char* device : {"GPU0", "GPU1", "GPU2", "CPU"}) need.graph[device] = shape.graph;
+  // As of a model that is not wholly on GPUs.
+  const std::uint64_t cells = std::uint64_t{setting.context} * setting.parallel;
+  set_gpu_graphs(need, shape.graphs.part.bytes(cells));
+  need.graph["CPU"] = shape.graphs.cpu.bytes(cells);
   return need;
 }
 
@@ -254,6 +304,19 @@ inline const Devices& machine_named(std::string_view name) {
   const auto found = std::ranges::find(machines(), name, &Machine::name);
   if (found == machines().end()) throw std::invalid_argument("no such machine");
   return found->devices;
+}
+
+// As engine/placing.h does: with the graphs of a part where not everything fits beside those of a
+// whole.
+inline Result<Plan> settle(const Shape& shape, const Setting& setting,
+                           std::span<const Device> devices) {
+  const Demand in_part = demand_of(shape, setting);
+  Demand whole = in_part;
+  set_gpu_graphs(whole,
+                 shape.graphs.whole.bytes(std::uint64_t{setting.context} * setting.parallel));
+  Result<Plan> result = plan(whole, devices, setting.limits);
+  if (result && result->placed == result->units) return result;
+  return plan(in_part, devices, setting.limits);
 }
 
 // "GPU0 27+output, CPU 5", or the error.
