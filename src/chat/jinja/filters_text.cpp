@@ -106,7 +106,8 @@ Value filter_wordcount(Interpreter& in, const Value& input, const Call& call) {
 
 Value filter_truncate(Interpreter& in, const Value& input, const Call& call) {
   const auto [most, kill, end, leeway] = parameters(call, {"length", "killwords", "end", "leeway"});
-  const std::string_view text = text_argument(input, "truncate's text");
+  const std::string_view text =
+      input.undefined() ? std::string_view() : text_argument(input, "truncate's text");
   in.charge_bytes(text.size() * 4);
   const std::int64_t length = integer_argument(most, "length", 255);
   const std::string_view tail = end.missing() ? "..." : text_argument(end, "end");

@@ -184,6 +184,7 @@ Walk::Walk(Runtime& run, const Value& value) : of_(value) {
       if (!of_.string() && !of_.dict() && !of_.is(Kind::kRange) && !of_.is(Kind::kJsonArray)) {
         raise("'{}' object is not iterable", type_name(value.kind()));
       }
+      if (of_.dict()) run.charge(size_);
   }
 }
 
@@ -206,6 +207,7 @@ bool Walk::next_pair(Value& key, Value& value) {
 
 bool Walk::next(Runtime& run, Value& item) {
   if (index_ >= size_) return false;
+  run.charge(1);
   switch (of_.kind()) {
     case Kind::kJsonArray:
       item = from_json(of_.json_array()[index_]);
