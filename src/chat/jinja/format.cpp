@@ -27,9 +27,10 @@ struct Spec {
 };
 
 std::string digits_of(std::uint64_t value, unsigned base, bool upper) {
+  const std::string_view symbols = upper ? "0123456789ABCDEF" : "0123456789abcdef";
   std::string digits;
   do {
-    digits.insert(digits.begin(), (upper ? "0123456789ABCDEF" : "0123456789abcdef")[value % base]);
+    digits.insert(digits.begin(), symbols[static_cast<std::size_t>(value % base)]);
     value /= base;
   } while (value != 0);
   return digits;
