@@ -70,7 +70,7 @@ void drop(std::vector<Layer>& layers, std::string_view media_type) {
 class Creation {
  public:
   Creation(Folder& folder, Progress progress)
-      : folder_(folder), progress_(std::move(progress)), pins_(folder.mutex, folder.pinned) {}
+      : folder_(folder), progress_(std::move(progress)), pins_(folder) {}
 
   ModelConfig config;
 
@@ -82,7 +82,7 @@ class Creation {
     OLLAMA_ASSIGN(const Manifest manifest, parse_manifest(text));
     config = model.config;
     for (Layer layer : manifest.layers) {
-      pins_.add(layer.digest);
+      OLLAMA_TRY(pins_.add(layer.digest));
       layer.from = model.name.display();
       OLLAMA_TRY(say("using existing layer {}", layer.digest.text()));
       layers_.push_back(std::move(layer));
@@ -97,7 +97,7 @@ class Creation {
     };
     const auto digest = Digest::parse(entry.digest);
     if (!digest) return named(digest.error());
-    pins_.add(*digest);
+    OLLAMA_TRY(pins_.add(*digest));
     const auto path = folder_.blob_path(*digest);
     if (!path) return named(path.error());
     OLLAMA_TRY(say("parsing GGUF"));
@@ -172,7 +172,7 @@ class Creation {
   Result<> finish(const Name& name) {
     OLLAMA_ASSIGN(Layer layer, write(kConfigType, to_text(config, layers_)));
     OLLAMA_TRY(say("writing manifest"));
-    OLLAMA_TRY(folder_.commit(name, Manifest{std::move(layer), layers_}));
+    OLLAMA_TRY(folder_.commit(name, Manifest{std::move(layer), layers_}, &pins_));
     return say("success");
   }
 
@@ -185,7 +185,7 @@ class Creation {
   }
 
   Result<> take_bundled(const Model& model) {
-    OLLAMA_ASSIGN(const Digest digest, folder_.import_file(model.weights, {}));
+    OLLAMA_ASSIGN(const Digest digest, folder_.import_file(model.weights, {}, &pins_));
     OLLAMA_TRY(take_file({std::string(kBundledFile), digest.text()}, kModelLayer));
     layers_.back().from = model.name.display();
     OLLAMA_TRY(add_text(kTemplateLayer, model.template_text));
@@ -199,8 +199,9 @@ class Creation {
                   text.size(), kMaxText);
     }
     Digest digest = digest_of(text);
-    pins_.add(digest);
-    if (folder_.has_blob(digest)) {
+    OLLAMA_TRY(pins_.add(digest));
+    // One that a crash of another program left damaged is written again.
+    if (const auto there = folder_.blob_text(digest); there && *there == text) {
       OLLAMA_TRY(say("using existing layer {}", digest.text()));
     } else {
       OLLAMA_TRY(say("creating new layer {}", digest.text()));
@@ -273,9 +274,7 @@ Result<> Store::copy(std::string_view source, std::string_view destination) {
     return creation.finish(name);
   }
   if (model.name == name) return {};
-  OLLAMA_ASSIGN(const std::string text, folder_->manifest_text(model.name));
-  OLLAMA_ASSIGN(const Manifest manifest, parse_manifest(text));
-  return folder_->commit(name, manifest);
+  return folder_->copy_manifest(model.name, name);
 }
 
 }  // namespace ollama::store

@@ -1,33 +1,79 @@
 #include "store/files.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <utility>
 
 namespace ollama::store {
 namespace fs = std::filesystem;
 
+namespace {
+
+// Where a file system knows no locks, what nobody has written to for this long is abandoned.
+constexpr auto kStaleAfter = std::chrono::hours(1);
+
+// Locks a file that was just made. False: someone took it for a leftover in the meantime.
+bool claim(int fd) {
+  if (::flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
+  struct stat info{};
+  return ::fstat(fd, &info) == 0 && info.st_nlink > 0;
+}
+
+bool is_stale(const fs::path& path) {
+  std::error_code error;
+  const auto written = fs::last_write_time(path, error);
+  return !error && fs::file_time_type::clock::now() - written > kStaleAfter;
+}
+
+}  // namespace
+
 Result<> make_folder(const fs::path& folder) {
   std::error_code error;
-  fs::create_directories(folder, error);
+  if (folder.empty() || fs::is_directory(folder, error)) return {};
+  const fs::path parent = folder.parent_path();
+  if (parent != folder) OLLAMA_TRY(make_folder(parent));
+  if (fs::create_directory(folder, error)) return sync_folder(parent);
   if (error) return fail_errno(folder.string(), error.value());
+  return {};  // another process was faster
+}
+
+Result<> sync_folder(const fs::path& folder) {
+  const UniqueFd fd(
+      ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  // Some file systems cannot sync folders (EINVAL), and need not.
+  if (!fd || (::fsync(fd.get()) != 0 && errno != EINVAL)) {
+    return fail_errno(folder.string(), errno);
+  }
   return {};
 }
 
-Result<TemporaryFile> TemporaryFile::create(const fs::path& folder) {
+Result<TemporaryFile> TemporaryFile::create(const fs::path& folder, std::string_view prefix) {
   OLLAMA_TRY(make_folder(folder));
-  std::string pattern = (folder / (std::string(kTemporaryPrefix) + "XXXXXX")).string();
   TemporaryFile file;
-  file.fd_.reset(::mkostemp(pattern.data(), O_CLOEXEC));
-  if (!file.fd_) return fail_errno(folder.string(), errno);
-  file.path_ = pattern;
+  do {
+    std::string pattern = (folder / (std::string(prefix) + "XXXXXX")).string();
+    file.fd_.reset(::mkostemp(pattern.data(), O_CLOEXEC));
+    if (!file.fd_) return fail_errno(folder.string(), errno);
+    file.path_ = pattern;
+  } while (!claim(file.fd()));
   // mkostemp's 0600 would hide the models from other users of a shared folder.
-  if (::fchmod(file.fd(), 0644) != 0) return fail_errno(pattern, errno);
+  if (::fchmod(file.fd(), 0644) != 0) return fail_errno(file.path_.string(), errno);
   return file;
+}
+
+bool remove_if_abandoned(const fs::path& path) {
+  const UniqueFd file(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (!file) return false;
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK || !is_stale(path)) return false;
+  }
+  return ::unlink(path.c_str()) == 0;
 }
 
 TemporaryFile::TemporaryFile(TemporaryFile&& other) noexcept
@@ -64,9 +110,7 @@ Result<> TemporaryFile::publish(const fs::path& target) {
   if (::rename(path_.c_str(), target.c_str()) != 0) return fail_errno(target.string(), errno);
   path_.clear();
   // The name itself must survive a power cut too.
-  const UniqueFd folder(::open(target.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder) ::fsync(folder.get());
-  return {};
+  return sync_folder(target.parent_path());
 }
 
 Result<std::string> read_file(const fs::path& path, std::size_t limit) {

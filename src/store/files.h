@@ -16,11 +16,13 @@ namespace ollama::store {
 // What interrupted writes leave begins with this, in the folder of the file they were to become.
 inline constexpr std::string_view kTemporaryPrefix = ".tmp-";
 
-// A file without a name yet, in the folder where it will get one. Gone when it is not published.
+// A file without a name yet, in the folder where it will get one. Gone when it is not published;
+// while its writer lives it is locked (flock), so that others can tell it from a leftover.
 class TemporaryFile {
  public:
-  // Makes the folder if need be.
-  static Result<TemporaryFile> create(const std::filesystem::path& folder);
+  // Makes the folder if need be. `prefix` begins with kTemporaryPrefix.
+  static Result<TemporaryFile> create(const std::filesystem::path& folder,
+                                      std::string_view prefix = kTemporaryPrefix);
   TemporaryFile(TemporaryFile&& other) noexcept;
   TemporaryFile& operator=(TemporaryFile&& other) noexcept;
   ~TemporaryFile();
@@ -38,9 +40,15 @@ class TemporaryFile {
   std::filesystem::path path_;  // empty once published
 };
 
+// Removes a temporary file that no process is writing any more. False: it is in use, or gone.
+bool remove_if_abandoned(const std::filesystem::path& path);
+
 // At most `limit` bytes: longer files are kCorrupt, and so is what is no regular file.
 Result<std::string> read_file(const std::filesystem::path& path, std::size_t limit);
 Result<> write_file(const std::filesystem::path& path, std::string_view bytes);
+// With the folders above it; each new name is on the disk when this returns.
 Result<> make_folder(const std::filesystem::path& folder);
+// The names in the folder, as they are now, survive a power cut.
+Result<> sync_folder(const std::filesystem::path& folder);
 
 }  // namespace ollama::store

@@ -1,6 +1,9 @@
 #include "store/manifest.h"
 
+#include <algorithm>
+#include <array>
 #include <boost/json/array.hpp>
+#include <optional>
 
 #include "api/types.h"
 
@@ -29,7 +32,9 @@ Result<Layer> parse_layer(const Json& json, std::string_view what) {
   const auto media_type = text_of(*object, "mediaType");
   const auto digest_text = text_of(*object, "digest");
   const auto from = text_of(*object, "from");
-  if (!media_type || !digest_text || !from) return corrupt("{} has fields of wrong types", what);
+  const auto name = text_of(*object, "name");
+  if (!media_type || !digest_text || !from || !name)
+    return corrupt("{} has fields of wrong types", what);
   auto digest = Digest::parse(*digest_text);
   if (!digest) return corrupt("{}: {}", what, digest.error().message());
   const Json* size = object->if_contains("size");
@@ -37,7 +42,7 @@ Result<Layer> parse_layer(const Json& json, std::string_view what) {
     return corrupt("{} has no valid size", what);
   }
   return Layer{*media_type, std::move(*digest), static_cast<std::uint64_t>(size->get_int64()),
-               *from};
+               *from, *name};
 }
 
 JsonObject json_of(const Layer& layer) {
@@ -46,8 +51,15 @@ JsonObject json_of(const Layer& layer) {
   object.emplace("digest", layer.digest.text());
   object.emplace("size", layer.size);
   if (!layer.from.empty()) object.emplace("from", layer.from);
+  if (!layer.name.empty()) object.emplace("name", layer.name);
   return object;
 }
+
+// What parse_config reads, and what is written anew for each model.
+constexpr std::array<std::string_view, 13> kKnown = {
+    "model_format", "model_family", "model_families", "model_type",  "file_type",
+    "renderer",     "parser",       "requires",       "remote_host", "remote_model",
+    "architecture", "os",           "rootfs"};
 
 constexpr std::string_view kArchitecture =
 #if defined(__x86_64__)
@@ -119,6 +131,61 @@ std::string to_text(const Manifest& manifest) {
   return api::to_string(object) + "\n";
 }
 
+namespace {
+
+// The entries of a list of manifests; nullopt when `json` is none.
+Result<std::optional<boost::json::array>> entries_of_list(const Json& json) {
+  const JsonObject* object = json.if_object();
+  if (object == nullptr || text_of(*object, "mediaType") != kManifestListType) return std::nullopt;
+  const Json* manifests = object->if_contains("manifests");
+  if (manifests == nullptr || !manifests->is_array() || manifests->get_array().size() > 256) {
+    return corrupt("the list of manifests is damaged");
+  }
+  for (const Json& entry : manifests->get_array()) {
+    if (!entry.is_object()) return corrupt("the list of manifests is damaged");
+  }
+  return manifests->get_array();
+}
+
+Result<Json> manifest_json(std::string_view text) {
+  auto json = api::parse_json(text);
+  if (!json) return corrupt("the manifest is {}", json.error().message());
+  return std::move(*json);
+}
+
+}  // namespace
+
+Result<std::variant<std::monostate, Digest, std::string>> choose_manifest(std::string_view text) {
+  OLLAMA_ASSIGN(const Json json, manifest_json(text));
+  OLLAMA_ASSIGN(const auto entries, entries_of_list(json));
+  if (!entries) return std::monostate();
+  for (const std::string_view runner : {"ollama", "llamacpp"}) {
+    for (const Json& entry : *entries) {
+      const JsonObject& object = entry.get_object();
+      if (text_of(object, "runner") != runner) continue;
+      if (object.contains("config")) return api::to_string(object) + "\n";
+      const auto digest = Digest::parse(text_of(object, "digest").value_or(""));
+      if (!digest) return corrupt("the list of manifests: {}", digest.error().message());
+      return *digest;
+    }
+  }
+  return fail(ErrorCode::kUnsupported, "none of its formats is GGUF, and others do not run here");
+}
+
+Result<std::vector<Digest>> listed_manifests(std::string_view text) {
+  OLLAMA_ASSIGN(const Json json, manifest_json(text));
+  OLLAMA_ASSIGN(const auto entries, entries_of_list(json));
+  std::vector<Digest> digests;
+  if (!entries) return digests;
+  for (const Json& entry : *entries) {
+    const auto digest = text_of(entry.get_object(), "digest");
+    if (!digest || digest->empty()) continue;
+    OLLAMA_ASSIGN(Digest parsed, Digest::parse(*digest));
+    digests.push_back(std::move(parsed));
+  }
+  return digests;
+}
+
 Result<ModelConfig> parse_config(std::string_view text) {
   const auto json = api::parse_json(text);
   if (!json) return corrupt("the model's configuration is {}", json.error().message());
@@ -146,6 +213,9 @@ Result<ModelConfig> parse_config(std::string_view text) {
       config.model_families.emplace_back(family.get_string());
     }
   }
+  for (const auto& [key, value] : *object) {
+    if (!std::ranges::contains(kKnown, std::string_view(key))) config.others.emplace(key, value);
+  }
   return config;
 }
 
@@ -166,6 +236,7 @@ std::string to_text(const ModelConfig& config, const std::vector<Layer>& layers)
   put("requires", config.requires_version);
   put("remote_host", config.remote_host);
   put("remote_model", config.remote_model);
+  for (const auto& [key, value] : config.others) object.emplace(key, value);
   object.emplace("architecture", kArchitecture);
   object.emplace("os", "linux");
   boost::json::array ids;

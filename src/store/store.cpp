@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <format>
+#include <ranges>
+#include <variant>
 
 #include "base/log.h"
 #include "base/units.h"
@@ -21,7 +23,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::size_t kChunk = std::size_t{1} << 20;
-constexpr auto kStaleAfter = std::chrono::hours(1);  // of files that an interrupted write left
+constexpr std::string_view kLinkedHost = "ollama.com";  // kDefaultHost among linked manifests
 
 api::Time modified_at(const fs::path& path) {
   struct stat info{};
@@ -72,25 +74,58 @@ api::Options readable_options(const api::JsonObject& params, const std::string& 
 // ---- the folder
 // ----------------------------------------------------------------------------------
 
+Result<> Folder::check_inside(const fs::path& path) const {
+  std::error_code error;
+  const fs::path real = fs::weakly_canonical(path, error);
+  if (error) return fail_errno(path.string(), error.value());
+  // The parts of the folder may themselves be links: their owner put them elsewhere.
+  for (const fs::path& root : {options.models, manifests(), linked_manifests(), blobs()}) {
+    const fs::path folder = fs::weakly_canonical(root, error);
+    if (!error && (real == folder || is_inside(real, folder))) return {};
+  }
+  return fail(ErrorCode::kPermission, "{} is a link that leads out of {}", path.string(),
+              options.models.string());
+}
+
+fs::path Folder::linked_manifest_path(const Name& name) const {
+  const std::string host(name.host() == kDefaultHost ? kLinkedHost : name.host());
+  return linked_manifests() / host / name.name_space() / name.model() / name.tag();
+}
+
+fs::path Folder::existing_manifest_path(const Name& name) const {
+  std::error_code error;
+  if (fs::is_regular_file(manifest_path(name), error)) return manifest_path(name);
+  if (fs::is_regular_file(linked_manifest_path(name), error)) return linked_manifest_path(name);
+  return manifest_path(name);
+}
+
 std::vector<Name> Folder::names() const {
-  std::vector<Name> result;
-  for (const fs::path& host : entries(manifests())) {
-    for (const fs::path& name_space : entries(host)) {
-      for (const fs::path& model : entries(name_space)) {
-        for (const fs::path& tag : entries(model)) {
-          if (auto name = Name::parse_path(tag.lexically_relative(manifests()))) {
-            result.push_back(std::move(*name));
+  std::set<Name> result;
+  const auto inside = [&](const fs::path& path) {
+    std::error_code error;
+    return !fs::is_symlink(path, error) || check_inside(path);
+  };
+  for (const fs::path& root : {manifests(), linked_manifests()}) {
+    for (const fs::path& host : entries(root) | std::views::filter(inside)) {
+      for (const fs::path& name_space : entries(host) | std::views::filter(inside)) {
+        for (const fs::path& model : entries(name_space) | std::views::filter(inside)) {
+          for (const fs::path& tag : entries(model)) {
+            fs::path path = tag.lexically_relative(root);
+            if (root != manifests() && host.filename() == kLinkedHost) {
+              path = kDefaultHost / path.lexically_relative(kLinkedHost);
+            }
+            if (auto name = Name::parse_path(path)) result.insert(std::move(*name));
           }
         }
       }
     }
   }
-  return result;
+  return {result.begin(), result.end()};
 }
 
 std::optional<Name> Folder::find(const Name& name) const {
   std::error_code error;
-  if (fs::is_regular_file(manifest_path(name), error)) return name;
+  if (fs::is_regular_file(existing_manifest_path(name), error)) return name;
   for (Name& candidate : names()) {
     if (candidate.same_as(name)) return std::move(candidate);
   }
@@ -98,7 +133,13 @@ std::optional<Name> Folder::find(const Name& name) const {
 }
 
 Result<std::string> Folder::manifest_text(const Name& name) const {
-  return read_file(manifest_path(name), kMaxManifestSize);
+  const fs::path path = existing_manifest_path(name);
+  OLLAMA_TRY(check_inside(path));
+  OLLAMA_ASSIGN(std::string text, read_file(path, kMaxManifestSize));
+  OLLAMA_ASSIGN(auto chosen, choose_manifest(text));
+  if (auto* inner = std::get_if<std::string>(&chosen)) return std::move(*inner);
+  if (const auto* digest = std::get_if<Digest>(&chosen)) return blob_text(*digest);
+  return text;
 }
 
 Result<fs::path> Folder::blob_path(const Digest& digest) const {
@@ -130,62 +171,6 @@ Result<std::string> Folder::blob_text(const Digest& digest) const {
   return read_file(path, kMaxText);
 }
 
-Result<std::set<std::string>> Folder::references() const {
-  std::set<std::string> digests;
-  std::error_code error;
-  if (!fs::exists(manifests(), error)) return digests;
-  fs::recursive_directory_iterator it(manifests(), fs::directory_options::follow_directory_symlink,
-                                      error);
-  for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
-    if (it.depth() > 8) it.disable_recursion_pending();
-    if (!it->is_regular_file(error)) continue;
-    // Broken manifests count too: they may be another program's, or repaired later.
-    OLLAMA_ASSIGN(const std::string text, read_file(it->path(), std::size_t{64} << 20));
-    for (std::size_t at = text.find("sha256"); at != std::string::npos;
-         at = text.find("sha256", at + 1)) {
-      if (const auto digest = Digest::parse(std::string_view(text).substr(at, 71))) {
-        digests.insert(digest->hex());
-      }
-    }
-  }
-  if (error) return fail_errno(manifests().string(), error.value());
-  return digests;
-}
-
-void Folder::remove_unused(const std::vector<Digest>& digests) {
-  const auto used = references();
-  if (!used) {
-    log::warn("blobs are kept: {}", used.error().message());
-    return;
-  }
-  for (const Digest& digest : digests) {
-    if (used->contains(digest.hex()) || pinned.contains(digest)) continue;
-    std::error_code error;
-    fs::remove(blobs() / digest.file_name(), error);
-    if (error) log::warn("{}: {}", (blobs() / digest.file_name()).string(), error.message());
-  }
-}
-
-Result<> Folder::commit(const Name& name, const Manifest& manifest) {
-  const std::lock_guard lock(mutex);
-  std::vector<const Layer*> needed = {&manifest.config};
-  for (const Layer& layer : manifest.layers) needed.push_back(&layer);
-  for (const Layer* layer : needed) {
-    auto path = blob_path(layer->digest);
-    if (!path) return fail(std::move(path));
-  }
-  std::vector<Digest> before;
-  if (const auto text = manifest_text(name)) {
-    if (const auto old = parse_manifest(*text)) {
-      before.push_back(old->config.digest);
-      for (const Layer& layer : old->layers) before.push_back(layer.digest);
-    }
-  }
-  OLLAMA_TRY(write_file(manifest_path(name), to_text(manifest)));
-  if (options.prune && !before.empty()) remove_unused(before);
-  return {};
-}
-
 // ---- models
 // --------------------------------------------------------------------------------------
 
@@ -201,7 +186,7 @@ Result<Model> Folder::load(const Name& name) const {
   Model model(name);
   model.digest = digest_of(*text).hex();
   model.size = manifest->total_size();
-  model.modified_at = modified_at(manifest_path(name));
+  model.modified_at = modified_at(existing_manifest_path(name));
   const auto config_text = blob_text(manifest->config.digest);
   if (!config_text) return with_name(config_text.error());
   auto config = parse_config(*config_text);
@@ -348,7 +333,7 @@ Result<api::ListResponse> Store::list() const {
       OLLAMA_ASSIGN(const std::string config_text, folder_->blob_text(manifest.config.digest));
       OLLAMA_ASSIGN(const ModelConfig config, parse_config(config_text));
       add(name, config, manifest.total_size(), digest_of(text).hex(),
-          modified_at(folder_->manifest_path(name)));
+          modified_at(folder_->existing_manifest_path(name)));
       return {};
     };
     if (const auto result = read(); !result) {
@@ -368,32 +353,13 @@ Result<api::ListResponse> Store::list() const {
 
 Result<> Store::remove(std::string_view text) {
   OLLAMA_ASSIGN(const Name wanted, Name::parse(text));
-  const std::lock_guard lock(folder_->mutex);
   const auto name = folder_->find(wanted);
-  if (!name) {
-    if (folder_->is_bundled(wanted)) {
-      return fail(ErrorCode::kInvalidArgument,
-                  "model '{}' comes with the program and cannot be removed", text);
-    }
-    return not_found(text);
+  if (name) return folder_->remove(*name);
+  if (folder_->is_bundled(wanted)) {
+    return fail(ErrorCode::kInvalidArgument,
+                "model '{}' comes with the program and cannot be removed", text);
   }
-  std::vector<Digest> digests;
-  if (const auto manifest_text = folder_->manifest_text(*name)) {
-    if (const auto manifest = parse_manifest(*manifest_text)) {
-      digests.push_back(manifest->config.digest);
-      for (const Layer& layer : manifest->layers) digests.push_back(layer.digest);
-    }
-  }
-  fs::path path = folder_->manifest_path(*name);
-  std::error_code error;
-  if (!fs::remove(path, error) && error) return fail_errno(path.string(), error.value());
-  // Folders that are empty now; removing one that is not fails, which ends the loop.
-  for (int i = 0; i < 3; ++i) {
-    path = path.parent_path();
-    if (!fs::remove(path, error)) break;
-  }
-  folder_->remove_unused(digests);
-  return {};
+  return not_found(text);
 }
 
 Result<Manifest> Store::read_manifest(const Name& name) const {
@@ -479,7 +445,7 @@ Result<Digest> Store::import_file(const fs::path& path, const Progress& progress
   return folder_->import_file(path, progress);
 }
 
-Result<Digest> Folder::import_file(const fs::path& path, const Progress& progress) {
+Result<Digest> Folder::import_file(const fs::path& path, const Progress& progress, Pins* pins) {
   const UniqueFd source(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!source) return fail_errno(path.string(), errno);
   struct stat info{};
@@ -510,32 +476,11 @@ Result<Digest> Folder::import_file(const fs::path& path, const Progress& progres
     OLLAMA_TRY(report(progress, progress_response));
   }
   Digest digest = hash.finish();
+  if (pins != nullptr) OLLAMA_TRY(pins->add(digest));
   if (!has_blob(digest)) OLLAMA_TRY(file.publish(blobs() / digest.file_name()));
   return digest;
 }
 
-Result<std::uint64_t> Store::prune() {
-  const std::lock_guard lock(folder_->mutex);
-  OLLAMA_ASSIGN(const std::set<std::string> used, folder_->references());
-  std::uint64_t freed = 0;
-  std::error_code error;
-  const auto now = fs::file_time_type::clock::now();
-  for (fs::directory_iterator it(folder_->blobs(), error), end; !error && it != end;
-       it.increment(error)) {
-    const std::string name = it->path().filename().string();
-    std::error_code ignored;
-    if (name.starts_with(kTemporaryPrefix)) {
-      // Another process may be writing this very moment.
-      if (now - it->last_write_time(ignored) < kStaleAfter) continue;
-    } else {
-      const auto digest = Digest::parse(name);
-      if (!digest || digest->file_name() != name) continue;  // partial downloads, strangers
-      if (used.contains(digest->hex()) || folder_->pinned.contains(*digest)) continue;
-    }
-    const auto size = it->is_regular_file(ignored) ? it->file_size(ignored) : 0;
-    if (fs::remove(it->path(), ignored)) freed += size;
-  }
-  return freed;
-}
+Result<std::uint64_t> Store::prune() { return folder_->prune(); }
 
 }  // namespace ollama::store

@@ -2,16 +2,20 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <format>
 #include <fstream>
 #include <sstream>
 #include <thread>
 
 #include "gguf/writer.h"
+#include "store/files.h"
+#include "store/fixture.h"
 #include "store/modelfile.h"
 
 namespace ollama::store {
@@ -25,20 +29,10 @@ using testing::IsEmpty;
 using testing::Not;
 using testing::UnorderedElementsAre;
 
-std::string read(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-void write(const fs::path& path, std::string_view text) {
-  fs::create_directories(path.parent_path());
-  std::ofstream(path, std::ios::binary) << text;
-}
-std::string message_of(const auto& result) {
-  return result ? "(no error)" : std::string(result.error().message());
-}
-ErrorCode code_of(const auto& result) {
-  return result ? ErrorCode::kInternal : result.error().code();
-}
+using fixture::code_of;
+using fixture::message_of;
+using fixture::read;
+using fixture::write;
 
 class StoreTest : public testing::Test {
  protected:
@@ -53,26 +47,10 @@ class StoreTest : public testing::Test {
   }
   void TearDown() override { fs::remove_all(folder_); }
 
-  // A small model file; `seed` makes its bytes, and so its digest, differ.
   fs::path make_gguf(const std::string& name, std::uint32_t seed = 0,
                      std::string_view architecture = "llama", std::string_view type = "") {
-    const fs::path path = folder_ / name;
-    fs::create_directories(folder_);
-    gguf::Writer writer;
-    writer.set_string("general.architecture", architecture);
-    if (!type.empty()) writer.set_string("general.type", type);
-    writer.set_u32("test.seed", seed);
-    writer.set_u32("general.file_type", 1);
-    writer.set_u32(std::string(architecture) + ".context_length", 64);
-    writer.set_strings("tokenizer.ggml.tokens", {"a", "b", "c", "d", "e", "f"});
-    const std::array<std::int64_t, 2> shape{32, 2};
-    const auto index = writer.add_tensor("token_embd.weight", GGML_TYPE_F16, shape);
-    EXPECT_TRUE(index);
-    EXPECT_TRUE(writer.begin(path));
-    const std::vector<std::byte> bytes(writer.tensor_size(*index));
-    EXPECT_TRUE(writer.write(*index, 0, bytes));
-    EXPECT_TRUE(writer.finish());
-    return path;
+    fixture::make_gguf(folder_ / name, seed, architecture, type);
+    return folder_ / name;
   }
 
   // A request to create `name` from a model file.
@@ -583,24 +561,219 @@ TEST_F(StoreTest, ImportedFilesAreCopies) {
   EXPECT_EQ(blobs().size(), 1U) << "a cancelled import stays behind";
 }
 
-TEST_F(StoreTest, PruneRemovesWhatNothingUses) {
+// The folder may be a running Ollama's, which downloads blobs before it writes their manifest.
+TEST_F(StoreTest, PruneRemovesWhatNothingHasUsedForAnHour) {
   create("m", 1, "S");
-  const auto used = blobs();
-  std::istringstream stream("unused");
-  ASSERT_TRUE(store_->write_blob(digest_of("unused").text(), stream));
-  write(models_ / "blobs" / "sha256-partial", "x");
-  write(models_ / "blobs" / ".tmp-fresh", "x");
-  write(models_ / "blobs" / ".tmp-stale", "xxx");
-  fs::last_write_time(models_ / "blobs" / ".tmp-stale",
-                      fs::file_time_type::clock::now() - std::chrono::hours(2));
-  EXPECT_EQ(store_->prune(), 9U);
-  auto expected = used;
-  expected.emplace_back("sha256-partial");
-  expected.emplace_back(".tmp-fresh");
+  const auto add = [&](std::string_view text, int hours) {
+    std::istringstream stream{std::string(text)};
+    ASSERT_TRUE(store_->write_blob(digest_of(text).text(), stream));
+    fixture::age(models_ / "blobs" / digest_of(text).file_name(), std::chrono::hours(hours));
+  };
+  for (const std::string& used : blobs()) {
+    fixture::age(models_ / "blobs" / used, std::chrono::hours(1000));
+  }
+  auto expected = blobs();
+  add("old", 2);
+  add("young", 0);
+  expected.push_back(digest_of("young").file_name());
+  for (const char* strange : {"sha256-partial", "README", "sha256-1234567"}) {
+    write(models_ / "blobs" / strange, "x");
+    fixture::age(models_ / "blobs" / strange, std::chrono::hours(1000));
+    expected.emplace_back(strange);
+  }
+  fs::create_directories(models_ / "blobs" / digest_of("a folder").file_name());
+  expected.push_back(digest_of("a folder").file_name());
+  EXPECT_EQ(store_->prune().value(), 3U);
   EXPECT_THAT(blobs(), testing::UnorderedElementsAreArray(expected));
   EXPECT_TRUE(store_->resolve("m"));
   const auto empty = Store({folder_ / "nothing", {}, true}).prune();
-  EXPECT_EQ(empty, 0U);
+  EXPECT_EQ(empty.value(), 0U);
+  EXPECT_FALSE(fs::exists(folder_ / "nothing")) << "a start must not make the folder";
+}
+
+TEST_F(StoreTest, PruneRemovesWhatDeadWritersLeft) {
+  write(models_ / "blobs" / ".tmp-dead", "xxx");
+  write(models_ / "manifests" / "h" / "n" / "m" / ".tmp-dead", "xxx");
+  auto living = TemporaryFile::create(models_ / "blobs");
+  ASSERT_TRUE(living);
+  ASSERT_TRUE(living->write(std::as_bytes(std::span("half", 4))));
+  EXPECT_TRUE(store_->prune());
+  EXPECT_EQ(blobs().size(), 1U) << "what a dead writer left stays, or a living one's file goes";
+  EXPECT_FALSE(fs::exists(models_ / "manifests" / "h" / "n" / "m" / ".tmp-dead"));
+  EXPECT_TRUE(living->publish(models_ / "blobs" / "done"));
+}
+
+// Ollama goes on with a broken download, and keeps the blobs that it has of an unfinished model.
+TEST_F(StoreTest, PruneLeavesDownloadsAlone) {
+  const fs::path blobs_folder = models_ / "blobs";
+  const fs::path complete = blobs_folder / digest_of("complete").file_name();
+  const fs::path partial = blobs_folder / (digest_of("rest").file_name() + "-partial");
+  const fs::path part = blobs_folder / (digest_of("rest").file_name() + "-partial-3");
+  for (const fs::path& path : {complete, partial, part}) write(path, "x");
+  fixture::age(complete, std::chrono::hours(5));
+  fixture::age(part, std::chrono::hours(5));
+  EXPECT_EQ(store_->prune().value(), 0U) << "a download goes on: all of it is wanted";
+  fixture::age(partial, std::chrono::hours(2));
+  EXPECT_EQ(store_->prune().value(), 1U) << "nobody downloads: the unused blob goes";
+  EXPECT_FALSE(fs::exists(complete));
+  EXPECT_TRUE(fs::exists(partial));
+  for (const fs::path& path : {partial, part}) fixture::age(path, std::chrono::hours(24 * 8));
+  EXPECT_EQ(store_->prune().value(), 2U) << "a week later nobody goes on with it";
+}
+
+TEST_F(StoreTest, AManifestThatCannotBeReadStopsPruning) {
+  create("m", 1, "S");
+  const std::string good = read(manifest_of("m"));
+  for (const std::string& used : blobs()) {
+    fixture::age(models_ / "blobs" / used, std::chrono::hours(2));
+  }
+  const auto expect_stopped = [&](std::string_view why) {
+    const auto before = blobs();
+    const auto pruned = store_->prune();
+    EXPECT_FALSE(pruned) << why;
+    EXPECT_THAT(message_of(pruned), HasSubstr("manifests"));
+    EXPECT_EQ(blobs(), before);
+  };
+  write(manifest_of("m"), "");
+  expect_stopped("a crash emptied it");
+  write(manifest_of("m"), good.substr(0, good.size() / 2));
+  expect_stopped("a crash cut it off");
+  write(manifest_of("m"), good);
+  fs::create_directories(manifest_of("other").parent_path());
+  fs::create_symlink("nowhere", manifest_of("other"));
+  expect_stopped("its disk is not mounted");
+  fs::remove_all(manifest_of("other").parent_path());
+  write(folder_ / "outside" / "latest", good);
+  fs::create_directory_symlink(folder_ / "outside", manifest_of("other").parent_path());
+  expect_stopped("it lies elsewhere");
+  fs::remove(manifest_of("other").parent_path());
+  fs::create_directory_symlink("..", manifest_of("other").parent_path());
+  expect_stopped("folders in circles");
+  fs::remove(manifest_of("other").parent_path());
+  write(models_ / "manifests" / ".DS_Store", "no manifest");
+  EXPECT_TRUE(store_->prune());
+  EXPECT_TRUE(store_->resolve("m"));
+}
+
+// While one server makes a model, another takes away the last model that has its blobs.
+TEST_F(StoreTest, BlobsStayWhileAnotherServerMakesAModelOfThem) {
+  create("base", 1, "text");
+  Store other({models_, {}, true});
+  api::CreateRequest request;
+  request.model = "derived";
+  request.from = "base";
+  const auto created = store_->create(request, [&](const api::ProgressResponse& progress) {
+    if (progress.status == "writing manifest") {
+      EXPECT_TRUE(other.remove("base"));
+      for (const std::string& blob : blobs()) {
+        if (Digest::parse(blob)) fixture::age(models_ / "blobs" / blob, std::chrono::hours(2));
+      }
+      EXPECT_TRUE(other.prune());
+    }
+    return true;
+  });
+  ASSERT_TRUE(created) << message_of(created);
+  const auto model = store_->resolve("derived");
+  ASSERT_TRUE(model) << message_of(model);
+  EXPECT_EQ(model->system, "text");
+  ASSERT_TRUE(other.remove("derived"));
+  EXPECT_THAT(blobs(), IsEmpty()) << "a pin outlives its model";
+}
+
+TEST_F(StoreTest, ReplacingAModelByItselfDropsWhatItNoLongerUses) {
+  create("m", 1, "first");
+  api::CreateRequest request;
+  request.model = "m";
+  request.from = "m";
+  request.system = "second";
+  ASSERT_TRUE(store_->create(request));
+  EXPECT_THAT(blobs(), Not(Contains(digest_of("first").file_name())));
+  EXPECT_EQ(store_->resolve("m")->system, "second");
+}
+
+// A blob that lost its bytes to a power cut under another program is made again.
+TEST_F(StoreTest, ADamagedTextIsWrittenAgain) {
+  create("m", 1, "S");
+  write(models_ / "blobs" / digest_of("S").file_name(), "");
+  create("m", 1, "S");
+  EXPECT_EQ(store_->resolve("m")->system, "S");
+}
+
+TEST_F(StoreTest, OneDigestFromSeveralUploadsAtOnce) {
+  const std::string bytes(3'000'000, 'x');
+  const std::string digest = digest_of(bytes).text();
+  std::atomic<int> failures = 0;
+  {
+    std::vector<std::jthread> uploads;
+    for (int i = 0; i < 4; ++i) {
+      uploads.emplace_back([&] {
+        std::istringstream stream(bytes);
+        if (!store_->write_blob(digest, stream)) ++failures;
+      });
+    }
+  }
+  EXPECT_EQ(failures, 0);
+  EXPECT_THAT(blobs(), ElementsAre(digest_of(bytes).file_name()));
+  EXPECT_EQ(read(models_ / "blobs" / digest_of(bytes).file_name()), bytes);
+}
+
+// A full disk, as far as this process can have one.
+TEST_F(StoreTest, ABlobThatDoesNotFitLeavesNothing) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit small = before;
+  small.rlim_cur = 100'000;
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  const std::string bytes(200'000, 'x');
+  std::istringstream stream(bytes);
+  const auto written = store_->write_blob(digest_of(bytes).text(), stream);
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_EQ(code_of(written), ErrorCode::kIo);
+  EXPECT_THAT(blobs(), IsEmpty());
+}
+
+// ---- links that lead out of the folder
+// -----------------------------------------------------------
+
+TEST_F(StoreTest, NothingOutsideIsReadOrChangedThroughLinks) {
+  create("m", 1, "S");
+  const std::string manifest = read(manifest_of("m"));
+  const fs::path outside = folder_ / "outside";
+  write(outside / "latest", manifest);
+  write(outside / "other", "precious");
+  const fs::path library = manifest_of("m").parent_path().parent_path();
+  fs::create_directory_symlink(outside, library / "evil");
+  fs::create_directories(library / "link");
+  fs::create_symlink(outside / "latest", library / "link" / "latest");
+  const auto untouched = [&] {
+    return read(outside / "latest") == manifest && read(outside / "other") == "precious" &&
+           std::distance(fs::directory_iterator(outside), {}) == 2;
+  };
+
+  for (const char* name : {"evil", "link"}) {
+    EXPECT_EQ(code_of(store_->resolve(name)), ErrorCode::kPermission) << name;
+    EXPECT_THAT(message_of(store_->resolve(name)), HasSubstr("leads out of"));
+    EXPECT_EQ(code_of(store_->copy(name, "copy")), ErrorCode::kPermission) << name;
+  }
+  EXPECT_THAT(listed(), UnorderedElementsAre("m:latest", "stories260k:latest"));
+  for (const char* name : {"evil", "evil:new", "evil:other"}) {
+    EXPECT_EQ(code_of(store_->copy("m", name)), ErrorCode::kPermission) << name;
+    const auto made = store_->create(request_from(make_gguf("m.gguf", 1), name));
+    EXPECT_EQ(code_of(made), ErrorCode::kPermission) << name;
+    EXPECT_TRUE(untouched()) << name;
+  }
+  EXPECT_EQ(code_of(store_->remove("evil")), ErrorCode::kPermission);
+  EXPECT_TRUE(untouched());
+  // The link itself is ours to take away, and to replace.
+  ASSERT_TRUE(store_->remove("link")) << "what it leads to stays";
+  EXPECT_FALSE(fs::exists(library / "link"));
+  fs::create_directories(library / "link");
+  fs::create_symlink(outside / "latest", library / "link" / "latest");
+  ASSERT_TRUE(store_->copy("m", "link"));
+  EXPECT_FALSE(fs::is_symlink(library / "link" / "latest"));
+  EXPECT_TRUE(untouched());
 }
 
 TEST_F(StoreTest, AReadOnlyFolderIsAnError) {
