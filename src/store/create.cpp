@@ -265,16 +265,17 @@ Result<> Store::create(const api::CreateRequest& request, const Progress& progre
 
 Result<> Store::copy(std::string_view source, std::string_view destination) {
   OLLAMA_ASSIGN(const Name target, Name::parse(destination));
-  OLLAMA_ASSIGN(const Model model, folder_->resolve(source));
+  OLLAMA_ASSIGN(const Name wanted, Name::parse(source));
   const Name name = folder_->find(target).value_or(target);
-  if (model.bundled) {
-    // There is no manifest to copy: the model becomes one of the user's.
-    Creation creation(*folder_, {});
-    OLLAMA_TRY(creation.take_model(std::string(source)));
-    return creation.finish(name);
+  // Also what cannot run here can be copied.
+  if (const auto stored = folder_->find(wanted)) {
+    return *stored == name ? Result<>() : folder_->copy_manifest(*stored, name);
   }
-  if (model.name == name) return {};
-  return folder_->copy_manifest(model.name, name);
+  OLLAMA_TRY(folder_->resolve(source));
+  // The bundled model has no manifest to copy: it becomes one of the user's.
+  Creation creation(*folder_, {});
+  OLLAMA_TRY(creation.take_model(std::string(source)));
+  return creation.finish(name);
 }
 
 }  // namespace ollama::store
