@@ -447,6 +447,18 @@ Result<CreateRequest> parse_create_request(const Json& json) {
   fields.read("renderer", request.renderer);
   fields.read("parser", request.parser);
   fields.read("requires", request.requires_version);
+  // Of Ollama before 0.5.5. Ignoring them would make another model than the one that is meant.
+  for (const std::string_view old : {"modelfile", "path"}) {
+    std::string text;
+    fields.read(old, text);
+    if (!text.empty()) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "\"{}\" is no longer accepted: send what the Modelfile says in the fields "
+                  "\"from\" or \"files\", \"template\", \"system\", \"parameters\" and so on, "
+                  "as `ollama create -f` does",
+                  old);
+    }
+  }
   return std::move(fields).finish(std::move(request));
 }
 

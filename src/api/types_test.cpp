@@ -308,6 +308,16 @@ TEST(Requests, EmbedInput) {
   EXPECT_EQ(message_of(parse_embed_request(json_of(R"({"input":{}})"))), "invalid input type");
 }
 
+// Fails when a client of an old Ollama gets a model without what its Modelfile says.
+TEST(Requests, CreateRefusesWhatItWouldHaveToIgnore) {
+  for (const char* old : {R"({"model":"a","from":"b","modelfile":"FROM b\nSYSTEM x"})",
+                          R"({"model":"a","path":"/tmp/Modelfile"})"}) {
+    EXPECT_THAT(message_of(parse_create_request(json_of(old))), HasSubstr("no longer accepted"));
+  }
+  EXPECT_TRUE(
+      parse_create_request(json_of(R"({"model":"a","from":"b","modelfile":"","path":null})")));
+}
+
 TEST(Requests, CreateAndTheOlderNames) {
   const auto request = parse_create_request(json_of(
       R"({"name":"n","from":"f","files":{"m.gguf":"sha256:00"},"license":"MIT",)"

@@ -53,7 +53,12 @@ Result<std::vector<api::File>> upload(api::Client& client, Progress& progress,
             return true;
           }));
     }
-    files.push_back({.name = path.filename().string(), .digest = digest.text()});
+    std::string name = path.filename().string();
+    // The server knows them by their names.
+    if (std::ranges::contains(files, name, &api::File::name)) {
+      name = std::format("{}-{}", files.size(), name);
+    }
+    files.push_back({.name = std::move(name), .digest = digest.text()});
   }
   return files;
 }
@@ -69,6 +74,7 @@ Result<> create(api::Client& client, Progress& progress, const Arguments& argume
   if (arguments.given("quantize")) plan.request.quantize = arguments.text("quantize");
   OLLAMA_ASSIGN(plan.request.files, upload(client, progress, plan.model_files));
   OLLAMA_ASSIGN(plan.request.adapters, upload(client, progress, plan.adapter_files));
+  OLLAMA_ASSIGN(plan.request.draft_files, upload(client, progress, plan.draft_files));
   return client.create_model(plan.request, [&](const api::ProgressResponse& response) {
     show_progress(progress, response, "creating");
     return true;

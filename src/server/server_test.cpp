@@ -388,7 +388,16 @@ TEST_F(ServerTest, RequestErrors) {
            {"/api/copy", R"({"source":"","destination":"b"})", 400, R"(source "" is invalid)"},
            {"/api/copy", R"({"source":"nope","destination":"b"})", 404,
             R"(model "nope" not found)"},
-           {"/api/create", "{}", 400, "model is required"}}) {
+           {"/api/create", "{}", 400, "model is required"},
+           {"/api/create", R"({"model":"a","modelfile":"FROM b"})", 400,
+            R"("modelfile" is no longer accepted)"},
+           {"/api/create", R"({"model":"a","path":"/b"})", 400, R"("path" is no longer accepted)"},
+           {"/api/create", R"({"model":"a"})", 400, "neither 'from' or 'files' was specified"},
+           {"/api/create", R"({"model":"a","from":"nope"})", 404, "model 'nope' not found"},
+           {"/api/create", R"({"model":"a","files":{"/etc/passwd":"sha256:0"}})", 400,
+            "file path must be relative"},
+           {"/api/create", R"({"model":"a","files":{"m.gguf":"sha256:../../x"}})", 400,
+            "m.gguf: invalid digest"}}) {
     const Answer answer = ask("POST", each.path, each.body);
     EXPECT_EQ(answer.status, each.status) << each.path << each.body << answer.body;
     EXPECT_TRUE(answer.error().starts_with(each.error)) << each.path << each.body << answer.body;
@@ -793,6 +802,157 @@ TEST_F(ServerTest, BlobsAndModels) {
   EXPECT_THAT(failed.body, HasSubstr("error"));
 }
 
+// Nothing that a request names is looked for outside the models' folder.
+TEST_F(ServerTest, BadNamesAndDigests) {
+  start();
+  const std::string secret = folder_.string() + "-secret";
+  std::ofstream(secret) << "s";
+  for (const std::string& name :
+       {std::string(".."), std::string("../x"), std::string("a/../../x"),
+        std::string("/etc/passwd"), std::string("a\\u0000b"), std::string(81, 'a'),
+        "a:" + std::string(81, 'b'), std::string(351, 'h') + "/a/b", std::string("a/b/c/d/e"),
+        std::string("-a"), "../" + std::filesystem::path(secret).filename().string()}) {
+    const std::string quoted = json::serialize(json::string(name));
+    const std::string text = name.contains('\\') ? "\"a\\u0000b\"" : quoted;
+    for (const auto& [method, path, body] : std::vector<std::array<std::string, 3>>{
+             {"POST", "/api/show", std::format(R"({{"model":{}}})", text)},
+             {"POST", "/api/create", std::format(R"({{"model":{},"from":"stories260k"}})", text)},
+             {"POST", "/api/create", std::format(R"({{"model":"x","from":{}}})", text)},
+             {"POST", "/api/copy",
+              std::format(R"({{"source":"stories260k","destination":{}}})", text)},
+             {"POST", "/api/copy", std::format(R"({{"source":{},"destination":"x"}})", text)},
+             {"DELETE", "/api/delete", std::format(R"({{"model":{}}})", text)},
+             {"POST", "/api/generate", std::format(R"({{"model":{},"prompt":"x"}})", text)}}) {
+      const Answer answer = ask(method, path, body);
+      EXPECT_EQ(answer.status, 400) << path << " " << body;
+      EXPECT_FALSE(answer.error().empty());
+    }
+  }
+  const std::string hex(64, 'a');
+  for (const std::string& digest :
+       {"sha256:" + hex.substr(1), "sha256:" + hex + "a", "sha512:" + hex, hex,
+        "sha256:" + hex.substr(1) + "g", std::string("sha256:..%2f..%2fx"), "sha256%00" + hex}) {
+    EXPECT_THAT(ask("POST", "/api/blobs/" + digest, "x").status, testing::AnyOf(400, 404))
+        << digest;
+    EXPECT_THAT(ask("HEAD", "/api/blobs/" + digest).status, testing::AnyOf(400, 404)) << digest;
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder_)) << "a refused request leaves something";
+  std::filesystem::remove(secret);
+}
+
+// What a hostile or damaged folder holds gets an error that names the model, and others are served.
+TEST_F(ServerTest, HostileManifests) {
+  start();
+  ASSERT_EQ(ask("POST", "/api/copy", R"({"source":"stories260k","destination":"good"})").status,
+            200);
+  const auto library = folder_ / "manifests" / "registry.ollama.ai" / "library";
+  std::ifstream in(library / "good" / "latest");
+  const std::string good{std::istreambuf_iterator<char>(in), {}};
+  const auto changed = [&](std::string_view from, std::string_view to) {
+    std::string text = good;
+    text.replace(text.find(from), from.size(), to);
+    return text;
+  };
+  std::string many = good.substr(0, good.find("\"layers\":[") + 10);
+  const std::string layer = good.substr(good.find("{\"mediaType\"", many.size()));
+  for (int i = 0; i < 10'000; ++i) many += layer.substr(0, layer.find('}') + 1) + ",";
+  many.back() = ']';
+  many += "}";
+  std::filesystem::create_directories(library / "bad");
+  for (const auto& [text, why] : std::vector<std::pair<std::string, std::string>>{
+           {changed("\"size\":", "\"size\":-"), "size"},
+           {changed("\"schemaVersion\":2", "\"schemaVersion\":1"), "schemaVersion"},
+           {many, "10000 layers"},
+           {changed("image.model", "image.unknown"), "no GGUF weights"},
+           {changed("sha256:", "sha256:/"), "invalid digest"},
+           {std::string(std::size_t{5} << 20, '['), "too many"},
+           {"", "JSON"},
+           {std::string(10'000, '['), "JSON"}}) {
+    std::ofstream(library / "bad" / "latest", std::ios::trunc) << text;
+    const Answer shown = ask("POST", "/api/show", R"({"model":"bad"})");
+    EXPECT_GE(shown.status, 400) << why;
+    EXPECT_THAT(shown.error(), HasSubstr(why));
+    EXPECT_THAT(shown.error(), HasSubstr("bad"));
+    EXPECT_GE(ask("POST", "/api/generate", R"({"model":"bad","prompt":"x"})").status, 400) << why;
+    EXPECT_GE(ask("POST", "/api/create", R"({"model":"new","from":"bad"})").status, 400) << why;
+    EXPECT_THAT(ask("GET", "/api/tags").body, HasSubstr("good:latest")) << why;
+    EXPECT_EQ(ask("POST", "/api/show", R"({"model":"good"})").status, 200) << why;
+  }
+  EXPECT_FALSE(std::filesystem::exists(library / "new"));
+  EXPECT_EQ(ask("DELETE", "/api/delete", R"({"model":"bad"})").status, 200)
+      << "nobody can get rid of it";
+}
+
+TEST_F(ServerTest, ListAndShowHaveOllamasShape) {
+  ASSERT_EQ(ask("POST", "/api/create",
+                R"({"model":"mine","from":"stories260k","system":"S","license":["A","B"],)"
+                R"("parameters":{"stop":["x"],"top_k":3},"stream":false})")
+                .body,
+            R"({"status":"success"})");
+  const auto keys = [](const json::value& value) {
+    std::vector<std::string> names;
+    for (const auto& [key, ignored] : value.as_object()) names.emplace_back(key);
+    return names;
+  };
+  const json::value listed = ask("GET", "/api/tags").json().at("models").at(0);
+  EXPECT_THAT(keys(listed),
+              testing::ElementsAre("name", "model", "modified_at", "size", "digest", "details"));
+  EXPECT_THAT(keys(listed.at("details")),
+              testing::ElementsAre("parent_model", "format", "family", "families", "parameter_size",
+                                   "quantization_level"));
+  const json::value shown = ask("POST", "/api/show", R"({"model":"mine"})").json();
+  for (const char* key : {"license", "modelfile", "parameters", "template", "system", "details",
+                          "model_info", "tensors", "capabilities", "modified_at"}) {
+    EXPECT_TRUE(shown.as_object().contains(key)) << key;
+  }
+  EXPECT_EQ(shown.at("license").as_string(), "MIT\nA\nB");
+  EXPECT_EQ(shown.at("details").at("parent_model").as_string(), "stories260k:latest");
+  const auto vocabulary = [&](const char* body) {
+    return ask("POST", "/api/show", body)
+        .json()
+        .at("model_info")
+        .at("tokenizer.ggml.tokens")
+        .as_array()
+        .size();
+  };
+  EXPECT_EQ(vocabulary(R"({"model":"mine"})"), 0U);
+  EXPECT_EQ(vocabulary(R"({"model":"mine","verbose":true})"), 512U);
+}
+
+// Several clients send one blob: all succeed, and it is there once.
+TEST_F(ServerTest, OneBlobFromSeveralClients) {
+  start();
+  const std::string bytes(2'000'000, 'b');
+  const std::string digest = store::digest_of(bytes).text();
+  std::atomic<int> refused = 0;
+  {
+    std::vector<std::jthread> clients;
+    for (int i = 0; i < 4; ++i) {
+      clients.emplace_back([&] {
+        const int status = Client(port_).ask("POST", "/api/blobs/" + digest, bytes).status;
+        if (status != 200 && status != 201) ++refused;
+      });
+    }
+  }
+  EXPECT_EQ(refused, 0);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_ / "blobs"), {}), 1);
+  EXPECT_EQ(
+      ask("POST", "/api/blobs/" + store::digest_of("").text(), "", "Content-Length: 0\r\n").status,
+      201)
+      << "an empty file";
+}
+
+TEST_F(ServerTest, ABlobThatCannotFitIsRefusedBeforeItIsSent) {
+  Client sender = client();
+  sender.send(
+      std::format("POST /api/blobs/{} HTTP/1.1\r\nHost: localhost\r\n"
+                  "Content-Length: 8000000000000000\r\n\r\n",
+                  store::digest_of("big").text()));
+  const Answer answer = sender.receive();
+  EXPECT_EQ(answer.status, 507);
+  EXPECT_THAT(answer.error(), HasSubstr("does not fit"));
+}
+
 // A blob that ends early leaves nothing behind.
 TEST_F(ServerTest, InterruptedBlob) {
   const std::string digest = store::digest_of("0123456789").text();
@@ -803,6 +963,11 @@ TEST_F(ServerTest, InterruptedBlob) {
         digest));
   }
   EXPECT_EQ(ask("HEAD", "/api/blobs/" + digest).status, 404);
+  // The server notices soon; if it never does, the test hangs and is ended.
+  while (std::filesystem::exists(folder_ / "blobs") &&
+         !std::filesystem::is_empty(folder_ / "blobs")) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
   EXPECT_EQ(ask("POST", "/api/blobs/" + digest, "0123456789").status, 201);
 }
 

@@ -10,6 +10,7 @@
 #include "gguf/file.h"
 #include "store/files.h"
 #include "store/folder.h"
+#include "store/modelfile.h"
 
 namespace ollama::store {
 namespace fs = std::filesystem;
@@ -62,6 +63,28 @@ void add_family(ModelConfig& config, std::string_view family) {
 
 void drop(std::vector<Layer>& layers, std::string_view media_type) {
   std::erase_if(layers, [&](const Layer& layer) { return layer.media_type == media_type; });
+}
+
+// The names are the client's, and only told: still, nobody should have to wonder what a path does.
+Result<> check_files(const std::vector<api::File>& files) {
+  constexpr std::size_t kMaxFiles = 1024;
+  constexpr std::size_t kMaxName = 1024;
+  if (files.size() > kMaxFiles) {
+    return fail(ErrorCode::kInvalidArgument, "{} files are too many; {} are allowed", files.size(),
+                kMaxFiles);
+  }
+  for (const api::File& file : files) {
+    const fs::path path = file.name;
+    const bool good = !file.name.empty() && file.name.size() <= kMaxName && path.is_relative() &&
+                      file.name.find_first_of(std::string_view("\\:\0", 3)) == std::string::npos &&
+                      path.lexically_normal().string() == file.name && *path.begin() != ".." &&
+                      path != "." && path.has_filename();
+    if (!good) {
+      return fail(ErrorCode::kInvalidArgument, "file path must be relative: {}",
+                  api::to_string(api::Json(file.name.substr(0, 200))));
+    }
+  }
+  return {};
 }
 
 }  // namespace
@@ -120,6 +143,8 @@ class Creation {
       config.model_families.insert(config.model_families.begin(), config.model_family);
     } else if (type == kProjectorLayer) {
       add_family(config, file->architecture());
+    } else if (type == kDraftLayer) {
+      config.others["draft"] = {{"model_format", "gguf"}, {"architecture", file->architecture()}};
     }
     OLLAMA_TRY(say("using existing layer {}", digest->text()));
     layers_.push_back({std::string(type), *digest, file->file_size(), {}});
@@ -222,8 +247,11 @@ Result<> Store::create(const api::CreateRequest& request, const Progress& progre
   if (!request.quantize.empty()) {
     return fail(ErrorCode::kUnsupported, "quantising while creating a model is not supported");
   }
-  if (!request.draft_files.empty()) {
-    return fail(ErrorCode::kUnsupported, "draft models are not supported");
+  for (const auto* files : {&request.files, &request.adapters, &request.draft_files}) {
+    OLLAMA_TRY(check_files(*files));
+  }
+  if (request.draft_files.size() > 1) {
+    return fail(ErrorCode::kUnsupported, "a model can have one draft model only");
   }
 
   Creation creation(*folder_, progress);
@@ -237,6 +265,10 @@ Result<> Store::create(const api::CreateRequest& request, const Progress& progre
   for (const api::File& file : request.adapters) {
     OLLAMA_TRY(creation.take_file(file, kAdapterLayer));
   }
+  if (!request.draft_files.empty()) creation.drop_layers(kDraftLayer);
+  for (const api::File& file : request.draft_files) {
+    OLLAMA_TRY(creation.take_file(file, kDraftLayer));
+  }
   if (!creation.has_model()) {
     return fail(ErrorCode::kInvalidArgument, "none of the files holds a model's weights");
   }
@@ -244,7 +276,7 @@ Result<> Store::create(const api::CreateRequest& request, const Progress& progre
   if (!request.renderer.empty()) creation.config.renderer = request.renderer;
   if (!request.parser.empty()) creation.config.parser = request.parser;
   if (!request.requires_version.empty()) {
-    creation.config.requires_version = request.requires_version;
+    OLLAMA_ASSIGN(creation.config.requires_version, parse_version(request.requires_version));
   }
   if (!request.template_text.empty()) {
     // Better now than with every request.

@@ -213,6 +213,49 @@ class Parser {
   Modelfile file_;
 };
 
+void append_utf8(std::string& out, char32_t c) {
+  const auto add = [&out](char32_t byte) { out += static_cast<char>(byte); };
+  if (c < 0x80) {
+    add(c);
+  } else if (c < 0x800) {
+    add(0xC0 | (c >> 6));
+    add(0x80 | (c & 0x3F));
+  } else if (c < 0x10000) {
+    add(0xE0 | (c >> 12));
+    add(0x80 | ((c >> 6) & 0x3F));
+    add(0x80 | (c & 0x3F));
+  } else {
+    add(0xF0 | (c >> 18));
+    add(0x80 | ((c >> 12) & 0x3F));
+    add(0x80 | ((c >> 6) & 0x3F));
+    add(0x80 | (c & 0x3F));
+  }
+}
+
+// What is no character becomes U+FFFD.
+std::string from_utf16(std::string_view bytes, bool big_endian) {
+  constexpr char32_t kReplacement = 0xFFFD;
+  const auto unit = [&](std::size_t at) -> char32_t {
+    const auto first = static_cast<unsigned char>(bytes[at]);
+    const auto second = static_cast<unsigned char>(bytes[at + 1]);
+    return big_endian ? first << 8U | second : second << 8U | first;
+  };
+  std::string text;
+  std::size_t at = 0;
+  for (; at + 1 < bytes.size(); at += 2) {
+    char32_t c = unit(at);
+    if (c >= 0xD800 && c < 0xE000) {
+      const char32_t low = c < 0xDC00 && at + 3 < bytes.size() ? unit(at + 2) : 0;
+      const bool pair = low >= 0xDC00 && low < 0xE000;
+      c = pair ? 0x10000 + ((c - 0xD800) << 10U) + (low - 0xDC00) : kReplacement;
+      if (pair) at += 2;
+    }
+    append_utf8(text, c);
+  }
+  if (at < bytes.size()) append_utf8(text, kReplacement);
+  return text;
+}
+
 bool looks_like_file(std::string_view text) {
   return text.starts_with('.') || text.starts_with('/') || text.starts_with('~') ||
          lower(text).ends_with(".gguf");
@@ -222,8 +265,9 @@ bool looks_like_file(std::string_view text) {
 
 Result<Modelfile> parse_modelfile(std::string_view text) {
   if (text.size() > kMaxSize) return fail(ErrorCode::kInvalidArgument, "the Modelfile is too long");
+  // Notepad and PowerShell's > write these.
   if (text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff")) {
-    return fail(ErrorCode::kInvalidArgument, "the Modelfile is UTF-16: save it as UTF-8");
+    return Parser(from_utf16(text.substr(2), text.front() == '\xfe')).parse();
   }
   if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
   return Parser(text).parse();
@@ -267,12 +311,12 @@ Result<CreatePlan> plan_create(const Modelfile& modelfile, const fs::path& direc
       } else {
         request.from = value;
       }
-    } else if (command.name == "adapter") {
+    } else if (command.name == "adapter" || command.name == "draft") {
       const fs::path path = local(value);
       if (!fs::is_regular_file(path, ignored)) {
         return error(Error(ErrorCode::kNotFound, std::format("{}: no such file", path.string())));
       }
-      plan.adapter_files.push_back(path);
+      (command.name == "draft" ? plan.draft_files : plan.adapter_files).push_back(path);
     } else if (command.name == "template") {
       request.template_text = value;
     } else if (command.name == "system") {
@@ -284,9 +328,9 @@ Result<CreatePlan> plan_create(const Modelfile& modelfile, const fs::path& direc
     } else if (command.name == "parser") {
       request.parser = value;
     } else if (command.name == "requires") {
-      request.requires_version = value;
-    } else if (command.name == "draft") {
-      return error(Error(ErrorCode::kUnsupported, "DRAFT is not supported yet"));
+      auto version = parse_version(value);
+      if (!version) return error(version.error());
+      request.requires_version = std::move(*version);
     } else if (command.name == "message") {
       api::Message message;
       message.role = command.key;
@@ -308,6 +352,63 @@ Result<CreatePlan> plan_create(const Modelfile& modelfile, const fs::path& direc
     }
   }
   return plan;
+}
+
+Result<std::string> parse_version(std::string_view text) {
+  std::string_view rest = text.substr(text.starts_with('v') ? 1 : 0);
+  const std::string version(rest);
+  const auto take = [&rest](auto&& belongs) {
+    const auto end = std::ranges::find_if_not(rest, belongs);
+    const auto size = static_cast<std::size_t>(end - rest.begin());
+    const std::string_view taken = rest.substr(0, size);
+    rest.remove_prefix(size);
+    return taken;
+  };
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  const auto invalid = [&] {
+    return fail(ErrorCode::kInvalidArgument, "requires must be a version like 0.14.0, not \"{}\"",
+                text.substr(0, 100));
+  };
+  int numbers = 0;
+  do {
+    const std::string_view number = take(is_digit);
+    if (number.empty() || number.size() > 9 || (number.size() > 1 && number[0] == '0')) {
+      return invalid();
+    }
+    ++numbers;
+  } while (numbers < 3 && rest.starts_with('.') && (rest.remove_prefix(1), true));
+  // Of a release before that one, or a build of it.
+  for (const char mark : {'-', '+'}) {
+    if (!rest.starts_with(mark)) continue;
+    rest.remove_prefix(1);
+    const std::string_view label = take([&](char c) {
+      return is_digit(c) || c == '.' || c == '-' || (c >= 'a' && c <= 'z') ||
+             (c >= 'A' && c <= 'Z');
+    });
+    if (numbers < 3 || label.empty()) return invalid();
+  }
+  if (!rest.empty()) return invalid();
+  return version;
+}
+
+bool is_newer(std::string_view version, std::string_view than) {
+  const auto numbers = [](std::string_view text) {
+    std::array<int, 3> result{};
+    std::size_t at = 0;
+    for (const char c : text) {
+      if (c == '.') {
+        if (++at == result.size()) break;
+      } else if (c >= '0' && c <= '9') {
+        result[at] = result[at] * 10 + (c - '0');
+      } else {
+        break;
+      }
+    }
+    return result;
+  };
+  const auto ours = parse_version(version);
+  const auto theirs = parse_version(than);
+  return ours && theirs && numbers(*ours) > numbers(*theirs);
 }
 
 }  // namespace ollama::store

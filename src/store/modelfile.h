@@ -39,7 +39,7 @@ struct Modelfile {
   bool operator==(const Modelfile&) const = default;
 };
 
-// Errors: kInvalidArgument "(line 3): ...".
+// UTF-8, or UTF-16 that begins with its mark. Errors: kInvalidArgument "(line 3): ...".
 Result<Modelfile> parse_modelfile(std::string_view text);
 // Reads back as the same commands if `modelfile` came from parse_modelfile. (A value with a line
 // end after quotes cannot be written in this format.)
@@ -50,6 +50,7 @@ struct CreatePlan {
   api::CreateRequest request;                        // `from`, where FROM names a model
   std::vector<std::filesystem::path> model_files;    // where FROM names a file
   std::vector<std::filesystem::path> adapter_files;  // ADAPTER
+  std::vector<std::filesystem::path> draft_files;    // DRAFT
 };
 
 // Relative files are taken from `directory`, "~/" from `home`. A FROM that exists as a file, or
@@ -57,5 +58,11 @@ struct CreatePlan {
 // names. Errors: kInvalidArgument with the line; kNotFound for files that do not exist.
 Result<CreatePlan> plan_create(const Modelfile& modelfile, const std::filesystem::path& directory,
                                const std::filesystem::path& home = {});
+
+// A version as REQUIRES names it ("0.14.0", "v1.2", "1.0.0-rc1"), without the "v".
+// kInvalidArgument for what is none.
+Result<std::string> parse_version(std::string_view text);
+// By their numbers; what comes after those is not looked at. False for what is no version.
+bool is_newer(std::string_view version, std::string_view than);
 
 }  // namespace ollama::store

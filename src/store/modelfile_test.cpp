@@ -86,9 +86,43 @@ TEST(Modelfile, ErrorsNameTheLine) {
   EXPECT_THAT(modelfile_error("FROM a\r\n\r\nSYSTEM \"\"\"x\n\ny\n"),
               HasSubstr("(line 3): the quotes that begin here are never closed"));
   EXPECT_THAT(modelfile_error("FROM a\nSYSTEM \"x\n"), HasSubstr("(line 2)"));
-  EXPECT_THAT(modelfile_error("\xff\xfe"
-                              "F\0R\0"),
-              HasSubstr("UTF-8"));
+}
+
+std::string utf16(std::u16string_view text, bool big_endian) {
+  std::string bytes(big_endian ? "\xfe\xff" : "\xff\xfe");
+  for (const char16_t unit : text) {
+    const auto high = static_cast<char>(unit >> 8U);
+    const auto low = static_cast<char>(unit & 0xFFU);
+    bytes += big_endian ? high : low;
+    bytes += big_endian ? low : high;
+  }
+  return bytes;
+}
+
+// As Notepad and PowerShell save files.
+TEST(Modelfile, Utf16) {
+  for (const bool big_endian : {false, true}) {
+    EXPECT_THAT(commands_of(utf16(u"FROM a\r\nSYSTEM é 日 🦙\r\n", big_endian)),
+                ElementsAre(Command{"from", "", "a"}, Command{"system", "", "é 日 🦙"}));
+    // Halves of characters.
+    EXPECT_THAT(
+        commands_of(utf16(std::u16string(u"FROM a\nSYSTEM x") + char16_t{0xD83E}, big_endian) +
+                    "z"),
+        ElementsAre(Command{"from", "", "a"}, Command{"system", "", "x\uFFFD\uFFFD"}));
+    EXPECT_THAT(modelfile_error(utf16(u"FROM a\n\nFROB x\n", big_endian)), HasSubstr("(line 3)"));
+    EXPECT_EQ(modelfile_error(utf16(u"", big_endian)), "no FROM line");
+  }
+}
+
+TEST(Modelfile, Versions) {
+  for (const char* good : {"0.14.0", "0.14", "1", "1.0.0-rc1", "1.2.3-rc.1+build.5", "10.20.30"}) {
+    EXPECT_EQ(parse_version(good).value(), good);
+    EXPECT_EQ(parse_version(std::string("v") + good).value(), good);
+  }
+  for (const char* bad : {"", "v", "x", "1.", "1..2", "01.2.3", "1.2.3.4", "1.2-rc1", "1.2.3-",
+                          " 1", "1.2.3 ", "-1", "1.2.3+", "99999999999.0.0", "vv1"}) {
+    EXPECT_EQ(parse_version(bad).error().code(), ErrorCode::kInvalidArgument) << bad;
+  }
 }
 
 // What show prints, create must read as the same model.
@@ -122,6 +156,15 @@ TEST(Modelfile, LongQuotesOfLineEnds) {
   EXPECT_THAT(modelfile_error("FROM a\nSYSTEM \"\"\"" + ends), HasSubstr("(line 2)"));
 }
 
+TEST(Modelfile, VersionsCompareByNumbers) {
+  EXPECT_TRUE(is_newer("0.100.0", "0.33.0"));
+  EXPECT_TRUE(is_newer("v1", "0.33.0"));
+  EXPECT_TRUE(is_newer("0.33.1-rc1", "0.33.0"));
+  for (const char* version : {"0.33.0", "0.33", "0.9.9", "0.33.0-rc1", "0", "soon", ""}) {
+    EXPECT_FALSE(is_newer(version, "0.33.0")) << version;
+  }
+}
+
 class PlanTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -149,6 +192,7 @@ TEST_F(PlanTest, FilesAndNames) {
   EXPECT_EQ(plan("FROM llama3:8b\n")->request.from, "llama3:8b");
   EXPECT_THAT(plan("FROM llama3:8b\n")->model_files, IsEmpty());
   EXPECT_THAT(plan("FROM a\nADAPTER m.gguf\n")->adapter_files, ElementsAre(folder_ / "m.gguf"));
+  EXPECT_THAT(plan("FROM a\nDRAFT m.gguf\n")->draft_files, ElementsAre(folder_ / "m.gguf"));
 }
 
 TEST_F(PlanTest, MissingFilesNameTheLine) {
@@ -159,6 +203,9 @@ TEST_F(PlanTest, MissingFilesNameTheLine) {
     EXPECT_THAT(std::string(result.error().message()), HasSubstr("(line 2)"));
   }
   EXPECT_FALSE(plan("FROM a\nADAPTER ./none.gguf\n"));
+  EXPECT_FALSE(plan("FROM a\nDRAFT ./none.gguf\n"));
+  EXPECT_THAT(std::string(plan("FROM a\n\nREQUIRES soon\n").error().message()),
+              HasSubstr("(line 3): requires must be a version"));
 }
 
 TEST_F(PlanTest, TextsAndParameters) {

@@ -86,6 +86,7 @@ std::string modelfile_text(const Model& model) {
   add("from", "", model.weights.string());
   for (const auto& path : model.projectors) add("from", "", path.string());
   for (const auto& path : model.adapters) add("adapter", "", path.string());
+  if (!model.draft.empty()) add("draft", "", model.draft.string());
   if (!model.template_text.empty()) add("template", "", model.template_text);
   if (!model.system.empty()) add("system", "", model.system);
   for (const auto& [key, value] : model.params) {

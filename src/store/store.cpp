@@ -17,6 +17,7 @@
 #include "gguf/file.h"
 #include "store/files.h"
 #include "store/folder.h"
+#include "store/modelfile.h"
 
 namespace ollama::store {
 namespace fs = std::filesystem;
@@ -192,6 +193,10 @@ Result<Model> Folder::load(const Name& name) const {
   auto config = parse_config(*config_text);
   if (!config) return with_name(config.error());
   model.config = std::move(*config);
+  if (is_newer(model.config.requires_version, api::kApiLevel)) {
+    log::warn("model {} asks for Ollama {}; this program follows {} and may lack what it needs",
+              name.display(), model.config.requires_version, api::kApiLevel);
+  }
   if (!model.config.remote_model.empty()) {
     return with_name(Error(ErrorCode::kUnsupported,
                            "it runs in Ollama's cloud, which is not "
@@ -200,13 +205,16 @@ Result<Model> Folder::load(const Name& name) const {
 
   for (const Layer& layer : manifest->layers) {
     const std::string& type = layer.media_type;
-    if (type == kModelLayer || type == kProjectorLayer || type == kAdapterLayer) {
+    if (type == kModelLayer || type == kProjectorLayer || type == kAdapterLayer ||
+        type == kDraftLayer) {
       auto path = blob_path(layer.digest);
       if (!path) return with_name(path.error());
       if (type == kProjectorLayer) {
         model.projectors.push_back(std::move(*path));
       } else if (type == kAdapterLayer) {
         model.adapters.push_back(std::move(*path));
+      } else if (type == kDraftLayer) {
+        model.draft = std::move(*path);
       } else if (model.weights.empty()) {
         model.weights = std::move(*path);
         model.parent_model = layer.from;

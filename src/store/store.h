@@ -40,7 +40,8 @@ struct Model {
   std::filesystem::path weights;
   std::vector<std::filesystem::path> projectors;
   std::vector<std::filesystem::path> adapters;
-  std::string template_text;  // empty when the model has none
+  std::filesystem::path draft;  // a smaller model that guesses ahead; empty when it has none
+  std::string template_text;    // empty when the model has none
   std::string system;
   api::JsonObject params;  // as stored
   api::Options options;    // the same, checked; unreadable ones are left out with a warning

@@ -10,6 +10,7 @@
 #include <csignal>
 #include <format>
 #include <fstream>
+#include <random>
 #include <sstream>
 #include <thread>
 
@@ -263,6 +264,19 @@ TEST_F(StoreTest, CreateRefusesBadRequests) {
   EXPECT_THAT(refused([](auto& r) { r.files[0].digest = digest_of("no").text(); }),
               HasSubstr("not found"));
   EXPECT_THAT(refused([](auto& r) { r.files.push_back(r.files[0]); }), HasSubstr("one file"));
+  for (const char* path : {"/etc/passwd", "../m.gguf", "a/../../m.gguf", "", ".", "a/",
+                           "C:\\m.gguf", "a//b.gguf", "./m.gguf"}) {
+    EXPECT_THAT(refused([&](auto& r) { r.files[0].name = path; }),
+                HasSubstr("file path must be relative"))
+        << path;
+  }
+  EXPECT_THAT(refused([](auto& r) { r.files[0].name = std::string("a\0b", 3); }),
+              HasSubstr("file path must be relative"));
+  EXPECT_THAT(refused([](auto& r) { r.adapters = {{"../a", "sha256:x"}}; }), HasSubstr("relative"));
+  EXPECT_THAT(refused([](auto& r) { r.draft_files = {{"../a", "sha256:x"}}; }),
+              HasSubstr("relative"));
+  EXPECT_THAT(refused([](auto& r) { r.files.resize(1025, {"a", "b"}); }), HasSubstr("too many"));
+  EXPECT_THAT(refused([](auto& r) { r.requires_version = "soon"; }), HasSubstr("0.14.0"));
   EXPECT_THAT(refused([](auto& r) { r.from = "missing"; }), HasSubstr("model 'missing' not found"));
   EXPECT_THAT(refused([](auto& r) { r.parameters = {{"top_k", "x"}}; }),
               HasSubstr("option \"top_k\" must be of type integer"));
@@ -295,6 +309,28 @@ TEST_F(StoreTest, ProjectorsAndAdaptersAreKnownByTheirMetadata) {
   EXPECT_EQ(model->adapters.size(), 1U);
   EXPECT_THAT(model->config.model_families, ElementsAre("llama", "clip"));
   EXPECT_THAT(store_->capabilities(*model).value(), ElementsAre("completion", "vision"));
+}
+
+TEST_F(StoreTest, DraftModelsAreKept) {
+  api::CreateRequest request = request_from(make_gguf("m.gguf"), "m");
+  const auto draft = store_->import_file(make_gguf("d.gguf", 1, "qwen3"));
+  request.draft_files = {{"d.gguf", draft->text()}};
+  ASSERT_TRUE(store_->create(request));
+  const auto model = store_->resolve("m");
+  ASSERT_TRUE(model) << message_of(model);
+  EXPECT_EQ(model->draft, models_ / "blobs" / draft->file_name());
+  EXPECT_EQ(model->config.model_family, "llama") << "the draft's family is not the model's";
+  EXPECT_EQ(api::to_string(model->config.others),
+            R"({"draft":{"model_format":"gguf","architecture":"qwen3"}})");
+  EXPECT_THAT(store_->show({.model = "m"})->modelfile,
+              HasSubstr("\nDRAFT " + model->draft.string()));
+  // What is built upon it has it too, until it gets another.
+  ASSERT_TRUE(store_->create({.model = "n", .from = "m"}));
+  EXPECT_EQ(store_->resolve("n")->draft, model->draft);
+  const auto other = store_->import_file(make_gguf("o.gguf", 2));
+  ASSERT_TRUE(
+      store_->create({.model = "n", .from = "m", .draft_files = {{"o.gguf", other->text()}}}));
+  EXPECT_EQ(store_->resolve("n")->draft, models_ / "blobs" / other->file_name());
 }
 
 TEST_F(StoreTest, ACancelledCreateLeavesNoModel) {
@@ -414,6 +450,81 @@ TEST_F(StoreTest, ShowTellsAllThereIs) {
   EXPECT_EQ(store_->show(request)->model_info.at("tokenizer.ggml.tokens").as_array().size(), 6U);
   request.model = "none";
   EXPECT_EQ(message_of(store_->show(request)), "model 'none' not found");
+}
+
+// What a Modelfile says of a model, in one text.
+std::string said_by(const CreatePlan& plan) {
+  api::CreateRequest request = plan.request;
+  request.from.clear();
+  api::JsonObject sorted;
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : request.parameters) keys.emplace_back(key);
+  std::ranges::sort(keys);
+  for (const std::string& key : keys) sorted.emplace(key, request.parameters.at(key));
+  request.parameters = sorted;
+  return api::to_string(api::to_json(request));
+}
+
+// Whatever a Modelfile says, the one that show prints says it too.
+TEST_F(StoreTest, ShowsModelfileMakesTheSameModelAgain) {
+  const fs::path file = make_gguf("m.gguf");
+  const std::vector<std::string> pieces = {"SYSTEM ",
+                                           "TEMPLATE ",
+                                           "LICENSE ",
+                                           "MESSAGE user ",
+                                           "MESSAGE assistant ",
+                                           "\"",
+                                           "\"\"\"",
+                                           "\n",
+                                           "\r\n",
+                                           "  ",
+                                           "x",
+                                           "{{ .Prompt }}",
+                                           "PARAMETER stop ",
+                                           "é日🦙",
+                                           "#",
+                                           "a b",
+                                           "<|end|>&",
+                                           "PARAMETER top_k 7",
+                                           "\nSYSTEM x\n",
+                                           "PARAMETER temperature 0.25\n",
+                                           "RENDERER ",
+                                           "PARSER ",
+                                           "REQUIRES 0.14.0\n",
+                                           "\t",
+                                           "\\",
+                                           "PARAMETER num_ctx 4096\n",
+                                           "PARAMETER use_mmap false\n"};
+  std::mt19937 random(11);  // NOLINT: repeatable
+  int made = 0;
+  for (int i = 0; i < 400 && made < 40; ++i) {
+    std::string text = "FROM ./m.gguf\n";
+    for (std::size_t n = random() % 24; n > 0; --n) text += pieces[random() % pieces.size()];
+    SCOPED_TRACE(text);
+    const auto modelfile = parse_modelfile(text);
+    if (!modelfile) continue;
+    const auto plan = plan_create(*modelfile, folder_);
+    if (!plan) continue;
+    ++made;
+    api::CreateRequest request = request_from(file, "m");
+    const std::string model = request.model;
+    const auto files = request.files;
+    request = plan->request;
+    request.model = model;
+    request.from.clear();
+    request.files = files;
+    const auto created = store_->create(request);
+    ASSERT_TRUE(created) << message_of(created);
+    const auto shown = store_->show({.model = "m"});
+    ASSERT_TRUE(shown) << message_of(shown);
+    const auto again = parse_modelfile(shown->modelfile);
+    ASSERT_TRUE(again) << message_of(again) << shown->modelfile;
+    const auto same = plan_create(*again, "/");
+    ASSERT_TRUE(same) << message_of(same);
+    EXPECT_EQ(said_by(*same), said_by(*plan));
+    EXPECT_THAT(same->model_files, ElementsAre(store_->resolve("m")->weights));
+  }
+  EXPECT_EQ(made, 40);
 }
 
 TEST_F(StoreTest, EmbeddingModelsAreKnown) {
