@@ -224,6 +224,31 @@ TEST_F(PlanTest, TextsAndParameters) {
   EXPECT_EQ(result->request.requires_version, "0.1.0");
 }
 
+// All that Ollama's documentation and its options have.
+TEST_F(PlanTest, EveryParameterOfOllamas) {
+  const auto result = plan(
+      "FROM a\nPARAMETER num_ctx 4096\nPARAMETER num_batch 16\nPARAMETER num_gpu -1\n"
+      "PARAMETER main_gpu 1\nPARAMETER use_mmap false\nPARAMETER num_thread 2\n"
+      "PARAMETER draft_num_predict 4\nPARAMETER num_keep 5\nPARAMETER seed 42\n"
+      "PARAMETER num_predict -2\nPARAMETER top_k 3\nPARAMETER top_p 0.9\nPARAMETER min_p 0.05\n"
+      "PARAMETER typical_p 0.7\nPARAMETER repeat_last_n -1\nPARAMETER temperature 0\n"
+      "PARAMETER repeat_penalty 1.1\nPARAMETER presence_penalty 1.5\n"
+      "PARAMETER frequency_penalty 1\nPARAMETER stop \"AI assistant:\"\n"
+      // Of models that were made years ago.
+      "PARAMETER mirostat_tau 5.0\nPARAMETER mirostat_eta 0.1\nPARAMETER tfs_z 1\n"
+      "PARAMETER penalize_newline true\nPARAMETER low_vram true\nPARAMETER f16_kv true\n"
+      "PARAMETER logits_all true\nPARAMETER vocab_only true\nPARAMETER use_mlock true\n"
+      "PARAMETER numa true\n");
+  ASSERT_TRUE(result) << result.error().message();
+  EXPECT_EQ(api::to_string(result->request.parameters),
+            R"({"num_ctx":4096,"num_batch":16,"num_gpu":-1,"main_gpu":1,"use_mmap":false,)"
+            R"("num_thread":2,"draft_num_predict":4,"num_keep":5,"seed":42,"num_predict":-2,)"
+            R"("top_k":3,"top_p":0.9,"min_p":0.05,"typical_p":0.7,"repeat_last_n":-1,)"
+            R"("temperature":0,"repeat_penalty":1.1,"presence_penalty":1.5,)"
+            R"("frequency_penalty":1,"stop":["AI assistant:"]})");
+  EXPECT_TRUE(api::parse_options(result->request.parameters));
+}
+
 TEST_F(PlanTest, BadParametersNameTheLine) {
   const auto unknown = plan("FROM a\n\nPARAMETER frob 1\n");
   ASSERT_FALSE(unknown);
