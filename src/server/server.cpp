@@ -291,8 +291,7 @@ Result<> serve(const envconfig::Config& config) {
                                              .make_factory = {},
                                              .limits = {},
                                              .handle_signals = true}));
-  // Only once the address is ours: no other server uses the folder then, and requests wait until
-  // run().
+  // Only once the address is ours: a start that fails changes nothing. Requests wait until run().
   if (!config.no_prune) {
     if (const auto freed = store::Store(store).prune(); !freed) {
       log::warn("removing unused blobs: {}", freed.error().message());

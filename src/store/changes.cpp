@@ -43,9 +43,10 @@ Result<> Folder::commit_text(const Name& name, std::string_view text, const Mani
   return {};
 }
 
-Result<> Folder::commit(const Name& name, const Manifest& manifest, Pins* pins) {
+Result<> Folder::commit(const Name& name, const Manifest& manifest, Pins* pins,
+                        std::string_view exact) {
   OLLAMA_ASSIGN(const FolderLock lock, FolderLock::take(*this));
-  return commit_text(name, to_text(manifest), manifest, pins);
+  return commit_text(name, exact.empty() ? to_text(manifest) : std::string(exact), manifest, pins);
 }
 
 Result<> Folder::copy_manifest(const Name& source, const Name& target) {

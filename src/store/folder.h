@@ -22,8 +22,6 @@ namespace ollama::store {
 
 inline constexpr std::size_t kMaxText = std::size_t{16} << 20;  // a template, a licence, messages
 
-class Pins;
-
 struct Folder {
   explicit Folder(Store::Options options_in) : options(std::move(options_in)) {}
 
@@ -63,7 +61,9 @@ struct Folder {
 
   // Gives `name` a manifest, replacing the one it has, whose unused blobs go when options.prune is
   // set. kNotFound when a blob is missing. `pins` are taken off once the manifest is there.
-  Result<> commit(const Name& name, const Manifest& manifest, Pins* pins = nullptr);
+  // `exact`, where there is one, is the text written.
+  Result<> commit(const Name& name, const Manifest& manifest, Pins* pins = nullptr,
+                  std::string_view exact = {});
   // Gives `target` the manifest that `source` has, byte for byte.
   Result<> copy_manifest(const Name& source, const Name& target);
   // Takes the name away, then the blobs that only it used.

@@ -21,13 +21,14 @@ constexpr auto kKeptUnused = std::chrono::hours(1);
 // Of the parts of a broken download that Ollama could go on with.
 constexpr auto kKeptPartial = std::chrono::hours(24 * 7);
 constexpr int kMaxDepth = 8;
+constexpr std::size_t kNameSize = 71;                            // of "sha256-" and the digits
 constexpr std::size_t kMaxManifestFile = std::size_t{64} << 20;  // also another program's
 
 // Every digest in a text, whatever else it says.
 void collect(std::string_view text, std::set<Digest>& into) {
   for (std::size_t at = text.find("sha256"); at != std::string_view::npos;
        at = text.find("sha256", at + 1)) {
-    if (auto digest = Digest::parse(text.substr(at, 71))) into.insert(std::move(*digest));
+    if (auto digest = Digest::parse(text.substr(at, kNameSize))) into.insert(std::move(*digest));
   }
 }
 
@@ -101,11 +102,13 @@ class Walk {
   std::set<Digest>& into_;
 };
 
+using Age = std::chrono::system_clock::duration;
+
 struct Blob {
   fs::path path;
   std::string name;
   std::uint64_t size = 0;
-  std::chrono::system_clock::duration age{};  // since its last change
+  Age age{};  // since its last change
 };
 
 std::vector<Blob> files_in(const fs::path& folder) {
@@ -127,8 +130,8 @@ std::vector<Blob> files_in(const fs::path& folder) {
 
 // "sha256-HEX-partial", "sha256-HEX-partial-3": Ollama's downloads.
 bool is_partial(std::string_view name) {
-  return name.size() > 71 && name.substr(71).starts_with("-partial") &&
-         Digest::parse(name.substr(0, 71)).has_value();
+  return name.size() > kNameSize && name.substr(kNameSize).starts_with("-partial") &&
+         Digest::parse(name.substr(0, kNameSize)).has_value();
 }
 
 }  // namespace
@@ -183,6 +186,14 @@ Result<std::uint64_t> Folder::prune() {
       files, [](const Blob& file) { return is_partial(file.name) && file.age < kKeptUnused; });
   if (downloading) log::info("a download goes on: unused blobs are kept");
 
+  // A download's files count as one: its finished parts are not touched while others come.
+  std::map<std::string, Age> partials;
+  for (const Blob& file : files) {
+    if (!is_partial(file.name)) continue;
+    Age& age = partials.try_emplace(file.name.substr(0, kNameSize), file.age).first->second;
+    age = std::min(age, file.age);
+  }
+
   std::uint64_t freed = 0;
   for (const Blob& file : files) {
     if (file.name.starts_with(kTemporaryPrefix)) {
@@ -192,7 +203,8 @@ Result<std::uint64_t> Folder::prune() {
     const auto digest = Digest::parse(file.name);
     const bool blob = digest && digest->file_name() == file.name && !used.contains(*digest) &&
                       !wanted.contains(*digest) && !downloading && file.age > kKeptUnused;
-    const bool part = is_partial(file.name) && file.age > kKeptPartial;
+    const bool part =
+        is_partial(file.name) && partials.at(file.name.substr(0, kNameSize)) > kKeptPartial;
     if ((blob || part) && ::unlink(file.path.c_str()) == 0) freed += file.size;
   }
   return freed;

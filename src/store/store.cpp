@@ -377,8 +377,26 @@ Result<Manifest> Store::read_manifest(const Name& name) const {
   return parse_manifest(text);
 }
 
-Result<> Store::write_manifest(const Name& name, const Manifest& manifest) {
-  return folder_->commit(folder_->find(name).value_or(name), manifest);
+Result<std::string> Store::manifest_text(const Name& name) const {
+  const auto stored = folder_->find(name);
+  if (!stored) return not_found(name.display());
+  return folder_->manifest_text(*stored);
+}
+
+Result<> Store::write_manifest(const Name& name, const Manifest& manifest, std::string_view text) {
+  return folder_->commit(folder_->find(name).value_or(name), manifest, nullptr, text);
+}
+
+std::shared_ptr<const Pins> Store::pin(const std::vector<Layer>& layers) {
+  auto pins = std::make_shared<Pins>(*folder_);
+  for (const Layer& layer : layers) {
+    // Where a list of a few lines cannot be written, blobs cannot either: their error will be told.
+    if (const auto added = pins->add(layer.digest); !added) {
+      log::warn("blobs are not kept from being removed: {}", added.error().message());
+      break;
+    }
+  }
+  return pins;
 }
 
 // ---- blobs

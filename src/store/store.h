@@ -79,6 +79,7 @@ class BlobWriter {
 };
 
 struct Folder;  // internal
+class Pins;     // internal
 
 // Safe to use from several threads. Another process may use the same folder.
 class Store {
@@ -125,13 +126,19 @@ class Store {
   // A local file as a blob, without copying its bytes where the file system can share them.
   Result<Digest> import_file(const std::filesystem::path& path, const Progress& progress = {});
 
-  // Removes blobs that no manifest names, and what interrupted writes left; for the server's start.
-  // Returns the bytes freed.
+  // Removes blobs that nothing has used for an hour, downloads that nobody has gone on with for a
+  // week, and what dead processes left; for the server's start. Removes nothing when a manifest
+  // cannot be read, and no blobs while another process downloads some. Returns the bytes freed.
   Result<std::uint64_t> prune();
 
   // ---- manifests, for pulling and pushing ----
   Result<Manifest> read_manifest(const Name& name) const;
-  Result<> write_manifest(const Name& name, const Manifest& manifest);
+  // As it is stored.
+  Result<std::string> manifest_text(const Name& name) const;
+  // `text` is what is written; empty: the manifest as this program writes it.
+  Result<> write_manifest(const Name& name, const Manifest& manifest, std::string_view text = {});
+  // Keeps the layers' blobs from being removed as long as the value lives. They need not exist yet.
+  std::shared_ptr<const Pins> pin(const std::vector<Layer>& layers);
   const std::filesystem::path& directory() const;
 
  private:

@@ -728,7 +728,9 @@ TEST_F(StoreTest, PruneLeavesDownloadsAlone) {
   EXPECT_EQ(store_->prune().value(), 1U) << "nobody downloads: the unused blob goes";
   EXPECT_FALSE(fs::exists(complete));
   EXPECT_TRUE(fs::exists(partial));
-  for (const fs::path& path : {partial, part}) fixture::age(path, std::chrono::hours(24 * 8));
+  fixture::age(part, std::chrono::hours(24 * 8));
+  EXPECT_EQ(store_->prune().value(), 0U) << "this part is done, others of it are not";
+  fixture::age(partial, std::chrono::hours(24 * 8));
   EXPECT_EQ(store_->prune().value(), 2U) << "a week later nobody goes on with it";
 }
 
@@ -789,6 +791,32 @@ TEST_F(StoreTest, BlobsStayWhileAnotherServerMakesAModelOfThem) {
   EXPECT_EQ(model->system, "text");
   ASSERT_TRUE(other.remove("derived"));
   EXPECT_THAT(blobs(), IsEmpty()) << "a pin outlives its model";
+}
+
+// A pull pins what it has not got yet, and writes the manifest as it came.
+TEST_F(StoreTest, PulledModels) {
+  const std::string weights = read(make_gguf("m.gguf"));
+  const std::string config = R"({"model_format":"gguf"})";
+  const Manifest manifest{{std::string(kConfigType), digest_of(config), config.size(), {}, {}},
+                          {{std::string(kModelLayer), digest_of(weights), weights.size(), {}, {}}}};
+  const std::string text = "  " + to_text(manifest);
+  const Name name = Name::parse("pulled").value();
+  Store other({models_, {}, true});
+  {
+    const auto pins = store_->pin({manifest.config, manifest.layers[0]});
+    EXPECT_EQ(code_of(store_->write_manifest(name, manifest, text)), ErrorCode::kNotFound)
+        << "a manifest without its blobs";
+    for (const std::string& bytes : {weights, config}) {
+      std::istringstream stream(bytes);
+      ASSERT_TRUE(store_->write_blob(digest_of(bytes).text(), stream));
+      fixture::age(models_ / "blobs" / digest_of(bytes).file_name(), std::chrono::hours(2));
+    }
+    EXPECT_TRUE(other.prune());
+    ASSERT_TRUE(store_->write_manifest(name, manifest, text));
+  }
+  EXPECT_EQ(store_->manifest_text(name).value(), text);
+  EXPECT_EQ(store_->resolve("pulled")->digest, digest_of(text).hex());
+  EXPECT_EQ(code_of(store_->manifest_text(Name::parse("none").value())), ErrorCode::kNotFound);
 }
 
 TEST_F(StoreTest, ReplacingAModelByItselfDropsWhatItNoLongerUses) {
