@@ -33,7 +33,7 @@ bool is_stale(const fs::path& path) {
 
 }  // namespace
 
-Result<> make_folder(const fs::path& folder) {
+Result<> make_folder(const fs::path& folder) {  // NOLINT(misc-no-recursion): as deep as the path
   std::error_code error;
   if (folder.empty() || fs::is_directory(folder, error)) return {};
   const fs::path parent = folder.parent_path();

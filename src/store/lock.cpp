@@ -3,9 +3,10 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <cerrno>
 #include <chrono>
-#include <format>
+#include <span>
 #include <thread>
 
 #include "base/log.h"

@@ -370,13 +370,14 @@ Result<std::string> parse_version(std::string_view text) {
                 text.substr(0, 100));
   };
   int numbers = 0;
-  do {
+  for (bool more = true; more; ++numbers) {
     const std::string_view number = take(is_digit);
     if (number.empty() || number.size() > 9 || (number.size() > 1 && number[0] == '0')) {
       return invalid();
     }
-    ++numbers;
-  } while (numbers < 3 && rest.starts_with('.') && (rest.remove_prefix(1), true));
+    more = numbers < 2 && rest.starts_with('.');
+    if (more) rest.remove_prefix(1);
+  }
   // Of a release before that one, or a build of it.
   for (const char mark : {'-', '+'}) {
     if (!rest.starts_with(mark)) continue;
