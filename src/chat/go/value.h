@@ -44,7 +44,7 @@ class Value {
     kObject,  // fields that have names in Go and in JSON, or a map of such
   };
 
-  Value() = default;
+  Value() : int_(0) {}
   static Value nil() { return Value(Kind::kNil); }
   explicit Value(bool value) : kind_(Kind::kBool), bool_(value) {}
   explicit Value(std::int64_t value) : kind_(Kind::kInt), int_(value) {}
