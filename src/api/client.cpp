@@ -20,26 +20,6 @@ constexpr std::size_t kMaxLine = std::size_t{64} << 20;  // one NDJSON line
 constexpr std::size_t kMaxBody = std::size_t{1} << 30;
 constexpr int kPollMilliseconds = 50;  // how soon a stop flag is seen
 
-struct EasyDeleter {
-  void operator()(CURL* handle) const { curl().easy_cleanup(handle); }
-};
-struct MultiDeleter {
-  void operator()(CURLM* handle) const { curl().multi_cleanup(handle); }
-};
-struct ListDeleter {
-  void operator()(curl_slist* list) const { curl().slist_free_all(list); }
-};
-using Easy = std::unique_ptr<CURL, EasyDeleter>;
-using Multi = std::unique_ptr<CURLM, MultiDeleter>;
-using List = std::unique_ptr<curl_slist, ListDeleter>;
-
-void append(List& list, const std::string& line) {
-  curl_slist* longer = curl().slist_append(list.get(), line.c_str());
-  if (longer == nullptr) return;  // out of memory: the header is left out
-  (void)list.release();
-  list.reset(longer);
-}
-
 // Where an answer's bytes go; returns false to end the transfer.
 using Sink = std::function<bool(std::string_view bytes)>;
 // Where a body's bytes come from; 0 at its end.
@@ -119,8 +99,8 @@ struct Client::State {
   std::string no_proxy;
   std::string api_key;
   // The transfer must go before the multi handle that it was added to.
-  Multi multi;
-  Easy easy;
+  CurlMulti multi;
+  CurlEasy easy;
   std::stop_token stop;
   const std::atomic<bool>* stop_flag = nullptr;
 
@@ -204,7 +184,7 @@ Result<int> Client::State::perform(std::string_view method, std::string_view pat
   const std::string verb(method);
   const bool has_body = body.source || !body.text.empty();
 
-  List headers;
+  CurlList headers;
   append(headers, "Expect:");
   append(headers, "Accept: application/x-ndjson, application/json");
   if (has_body) append(headers, std::format("Content-Type: {}", body.type));

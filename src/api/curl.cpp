@@ -20,6 +20,7 @@ Result<Curl> load() {
     function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
     if (function == nullptr) missing = name;
   };
+  find(curl.global_init, "curl_global_init");
   find(curl.easy_init, "curl_easy_init");
   find(curl.easy_cleanup, "curl_easy_cleanup");
   find(curl.easy_reset, "curl_easy_reset");
@@ -40,6 +41,10 @@ Result<Curl> load() {
   if (missing != nullptr) {
     return fail(ErrorCode::kUnsupported, "{} is too old: it has no {}", kLibrary, missing);
   }
+  // Here, once: not every version may do so on several threads.
+  if (curl.global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+    return fail(ErrorCode::kUnsupported, "{} cannot be initialised", kLibrary);
+  }
   return curl;
 }
 
@@ -56,5 +61,12 @@ Result<> load_curl() {
 }
 
 const Curl& curl() { return *loaded(); }
+
+void append(CurlList& list, const std::string& line) {
+  curl_slist* longer = curl().slist_append(list.get(), line.c_str());
+  if (longer == nullptr) return;
+  (void)list.release();
+  list.reset(longer);
+}
 
 }  // namespace ollama::api

@@ -4,12 +4,16 @@
 
 #include <curl/curl.h>
 
+#include <memory>
+#include <string>
+
 #include "base/error.h"
 
 namespace ollama::api {
 
 // Its functions, as curl/curl.h declares them.
 struct Curl {
+  decltype(&::curl_global_init) global_init;  // has been called
   decltype(&::curl_easy_init) easy_init;
   decltype(&::curl_easy_cleanup) easy_cleanup;
   decltype(&::curl_easy_reset) easy_reset;
@@ -33,5 +37,21 @@ struct Curl {
 Result<> load_curl();
 // After load_curl() succeeded.
 const Curl& curl();
+
+struct EasyDeleter {
+  void operator()(CURL* handle) const { curl().easy_cleanup(handle); }
+};
+struct MultiDeleter {
+  void operator()(CURLM* handle) const { curl().multi_cleanup(handle); }
+};
+struct ListDeleter {
+  void operator()(curl_slist* list) const { curl().slist_free_all(list); }
+};
+using CurlEasy = std::unique_ptr<CURL, EasyDeleter>;
+using CurlMulti = std::unique_ptr<CURLM, MultiDeleter>;
+using CurlList = std::unique_ptr<curl_slist, ListDeleter>;
+
+// Out of memory: the line is left out.
+void append(CurlList& list, const std::string& line);
 
 }  // namespace ollama::api

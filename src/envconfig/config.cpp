@@ -386,6 +386,10 @@ constexpr Entry kTable[] = {
     boolean<&Config::vulkan>("OLLAMA_VULKAN", "true", "Use Vulkan devices"),
     string<&Config::rocr_visible_devices>("ROCR_VISIBLE_DEVICES",
                                           "AMD devices that may be used, by number or UUID"),
+    string<&Config::ssl_cert_dir>("SSL_CERT_DIR",
+                                  "Folder of certificates to trust instead of the system's"),
+    string<&Config::ssl_cert_file>("SSL_CERT_FILE",
+                                   "Certificates to trust instead of the system's"),
 };
 constexpr std::size_t kTableSize = std::size(kTable);
 
@@ -437,7 +441,8 @@ Config Config::from_environment(const Getter& getter) {
     if (!text.empty()) entry.set(config, text, entry.variable);
   }
   add_default_origins(config.origins);
-  if (config.models.empty()) config.models = home_directory(getter) / ".ollama" / "models";
+  config.folder = home_directory(getter) / ".ollama";
+  if (config.models.empty()) config.models = config.folder / "models";
   return config;
 }
 

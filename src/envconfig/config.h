@@ -53,6 +53,7 @@ enum class CpuKernels : std::uint8_t { kNative, kGgml };
 struct Config {
   Host host;
   std::filesystem::path models;      // OLLAMA_MODELS, or ~/.ollama/models
+  std::filesystem::path folder;      // ~/.ollama: the key that registries know this user by
   std::vector<std::string> origins;  // allowed CORS origins, the defaults last; '*' is a wildcard
   Duration keep_alive = std::chrono::minutes(5);    // 0: unload at once; kForever
   Duration load_timeout = std::chrono::minutes(5);  // without progress; kForever
@@ -90,6 +91,8 @@ struct Config {
   std::string http_proxy;  // also in small letters, which win, as curl has it
   std::string https_proxy;
   std::string no_proxy;
+  std::string ssl_cert_file;  // certificates that are trusted instead of the system's
+  std::string ssl_cert_dir;
 
   Validation validation = Validation::kOnce;
   std::optional<CpuKernels> cpu_kernels;  // unset: native, except beside a GPU
