@@ -5,6 +5,7 @@
 
 #include "cmd/commands.h"
 #include "cmd/connect.h"
+#include "store/name.h"
 
 namespace ollama::cmd {
 namespace {
@@ -12,6 +13,22 @@ namespace {
 std::string short_digest(std::string_view digest) {
   if (digest.starts_with("sha256:")) return std::string(digest.substr(7, 12));
   return std::string(digest);
+}
+
+// Errors within a stream have no status: the registry's own words tell.
+bool is_denied(const Error& error) {
+  return error.code() == ErrorCode::kPermission || error.message().contains("access denied") ||
+         error.message().contains("unauthorized");
+}
+
+// Where a model that was pushed can be seen.
+std::string address_of(const std::string& model) {
+  const auto name = store::Name::parse(model);
+  if (!name) return model;
+  if (name->host() != store::kDefaultHost) return name->display();
+  std::string shown = std::format("{}/{}", name->name_space(), name->model());
+  if (name->tag() != store::kDefaultTag) shown += ":" + name->tag();
+  return "https://ollama.com/" + shown;
 }
 
 Result<int> pull(const envconfig::Config& config, const Arguments& arguments) {
@@ -31,8 +48,11 @@ Result<int> push(const envconfig::Config& config, const Arguments& arguments) {
     return true;
   });
   progress.stop();
-  if (pushed) return 0;
-  if (pushed.error().code() == ErrorCode::kPermission) {
+  if (pushed) {
+    std::print("\nYou can find your model at:\n\n\t{}\n", address_of(arguments[0]));
+    return 0;
+  }
+  if (is_denied(pushed.error())) {
     return fail(ErrorCode::kPermission,
                 "you are not authorized to push to this namespace, create the model under a "
                 "namespace you own");

@@ -71,12 +71,6 @@ class Native {
                              "this server has no connection to Ollama's cloud: signing in, "
                              "remote models and web search are not available");
   }
-  static Task<> no_registry(Exchange& x) {
-    co_await x.respond_error(501,
-                             "pulling and pushing are not available yet: create a model from a "
-                             "local .gguf file with \"ollama create -f Modelfile NAME\", or "
-                             "run the file itself with \"ollama run ./FILE.gguf\"");
-  }
 
   // ---- Models
 
@@ -859,8 +853,6 @@ std::vector<Route> Native::routes(const std::shared_ptr<Native>& self) {
   add("DELETE", "/api/delete", bind(&Native::remove));
   add("HEAD", "/api/blobs/:digest", bind(&Native::head_blob));
   add("POST", "/api/blobs/:digest", bind(&Native::create_blob), Body::kPieces);
-  add("POST", "/api/pull", no_registry);
-  add("POST", "/api/push", no_registry);
   add("POST", "/api/me", no_cloud);
   add("POST", "/api/signout", no_cloud);
   add("DELETE", "/api/user/keys/:key", no_cloud);

@@ -17,6 +17,7 @@
 #include "base/units.h"
 #include "runner/process_runner.h"
 #include "server/services.h"
+#include "store/transfer.h"
 
 namespace ollama::server {
 
@@ -102,15 +103,19 @@ struct Server::State {
         scheduler(sched_options(settings.config), *factory,
                   [] { return sched::TimePoint(std::chrono::steady_clock::now()); }),
         blocking(loop.get_executor()),
+        transfers(store, store::Transfers::options_of(settings.config)),
         services{.config = settings.config,
                  .store = store,
                  .scheduler = scheduler,
                  .runners = *factory,
-                 .blocking = blocking},
+                 .blocking = blocking,
+                 .transfers = transfers,
+                 .transfer_threads = transfer_threads},
         acceptor(loop),
         deadline(loop),
         signals(loop) {
     connections.router.add(native_routes(services));
+    connections.router.add(transfer_routes(services));
     connections.access.origins = settings.config.origins;
     connections.limits = settings.limits;
     connections.api_keys = settings.config.api_keys;
@@ -119,7 +124,8 @@ struct Server::State {
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {
-    blocking.join();  // before what its work refers to
+    transfer_threads.join();  // before what their work refers to
+    blocking.join();
     // Requests that were being answered end before what they use; they have been told to.
     loop.restart();
     for (int i = 0; i < 100 && !connections.open.empty(); ++i) {
@@ -239,6 +245,8 @@ struct Server::State {
   sched::Scheduler scheduler;
   std::unique_ptr<runner::Runner> listing;  // the process that lists the devices
   Blocking blocking;
+  store::Transfers transfers;
+  TransferThreads transfer_threads;
   Services services;
   tcp::acceptor acceptor;
   asio::steady_timer deadline;
@@ -293,6 +301,7 @@ Result<> serve(const envconfig::Config& config) {
                                              .handle_signals = true}));
   // Only once the address is ours: a start that fails changes nothing. Requests wait until run().
   if (!config.no_prune) {
+    store::remove_stale_partials(config.models / "blobs");
     if (const auto freed = store::Store(store).prune(); !freed) {
       log::warn("removing unused blobs: {}", freed.error().message());
     } else if (*freed > 0) {

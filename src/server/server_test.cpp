@@ -19,6 +19,7 @@
 #include "server/access.h"
 #include "server/router.h"
 #include "store/digest.h"
+#include "store/fake_registry.h"
 
 namespace ollama::server {
 namespace {
@@ -419,11 +420,104 @@ TEST_F(ServerTest, RequestErrors) {
 
 TEST_F(ServerTest, WhatIsNotThereSaysSo) {
   for (const char* path :
-       {"/api/pull", "/api/push", "/api/me", "/api/signout", "/api/experimental/web_search"}) {
+       {"/api/me", "/api/signout", "/api/web_search", "/api/experimental/web_search"}) {
     const Answer answer = ask("POST", path, "{}");
     EXPECT_EQ(answer.status, 501) << path;
     EXPECT_FALSE(answer.error().empty());
   }
+}
+
+// ---- Pulling and pushing
+
+class TransferRoutesTest : public ServerTest {
+ protected:
+  void SetUp() override {
+    ServerTest::SetUp();
+    config_.folder = folder_ / "home";
+    registry_.add_model("library/m:latest", std::string(100'000, 'w'));
+  }
+  std::string body(std::string_view model, std::string_view more = {}) const {
+    return std::format(R"({{"model":"{}/library/{}","insecure":true{}}})", registry_.host(), model,
+                       more);
+  }
+  store::FakeRegistry registry_;
+};
+
+TEST_F(TransferRoutesTest, PullStreamsItsProgress) {
+  const Answer answer = ask("POST", "/api/pull", body("m"));
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_EQ(answer.header("Content-Type"), "application/x-ndjson");
+  std::vector<std::string> statuses;
+  for (const json::value& line : answer.lines()) {
+    std::string status(line.at("status").as_string());
+    if (statuses.empty() || statuses.back() != status) statuses.push_back(std::move(status));
+  }
+  const auto weights = store::digest_of(std::string(100'000, 'w')).hex().substr(0, 12);
+  ASSERT_EQ(statuses.size(), 6U);
+  EXPECT_EQ(statuses[0], "pulling manifest");
+  EXPECT_EQ(statuses[1], "pulling " + weights);
+  EXPECT_EQ(statuses[3], "verifying sha256 digest");
+  EXPECT_EQ(statuses[4], "writing manifest");
+  EXPECT_EQ(statuses[5], "success");
+  EXPECT_EQ(answer.lines()[2].at("total").as_int64(), 100'000);
+  EXPECT_THAT(ask("GET", "/api/tags").body, HasSubstr(registry_.host() + "/library/m:latest"));
+
+  const Answer once = ask("POST", "/api/pull", body("m", R"(,"stream":false)"));
+  EXPECT_EQ(once.body, R"({"status":"success"})");
+  registry_.manifests.clear();
+  const Answer pushed = ask("POST", "/api/push", body("m", R"(,"stream":false)"));
+  EXPECT_EQ(pushed.body, R"({"status":"success"})");
+  EXPECT_EQ(registry_.manifests.size(), 1U);
+}
+
+TEST_F(TransferRoutesTest, ErrorsAreOllamas) {
+  const Answer missing = ask("POST", "/api/pull", body("none"));
+  EXPECT_EQ(missing.status, 200);
+  EXPECT_EQ(missing.lines().back().at("error").as_string(),
+            "pull model manifest: file does not exist");
+  const Answer once = ask("POST", "/api/pull", body("none", R"(,"stream":false)"));
+  EXPECT_EQ(once.status, 500);
+  EXPECT_EQ(once.error(), "pull model manifest: file does not exist");
+  for (const char* path : {"/api/pull", "/api/push"}) {
+    EXPECT_EQ(ask("POST", path, "").error(), "missing request body");
+    EXPECT_EQ(ask("POST", path, "{}").error(), "model is required");
+    const Answer invalid = ask("POST", path, R"({"model":"../x"})");
+    EXPECT_EQ(invalid.status, 400);
+    EXPECT_EQ(invalid.error(), "invalid model name");
+  }
+  EXPECT_THAT(ask("POST", "/api/push", body("none", R"(,"stream":false)")).error(),
+              HasSubstr("not found"));
+}
+
+// Fails when a download blocks the server, or goes on when its client has gone.
+TEST_F(TransferRoutesTest, APullEndsWithItsClient) {
+  std::atomic<bool> left = false;
+  registry_.hook = [&](const store::FakeRegistry::Call& call) {
+    if (!call.is_blob()) return store::FakeRegistry::Then::kGoOn;
+    call.send("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nwww");
+    call.hold();
+    left = true;
+    left.notify_all();
+    return store::FakeRegistry::Then::kClose;
+  };
+  {
+    // More than there are threads for other blocking work.
+    std::vector<Client> pulling;
+    for (int i = 0; i < 4; ++i) {
+      pulling.push_back(client());
+      pulling.back().request("POST", "/api/pull", body("m"));
+    }
+    registry_.wait_for_blob_calls(1);
+    EXPECT_EQ(ask("GET", "/api/tags").status, 200);
+    EXPECT_FALSE(left);
+  }
+  left.wait(false);  // the test hangs, and is ended, if it never does
+  // The server goes while a download is under way.
+  Client last = client();
+  last.request("POST", "/api/pull", body("m"));
+  registry_.wait_for_blob_calls(2);
+  stop();
+  registry_.settle();
 }
 
 TEST_F(ServerTest, LoadAndUnload) {

@@ -16,7 +16,12 @@
 #include "server/http.h"
 #include "server/mailbox.h"
 #include "server/router.h"
+#include "server/transfer_threads.h"
 #include "store/store.h"
+
+namespace ollama::store {
+class Transfers;
+}
 
 namespace ollama::server {
 
@@ -60,6 +65,8 @@ struct Services {
   sched::Scheduler& scheduler;
   runner::RunnerFactory& runners;  // for questions that no loaded model answers
   Blocking& blocking;
+  store::Transfers& transfers;
+  TransferThreads& transfer_threads;
 };
 
 // The client went away, or the server is going.
@@ -104,5 +111,6 @@ api::StatusError answer_error(const Error& error);
 
 // ---- Routes, a family each
 std::vector<Route> native_routes(Services& services);
+std::vector<Route> transfer_routes(Services& services);
 
 }  // namespace ollama::server
