@@ -36,6 +36,8 @@ Command debug_tokenize_command(const envconfig::Config& config);
 Command rpc_command(const envconfig::Config& config);
 // `ollama runner`: what a server starts for each model.
 Command runner_command(const envconfig::Config& config);
+// `ollama convert`: what a server starts to make a model file.
+Command convert_command(const envconfig::Config& config);
 
 // `name` belongs to Ollama's cloud, which is not part of this program: it says so.
 Command cloud_command(std::string name, std::string summary);

@@ -39,6 +39,7 @@ Command root_command(const envconfig::Config& config) {
                    rpc_command(config),
                    version_command(config),
                    runner_command(config),
+                   convert_command(config),
                    cloud_command("signin", "Sign in to ollama.com"),
                    cloud_command("signout", "Sign out from ollama.com"),
                    cloud_command("launch", "Launch an integration"),

@@ -12,6 +12,7 @@
 #include <csignal>
 
 #include "base/log.h"
+#include "runner/error_log.h"
 #include "runner/frame.h"
 
 namespace ollama::runner {
@@ -20,51 +21,6 @@ namespace {
 
 namespace asio = boost::asio;
 using SystemError = boost::system::error_code;
-
-constexpr std::size_t kLongestLogLine = 4096;
-// What GGML ends a process with whose remote device is gone.
-constexpr std::string_view kRemoteLost = "Remote RPC server";
-
-// What a process wrote to standard error: forwarded line by line, and the last lines kept, to be
-// quoted when it dies.
-class ErrorLog {
- public:
-  explicit ErrorLog(pid_t pid) : pid_(pid) {}
-
-  void add(std::string_view bytes) {
-    for (const char c : bytes) {
-      if (c == '\n' || line_.size() >= kLongestLogLine) flush();
-      if (c != '\n' && c != '\r') line_.push_back(c);
-    }
-  }
-  void flush() {
-    if (line_.empty()) return;
-    // Lines of our own logger are complete as they are.
-    if (line_.starts_with("time=")) {
-      std::string text = line_ + "\n";
-      [[maybe_unused]] const auto written = ::write(STDERR_FILENO, text.data(), text.size());
-    } else {
-      log::info("runner {}: {}", pid_, line_);
-    }
-    if (is_telling(line_)) last_ = line_;
-    line_.clear();
-  }
-  const std::string& last() const { return last_; }
-
- private:
-  // A debugger's or backtrace's lines after an abort say less than the line that caused them.
-  bool is_telling(std::string_view line) const {
-    if (line.starts_with("time=") && !line.contains("level=ERROR")) return false;
-    const auto tells = [](std::string_view text) {
-      return text.contains("GGML_ASSERT") || text.contains("error") || text.contains(kRemoteLost);
-    };
-    return !tells(last_) || tells(line);
-  }
-
-  pid_t pid_;
-  std::string line_;
-  std::string last_;
-};
 
 class State : public std::enable_shared_from_this<State> {
  public:
@@ -76,7 +32,7 @@ class State : public std::enable_shared_from_this<State> {
         errors_(loop, process_.errors().release()),
         exit_(loop, dup_cloexec(process_.pidfd().get())),
         timer_(loop),
-        log_(process_.pid()) {}
+        log_("runner", process_.pid()) {}
 
   void start() {
     read();

@@ -215,6 +215,30 @@ void fields(Archive& a, Text& m) {
   a("id", m.id);
   a("text", m.text);
 }
+template <typename Archive>
+void fields(Archive& a, ConvertFile& f) {
+  a("name", f.name);
+  a("path", f.path);
+}
+template <typename Archive>
+void fields(Archive& a, Convert& m) {
+  a("checkpoint", m.checkpoint);
+  a("model", m.model);
+  a("mix", m.mix);
+  a("output", m.output);
+}
+template <typename Archive>
+void fields(Archive& a, Converting& m) {
+  a("done", m.done);
+  a("total", m.total);
+}
+template <typename Archive>
+void fields(Archive& /*a*/, Converted& /*m*/) {}
+template <typename Archive>
+void fields(Archive& a, ConvertFailed& m) {
+  a("code", m.code);
+  a("message", m.message);
+}
 
 // The highest value of each enum that travels.
 constexpr std::int64_t last_of(nn::Validation) {
@@ -367,6 +391,10 @@ constexpr std::array<std::string_view, std::variant_size_v<ToRunner>> kToNames{
 constexpr std::array<std::string_view, std::variant_size_v<FromRunner>> kFromNames{
     "progress", "ready",  "load_failed", "piece",     "done",   "failed",
     "embedded", "tokens", "text",        "explained", "devices"};
+constexpr std::array<std::string_view, std::variant_size_v<ToConverter>> kToConverterNames{
+    "convert"};
+constexpr std::array<std::string_view, std::variant_size_v<FromConverter>> kFromConverterNames{
+    "converting", "converted", "convert_failed"};
 
 template <typename Variant>
 std::string encode_message(const Variant& message, std::string_view name) {
@@ -434,6 +462,19 @@ Result<ToRunner> decode_to_runner(std::string_view payload) {
 }
 Result<FromRunner> decode_from_runner(std::string_view payload) {
   return decode_message<FromRunner>(payload, kFromNames);
+}
+
+std::string encode(const ToConverter& message) {
+  return encode_message(message, kToConverterNames[message.index()]);
+}
+std::string encode(const FromConverter& message) {
+  return encode_message(message, kFromConverterNames[message.index()]);
+}
+Result<ToConverter> decode_to_converter(std::string_view payload) {
+  return decode_message<ToConverter>(payload, kToConverterNames);
+}
+Result<FromConverter> decode_from_converter(std::string_view payload) {
+  return decode_message<FromConverter>(payload, kFromConverterNames);
 }
 
 }  // namespace ollama::runner

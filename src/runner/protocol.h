@@ -144,11 +144,44 @@ struct Devices {
 using FromRunner = std::variant<Progress, Ready, LoadFailed, Piece, Done, Failed, Embedded, Tokens,
                                 Text, Explained, Devices>;
 
+// ---- To and from a process that converts (see conversion.h)
+
+struct ConvertFile {
+  std::string name;
+  std::string path;
+};
+
+// Comes first, and once. Either a checkpoint's files, or a model and the mix it is to get.
+struct Convert {
+  std::vector<ConvertFile> checkpoint;
+  std::string model;
+  std::string mix;
+  std::string output;
+};
+
+// Bytes of weights.
+struct Converting {
+  std::uint64_t done = 0;
+  std::uint64_t total = 0;
+};
+struct Converted {};
+struct ConvertFailed {
+  ErrorCode code = ErrorCode::kInternal;
+  std::string message;
+};
+
+using ToConverter = std::variant<Convert>;
+using FromConverter = std::variant<Converting, Converted, ConvertFailed>;
+
 // A frame, ready to be written.
 std::string encode(const ToRunner& message);
 std::string encode(const FromRunner& message);
+std::string encode(const ToConverter& message);
+std::string encode(const FromConverter& message);
 // A frame's payload. Errors: kCorrupt names the message and field.
 Result<ToRunner> decode_to_runner(std::string_view payload);
 Result<FromRunner> decode_from_runner(std::string_view payload);
+Result<ToConverter> decode_to_converter(std::string_view payload);
+Result<FromConverter> decode_from_converter(std::string_view payload);
 
 }  // namespace ollama::runner

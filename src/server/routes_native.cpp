@@ -211,7 +211,7 @@ class Native {
     const auto cancelled = std::make_shared<std::atomic<bool>>(false);
     x.on_disconnect([cancelled] { *cancelled = true; });
     // Not awaited itself: its progress is, and its end is the last event.
-    services_.blocking.start([this, request = *request, box, cancelled, loop] {
+    services_.making.start([this, request = *request, box, cancelled, loop] {
       auto result = services_.store.create(request, [&](const api::ProgressResponse& progress) {
         boost::asio::post(loop, [box, progress] { box->push(progress); });
         return !cancelled->load();

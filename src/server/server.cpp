@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/units.h"
+#include "runner/conversion.h"
 #include "runner/process_runner.h"
 #include "server/services.h"
 #include "store/transfer.h"
@@ -26,6 +27,8 @@ using asio::ip::tcp;
 using SystemError = boost::system::error_code;
 
 namespace {
+
+constexpr std::size_t kModelsMadeAtOnce = 8;
 
 sched::Options sched_options(const envconfig::Config& config) {
   return {.max_loaded = config.max_loaded_models,
@@ -104,11 +107,13 @@ struct Server::State {
                   [] { return sched::TimePoint(std::chrono::steady_clock::now()); }),
         blocking(loop.get_executor()),
         transfers(store, store::Transfers::options_of(settings.config)),
+        making(loop.get_executor(), kModelsMadeAtOnce),
         services{.config = settings.config,
                  .store = store,
                  .scheduler = scheduler,
                  .runners = *factory,
                  .blocking = blocking,
+                 .making = making,
                  .transfers = transfers,
                  .transfer_threads = transfer_threads},
         acceptor(loop),
@@ -126,6 +131,7 @@ struct Server::State {
   ~State() {
     transfer_threads.join();  // before what their work refers to
     blocking.join();
+    making.join();
     // Requests that were being answered end before what they use; they have been told to.
     loop.restart();
     for (int i = 0; i < 100 && !connections.open.empty(); ++i) {
@@ -245,6 +251,7 @@ struct Server::State {
   sched::Scheduler scheduler;
   std::unique_ptr<runner::Runner> listing;  // the process that lists the devices
   Blocking blocking;
+  Blocking making;
   store::Transfers transfers;
   TransferThreads transfer_threads;
   Services services;
@@ -293,7 +300,8 @@ Result<> serve(const envconfig::Config& config) {
   raise_descriptor_limit();
   const store::Store::Options store{.models = config.models,
                                     .bundled = store::Store::default_bundled_directory(),
-                                    .prune = !config.no_prune};
+                                    .prune = !config.no_prune,
+                                    .converter = std::make_shared<runner::ProcessConverter>()};
   OLLAMA_ASSIGN(auto server, Server::listen({.config = config,
                                              .store = store,
                                              .make_factory = {},

@@ -28,7 +28,8 @@ namespace ollama::server {
 // Threads for blocking work, started when there is some.
 class Blocking {
  public:
-  explicit Blocking(boost::asio::any_io_executor loop) : loop_(std::move(loop)) {}
+  explicit Blocking(boost::asio::any_io_executor loop, std::size_t threads = 2)
+      : loop_(std::move(loop)), threads_(threads) {}
 
   // Runs `work` on another thread and continues here with its result. What it refers to must live
   // as long as it runs, which a coroutine's own variables do.
@@ -52,10 +53,11 @@ class Blocking {
 
  private:
   boost::asio::thread_pool& pool() {
-    if (!pool_) pool_.emplace(2);
+    if (!pool_) pool_.emplace(threads_);
     return *pool_;
   }
   boost::asio::any_io_executor loop_;
+  std::size_t threads_;
   std::optional<boost::asio::thread_pool> pool_;
 };
 
@@ -65,6 +67,7 @@ struct Services {
   sched::Scheduler& scheduler;
   runner::RunnerFactory& runners;  // for questions that no loaded model answers
   Blocking& blocking;
+  Blocking& making;  // of models, which may take minutes: nothing else waits behind it
   store::Transfers& transfers;
   TransferThreads& transfer_threads;
 };

@@ -8,9 +8,11 @@
 #include "base/units.h"
 #include "chat/go_template.h"
 #include "gguf/file.h"
+#include "gguf/quant_mix.h"
 #include "store/files.h"
 #include "store/folder.h"
 #include "store/modelfile.h"
+#include "store/workshop.h"
 
 namespace ollama::store {
 namespace fs = std::filesystem;
@@ -61,6 +63,24 @@ void add_family(ModelConfig& config, std::string_view family) {
   }
 }
 
+// The mix that a request names; null where it names none.
+Result<const gguf::QuantMix*> wanted_mix(const std::string& name) {
+  if (name.empty()) return nullptr;
+  if (const gguf::QuantMix* mix = gguf::find_quant_mix(name)) return mix;
+  std::string known;
+  for (const gguf::QuantMix& mix : gguf::quant_mixes()) {
+    known += std::format("{}{}", known.empty() ? "" : ", ", mix.name);
+  }
+  return fail(ErrorCode::kInvalidArgument,
+              "unsupported quantization type '{}': supported types are {}", name, known);
+}
+
+// Files that together are a checkpoint of Hugging Face's, not model files each.
+bool is_checkpoint(const std::vector<api::File>& files) {
+  return std::ranges::any_of(
+      files, [](const api::File& file) { return file.name.ends_with(".safetensors"); });
+}
+
 void drop(std::vector<Layer>& layers, std::string_view media_type) {
   std::erase_if(layers, [&](const Layer& layer) { return layer.media_type == media_type; });
 }
@@ -93,7 +113,10 @@ Result<> check_files(const std::vector<api::File>& files) {
 class Creation {
  public:
   Creation(Folder& folder, Progress progress)
-      : folder_(folder), progress_(std::move(progress)), pins_(folder) {}
+      : folder_(folder),
+        progress_(std::move(progress)),
+        pins_(folder),
+        workshop_(folder, progress_) {}
 
   ModelConfig config;
 
@@ -134,13 +157,7 @@ class Creation {
         return named(Error(ErrorCode::kUnsupported, "a model can have one file of weights only"));
       }
       model_seen_ = true;
-      config.model_format = "gguf";
-      config.model_family = file->architecture();
-      config.model_type = human_number(file->parameter_count());
-      config.file_type = gguf::file_type_name(*file);
-      // The weights' family comes first.
-      std::erase(config.model_families, config.model_family);
-      config.model_families.insert(config.model_families.begin(), config.model_family);
+      describe(*file);
     } else if (type == kProjectorLayer) {
       add_family(config, file->architecture());
     } else if (type == kDraftLayer) {
@@ -148,6 +165,46 @@ class Creation {
     }
     OLLAMA_TRY(say("using existing layer {}", digest->text()));
     layers_.push_back({std::string(type), *digest, file->file_size(), {}});
+    return {};
+  }
+
+  // The files of a checkpoint, of which a model file is made.
+  Result<> take_checkpoint(const std::vector<api::File>& files) {
+    std::vector<SourceFile> sources;
+    for (const api::File& file : files) {
+      const auto digest = Digest::parse(file.digest);
+      if (!digest) return std::unexpected(digest.error().with_context(file.name));
+      OLLAMA_TRY(pins_.add(*digest));
+      auto path = folder_.blob_path(*digest);
+      if (!path) return std::unexpected(path.error().with_context(file.name));
+      sources.push_back({.name = file.name, .path = std::move(*path)});
+    }
+    return workshop_.convert(std::move(sources));
+  }
+
+  // Gives the weights other types. Weights that are of the wanted types already stay.
+  Result<> quantise(const gguf::QuantMix& mix) {
+    fs::path source = workshop_.made();
+    if (source.empty()) {
+      const auto weights = std::ranges::find(layers_, kModelLayer, &Layer::media_type);
+      if (weights == layers_.end()) return {};  // reported by whoever asks has_model()
+      OLLAMA_ASSIGN(source, folder_.blob_path(weights->digest));
+    }
+    OLLAMA_ASSIGN(const gguf::File file, gguf::File::open(source));
+    if (gguf::file_type_name(file) == mix.name) return {};
+    return workshop_.quantise(source, mix);
+  }
+
+  // What the workshop made becomes the model's weights.
+  Result<> take_made() {
+    if (workshop_.made().empty()) return {};
+    OLLAMA_ASSIGN(Digest digest, workshop_.publish(pins_));
+    OLLAMA_ASSIGN(const fs::path path, folder_.blob_path(digest));
+    OLLAMA_ASSIGN(const gguf::File file, gguf::File::open(path));
+    describe(file);
+    drop(layers_, kModelLayer);
+    layers_.insert(layers_.begin(),
+                   {std::string(kModelLayer), std::move(digest), file.file_size(), {}});
     return {};
   }
 
@@ -209,6 +266,17 @@ class Creation {
     return report(progress_, std::move(response));
   }
 
+  // What the configuration says of the weights.
+  void describe(const gguf::File& file) {
+    config.model_format = "gguf";
+    config.model_family = file.architecture();
+    config.model_type = human_number(file.parameter_count());
+    config.file_type = gguf::file_type_name(file);
+    // The weights' family comes first.
+    std::erase(config.model_families, config.model_family);
+    config.model_families.insert(config.model_families.begin(), config.model_family);
+  }
+
   Result<> take_bundled(const Model& model) {
     OLLAMA_ASSIGN(const Digest digest, folder_.import_file(model.weights, {}, &pins_));
     OLLAMA_TRY(take_file({std::string(kBundledFile), digest.text()}, kModelLayer));
@@ -238,15 +306,14 @@ class Creation {
   Folder& folder_;
   Progress progress_;
   Pins pins_;
+  Workshop workshop_;
   std::vector<Layer> layers_;
   bool model_seen_ = false;
 };
 
 Result<> Store::create(const api::CreateRequest& request, const Progress& progress) {
   OLLAMA_ASSIGN(const Name wanted, Name::parse(request.model));
-  if (!request.quantize.empty()) {
-    return fail(ErrorCode::kUnsupported, "quantising while creating a model is not supported");
-  }
+  OLLAMA_ASSIGN(const gguf::QuantMix* const mix, wanted_mix(request.quantize));
   for (const auto* files : {&request.files, &request.adapters, &request.draft_files}) {
     OLLAMA_TRY(check_files(*files));
   }
@@ -257,11 +324,15 @@ Result<> Store::create(const api::CreateRequest& request, const Progress& progre
   Creation creation(*folder_, progress);
   if (!request.from.empty()) {
     OLLAMA_TRY(creation.take_model(request.from));
+  } else if (is_checkpoint(request.files)) {
+    OLLAMA_TRY(creation.take_checkpoint(request.files));
   } else if (!request.files.empty()) {
     for (const api::File& file : request.files) OLLAMA_TRY(creation.take_file(file, std::nullopt));
   } else {
     return fail(ErrorCode::kInvalidArgument, "neither 'from' or 'files' was specified");
   }
+  if (mix != nullptr) OLLAMA_TRY(creation.quantise(*mix));
+  OLLAMA_TRY(creation.take_made());
   for (const api::File& file : request.adapters) {
     OLLAMA_TRY(creation.take_file(file, kAdapterLayer));
   }

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "store/files.h"
 #include "store/folder.h"
+#include "store/workshop.h"
 
 namespace ollama::store {
 namespace fs = std::filesystem;
@@ -194,7 +195,7 @@ Result<std::uint64_t> Folder::prune() {
     age = std::min(age, file.age);
   }
 
-  std::uint64_t freed = 0;
+  std::uint64_t freed = WorkFolder::remove_abandoned(blobs());
   for (const Blob& file : files) {
     if (file.name.starts_with(kTemporaryPrefix)) {
       if (remove_if_abandoned(file.path)) freed += file.size;

@@ -23,6 +23,7 @@
 
 #include "api/types.h"
 #include "base/error.h"
+#include "store/converter.h"
 #include "store/digest.h"
 #include "store/manifest.h"
 #include "store/name.h"
@@ -85,9 +86,10 @@ class Pins;     // internal
 class Store {
  public:
   struct Options {
-    std::filesystem::path models;   // OLLAMA_MODELS; made when it is first written to
-    std::filesystem::path bundled;  // folder of the bundled model; empty: there is none
-    bool prune = true;              // remove blobs that creating a model leaves unused
+    std::filesystem::path models;               // OLLAMA_MODELS; made when it is first written to
+    std::filesystem::path bundled;              // folder of the bundled model; empty: there is none
+    bool prune = true;                          // remove blobs that creating a model leaves unused
+    std::shared_ptr<Converter> converter = {};  // unset: nothing is converted nor quantised
   };
   explicit Store(Options options);
   ~Store();
@@ -106,9 +108,11 @@ class Store {
   // What a model can do: "completion" or "embedding", "vision", "tools", "insert", "thinking".
   // Reads the weights' metadata.
   Result<std::vector<std::string>> capabilities(const Model& model) const;
-  // Makes a model from `request.files` (blobs) or `request.from` (a model), with the parameters and
-  // texts of the request. Replaces a model of that name. Errors: those of resolve; kInvalidArgument
-  // and kUnsupported say what the request asks wrongly; kNotFound for blobs that are missing.
+  // Makes a model from `request.files` (blobs: model files, or those of a checkpoint) or
+  // `request.from` (a model), with the parameters and texts of the request, and quantised where it
+  // says so. Replaces a model of that name. Errors: those of resolve and of Converter;
+  // kInvalidArgument and kUnsupported say what the request asks wrongly; kNotFound for blobs that
+  // are missing.
   Result<> create(const api::CreateRequest& request, const Progress& progress = {});
   Result<> copy(std::string_view source, std::string_view destination);
   // Removes the manifest and the blobs that no other model uses. kInvalidArgument for the bundled
