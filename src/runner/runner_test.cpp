@@ -712,8 +712,13 @@ TEST(LocalRunner, LoadErrors) {
 }  // namespace
 }  // namespace ollama::runner
 
+namespace ollama::runner {
+std::optional<int> serve_as_conversion_child(int argc, char** argv);  // conversion_test.cpp
+}
+
 int main(int argc, char** argv) {
   if (const auto code = ollama::runner::serve_as_fake_child(argc, argv)) return *code;
+  if (const auto code = ollama::runner::serve_as_conversion_child(argc, argv)) return *code;
   testing::InitGoogleMock(&argc, argv);
   return RUN_ALL_TESTS();
 }

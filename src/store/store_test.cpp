@@ -280,16 +280,16 @@ TEST_F(StoreTest, CreateRefusesBadRequests) {
   EXPECT_THAT(refused([](auto& r) { r.from = "missing"; }), HasSubstr("model 'missing' not found"));
   EXPECT_THAT(refused([](auto& r) { r.parameters = {{"top_k", "x"}}; }),
               HasSubstr("option \"top_k\" must be of type integer"));
-  EXPECT_THAT(refused([](auto& r) { r.quantize = "q4_0"; }), HasSubstr("not supported"));
+  EXPECT_THAT(refused([](auto& r) { r.quantize = "q4"; }), HasSubstr("supported types are"));
   EXPECT_THAT(refused([](auto& r) { r.system = std::string(std::size_t{17} << 20, 'x'); }),
               HasSubstr("too many"));
   const auto text = store_->import_file([&] {
-    write(folder_ / "model.safetensors", "not a gguf file");
-    return folder_ / "model.safetensors";
+    write(folder_ / "model.bin", "not a gguf file");
+    return folder_ / "model.bin";
   }());
   ASSERT_TRUE(text);
-  EXPECT_THAT(refused([&](auto& r) { r.files[0] = {"model.safetensors", text->text()}; }),
-              HasSubstr("model.safetensors: only GGUF"));
+  EXPECT_THAT(refused([&](auto& r) { r.files[0] = {"model.bin", text->text()}; }),
+              HasSubstr("model.bin: only GGUF"));
   const auto adapter = store_->import_file(make_gguf("a.gguf", 9, "llama", "adapter"));
   ASSERT_TRUE(adapter);
   EXPECT_THAT(refused([&](auto& r) { r.files[0] = {"a.gguf", adapter->text()}; }),
