@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "convert/blocks.h"
 #include "gguf/dialect.h"
 #include "gguf/parse.h"
 #include "gguf/writer.h"
@@ -155,10 +156,9 @@ class Pieces {
       return fail(ErrorCode::kCorrupt, "{}: {}", gguf::printable(task.from->name), why);
     };
     if (!all_finite(values)) return fails("a weight is not a finite number");
-    // Blocks know nothing of rows without an importance matrix, so the piece is one row. The types
-    // of our mixes need no tables of GGML's, whose making and freeing threads would have to share.
-    ggml_quantize_chunk(task.to, values.data(), out.data(), 0, 1,
-                        static_cast<std::int64_t>(values.size()), nullptr);
+    // Blocks know nothing of rows without an importance matrix. The types of our mixes need no
+    // tables of GGML's, whose making and freeing threads would have to share.
+    quantise_blocks(task.to, values, out);
     if (!ggml_validate_row_data(task.to, out.data(), out.size())) {
       return fails(std::format("a weight is too large for {}", ggml_type_name(task.to)));
     }
