@@ -1,0 +1,226 @@
+// Whole models: each fixture as a checkpoint of Hugging Face's, converted, must be the fixture
+// again.
+#include <gmock/gmock.h>
+
+#include "convert/convert.h"
+#include "convert/test_checkpoint.h"
+#include "engine/draft.h"
+#include "engine/fixture.h"
+
+namespace ollama::convert {
+namespace {
+
+using engine::fixture::Draft;
+using testing::Folder;
+using testing::HfTensor;
+
+namespace fixture = engine::fixture;
+
+// The fixture that a family's checkpoint is made of.
+std::string fixture_of(std::string_view family) {
+  return std::string(family == "mistral" ? "llama" : family);
+}
+
+gguf::File open(const std::filesystem::path& path) {
+  auto file = gguf::File::open(path);
+  if (!file) throw std::runtime_error(std::string(file.error().message()));
+  return std::move(*file);
+}
+
+class ModelTest : public ::testing::TestWithParam<std::string_view> {
+ protected:
+  std::string name_ = fixture_of(GetParam());
+  Folder folder_;
+  std::filesystem::path output_ = folder_ / "model.gguf";
+};
+
+// Tensors of equal names, shapes, types and bytes; norms that had 1 taken away and put back may
+// differ by rounding.
+void expect_same_tensors(const gguf::File& ours, const gguf::File& theirs, double rounding = 1e-6) {
+  EXPECT_EQ(ours.tensors().size(), theirs.tensors().size());
+  for (const gguf::TensorInfo& expected : theirs.tensors()) {
+    const gguf::TensorInfo* tensor = ours.find_tensor(expected.name);
+    ASSERT_NE(tensor, nullptr) << expected.name;
+    EXPECT_EQ(tensor->shape, expected.shape) << expected.name;
+    ASSERT_EQ(tensor->type, expected.type) << expected.name;
+    const auto a = *ours.data(*tensor);
+    const auto b = *theirs.data(expected);
+    if (!ours.architecture().starts_with("gemma") || !expected.name.contains("norm")) {
+      EXPECT_TRUE(std::ranges::equal(a, b)) << expected.name;
+      continue;
+    }
+    for (std::size_t i = 0; i < a.size(); i += sizeof(float)) {
+      float x = 0, y = 0;
+      std::memcpy(&x, &a[i], sizeof x);
+      std::memcpy(&y, &b[i], sizeof y);
+      EXPECT_NEAR(x, y, rounding) << expected.name;
+    }
+  }
+}
+
+// Fails when a tensor goes to the wrong place, rows are turned wrongly, or a key is missing or has
+// another value: the logits would not be llama.cpp's.
+TEST_P(ModelTest, GivesTheLogitsOfItsFixture) {
+  const auto original = open(fixture::model(name_));
+  testing::write_checkpoint(folder_, original, GetParam());
+  const auto result = to_gguf(folder_.path(), output_);
+  ASSERT_TRUE(result) << result.error().message();
+  const auto converted = open(output_);
+  expect_same_tensors(converted, original);
+  fixture::expect_matches(output_, name_, {.name = "ggml"});
+
+  // What the fixture says is said with the same type and value.
+  for (const auto& [key, value] : original.metadata()) {
+    // Names, a list that SentencePiece files do not need, and what differs by the way.
+    if (key == "general.name" || key == "general.file_type" || key.ends_with("attention.scale") ||
+        (key == "tokenizer.ggml.pre" && name_ == "bert")) {
+      continue;
+    }
+    const gguf::Value* found = converted.find(key);
+    ASSERT_NE(found, nullptr) << key;
+    EXPECT_TRUE(*found == value) << key;
+    EXPECT_EQ(converted.value_type(key), original.value_type(key)) << key;
+  }
+}
+
+// The fixture with its matrices in 16 bits.
+Draft in_16_bits(const std::string& name, ggml_type type) {
+  Draft draft(fixture::model(name));
+  for (Draft::Tensor& tensor : draft.tensors()) {
+    if (tensor.type != GGML_TYPE_F32) continue;
+    const std::string_view bytes(reinterpret_cast<const char*>(tensor.bytes.data()),
+                                 tensor.bytes.size());
+    const std::string halves =
+        type == GGML_TYPE_BF16 ? testing::to_bf16(bytes) : testing::to_f16(bytes);
+    const bool keeps = tensor.shape.size() > 1 && tensor.name != "position_embd.weight" &&
+                       tensor.name != "token_types.weight";
+    if (keeps) {
+      const auto raw = std::as_bytes(std::span(halves));
+      tensor.type = type;
+      tensor.bytes.assign(raw.begin(), raw.end());
+      continue;
+    }
+    const auto count = std::ssize(tensor.floats());
+    if (type == GGML_TYPE_BF16) {
+      ggml_bf16_to_fp32_row(reinterpret_cast<const ggml_bf16_t*>(halves.data()),
+                            tensor.floats().data(), count);
+    } else {
+      ggml_fp16_to_fp32_row(reinterpret_cast<const ggml_fp16_t*>(halves.data()),
+                            tensor.floats().data(), count);
+    }
+  }
+  return draft;
+}
+
+// Fails when 16-bit matrices change on their way, or vectors do not become f32.
+TEST_P(ModelTest, KeepsTypesOf16Bits) {
+  const auto original = open(fixture::model(name_));
+  for (const ggml_type type : {GGML_TYPE_BF16, GGML_TYPE_F16}) {
+    SCOPED_TRACE(ggml_type_name(type));
+    testing::write_checkpoint(folder_, original, GetParam());
+    auto tensors = testing::hf_tensors(original, GetParam());
+    for (HfTensor& tensor : tensors) {
+      if (tensor.dtype != "F32") continue;
+      tensor.dtype = type == GGML_TYPE_BF16 ? "BF16" : "F16";
+      tensor.bytes =
+          type == GGML_TYPE_BF16 ? testing::to_bf16(tensor.bytes) : testing::to_f16(tensor.bytes);
+    }
+    folder_.write("model.safetensors", testing::safetensors(tensors));
+    const auto result = to_gguf(folder_.path(), output_);
+    ASSERT_TRUE(result) << result.error().message();
+    in_16_bits(name_, type).write(folder_ / "expected.gguf");
+    const auto converted = open(output_);
+    expect_same_tensors(converted, open(folder_ / "expected.gguf"), 1e-2);
+    // BERT's largest matrix is f16 in the fixture.
+    EXPECT_EQ(converted.u32("general.file_type"),
+              type == GGML_TYPE_BF16 && name_ != "bert" ? 32U : 1U);
+  }
+}
+
+// Fails when shards are not read, or only where the index lists them in order.
+TEST_P(ModelTest, ReadsShards) {
+  const auto original = open(fixture::model(name_));
+  testing::write_checkpoint(folder_, original, GetParam());
+  const auto tensors = testing::hf_tensors(original, GetParam());
+  std::filesystem::remove(folder_ / "model.safetensors");
+  std::map<std::string, std::vector<HfTensor>> shards;
+  boost::json::object map;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const std::string file = std::format("model-0000{}-of-00003.safetensors", i % 3 + 1);
+    shards[file].push_back(tensors[i]);
+    map[tensors[i].name] = file;
+  }
+  for (const auto& [file, part] : shards) folder_.write(file, testing::safetensors(part));
+  const auto without_index = to_gguf(folder_.path(), output_);
+  ASSERT_TRUE(without_index) << without_index.error().message();
+  expect_same_tensors(open(output_), original);
+
+  // What the index does not list is not read.
+  folder_.write("model-other.safetensors", "no safetensors file");
+  folder_.write_json("model.safetensors.index.json", {{"weight_map", map}});
+  const auto result = to_gguf(folder_.path(), output_);
+  ASSERT_TRUE(result) << result.error().message();
+  expect_same_tensors(open(output_), original);
+}
+
+std::vector<std::string_view> all_families() { return {families().begin(), families().end()}; }
+
+INSTANTIATE_TEST_SUITE_P(Families, ModelTest, ::testing::ValuesIn(all_families()),
+                         [](const auto& info) { return std::string(info.param); });
+
+// Gemma 3 within a model that sees, under the names that it has had. Fails when such a checkpoint
+// is refused, or the wrong part of its configuration is read.
+TEST(Gemma3, WithinAModelThatSees) {
+  const auto original = open(fixture::model("gemma3"));
+  for (const auto& [prefix, drop] :
+       {std::pair<std::string_view, std::size_t>("language_model.", 0),
+        std::pair<std::string_view, std::size_t>("model.language_model.", 6)}) {
+    SCOPED_TRACE(prefix);
+    const Folder folder;
+    testing::write_checkpoint(folder, original, "gemma3");
+    auto tensors = testing::hf_tensors(original, "gemma3");
+    for (HfTensor& tensor : tensors) tensor.name = std::string(prefix) + tensor.name.substr(drop);
+    tensors.push_back({.name = "vision_tower.patch.weight", .shape = {1}, .bytes = "1234"});
+    tensors.push_back({.name = "model.multi_modal_projector.w", .shape = {1}, .bytes = "1234"});
+    folder.write("model.safetensors", testing::safetensors(tensors));
+    auto text = testing::hf_config(original, "gemma3");
+    text.erase("architectures");
+    folder.write_json("config.json", {{"architectures", {"Gemma3ForConditionalGeneration"}},
+                                      {"model_type", "gemma3"},
+                                      {"hidden_size", 7},
+                                      {"text_config", text}});
+    const auto result = to_gguf(folder.path(), folder / "model.gguf");
+    ASSERT_TRUE(result) << result.error().message();
+    fixture::expect_matches(folder / "model.gguf", "gemma3", {.name = "ggml"});
+  }
+}
+
+// Fails when BERT's tensors are not known by the names that old and wrapping checkpoints have.
+TEST(Bert, UnderOldNames) {
+  const auto original = open(fixture::model("bert"));
+  const Folder folder;
+  testing::write_checkpoint(folder, original, "bert");
+  auto tensors = testing::hf_tensors(original, "bert");
+  for (HfTensor& tensor : tensors) {
+    const auto rename = [&](std::string_view from, std::string_view to) {
+      if (!tensor.name.ends_with(from)) return;
+      tensor.name.replace(tensor.name.size() - from.size(), from.size(), to);
+    };
+    rename("LayerNorm.weight", "LayerNorm.gamma");
+    rename("LayerNorm.bias", "LayerNorm.beta");
+    tensor.name = "bert." + tensor.name;
+  }
+  tensors.push_back({.name = "bert.pooler.dense.weight", .shape = {1}, .bytes = "1234"});
+  tensors.push_back({.name = "cls.predictions.bias", .shape = {1}, .bytes = "1234"});
+  tensors.push_back({"bert.embeddings.position_ids", "I64", {1}, "12345678"});
+  folder.write("model.safetensors", testing::safetensors(tensors));
+  folder.write("1_Pooling/config.json", R"({"pooling_mode_cls_token": true})");
+  const auto result = to_gguf(folder.path(), folder / "model.gguf");
+  ASSERT_TRUE(result) << result.error().message();
+  const auto converted = open(folder / "model.gguf");
+  expect_same_tensors(converted, original);
+  EXPECT_EQ(converted.u32(".pooling_type"), 2U) << "the first token's state";
+}
+
+}  // namespace
+}  // namespace ollama::convert
