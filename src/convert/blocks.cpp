@@ -88,67 +88,100 @@ OLLAMA_AVX2 OLLAMA_INLINE Ints quants(const Columns<32>& x, const MinResult& r, 
   return r.flat ? Ints{} : found;
 }
 
-OLLAMA_AVX2 OLLAMA_INLINE MinResult search_min(const Columns<32>& x, const MinSearch& how) {
-  constexpr int kN = 32;
+// What all steps of the search have in common.
+struct Weighed {
+  Floats weight[32];
+  Floats sum_w, sum_x;
+  Floats low, high;  // the least and the greatest element; low is not above zero
+};
+
+OLLAMA_AVX2 OLLAMA_INLINE Weighed weigh(const Columns<32>& x) {
   Floats squares{};
-  for (int i = 0; i < kN; ++i) squares += x.column[i] * x.column[i];
-  squares /= static_cast<float>(kN);
+  for (int i = 0; i < 32; ++i) squares += x.column[i] * x.column[i];
+  squares /= 32.0F;
   Floats average;
   for (int lane = 0; lane < kLanes; ++lane) average[lane] = __builtin_sqrtf(squares[lane]);
 
-  Floats weight[kN];
-  for (int i = 0; i < kN; ++i) weight[i] = average + absolute(x.column[i]);
-  Floats low = x.column[0], high = x.column[0];
-  Floats sum_w = weight[0], sum_x = weight[0] * x.column[0];
-  for (int i = 1; i < kN; ++i) {
-    low = x.column[i] < low ? x.column[i] : low;
-    high = x.column[i] > high ? x.column[i] : high;
-    sum_w += weight[i];
-    sum_x += weight[i] * x.column[i];
+  Weighed w;
+  for (int i = 0; i < 32; ++i) w.weight[i] = average + absolute(x.column[i]);
+  w.low = w.high = x.column[0];
+  w.sum_w = w.weight[0];
+  w.sum_x = w.weight[0] * x.column[0];
+  for (int i = 1; i < 32; ++i) {
+    w.low = x.column[i] < w.low ? x.column[i] : w.low;
+    w.high = x.column[i] > w.high ? x.column[i] : w.high;
+    w.sum_w += w.weight[i];
+    w.sum_x += w.weight[i] * x.column[i];
   }
-  low = low > 0.0F ? Floats{} : low;
+  w.low = w.low > 0.0F ? Floats{} : w.low;
+  return w;
+}
 
-  const auto most = static_cast<float>(how.most);
-  MinResult best{
-      .scale = {}, .minimum = {}, .inverse = most / (high - low), .from = low, .flat = high == low};
-  best.scale = 1.0F / best.inverse;
+// The quants nearest to the elements, and what is off where they stand for scale * q + least.
+OLLAMA_AVX2 OLLAMA_INLINE void round_all(const Columns<32>& x, Floats inverse, Floats low, int most,
+                                         Floats* quant) {
+  for (int i = 0; i < 32; ++i)
+    quant[i] = to_float(clamped(nearest(inverse * (x.column[i] - low)), 0, most));
+}
+OLLAMA_AVX2 OLLAMA_INLINE Floats error_of(const Columns<32>& x, const Weighed& w,
+                                          const Floats* quant, Floats scale, Floats least) {
   Floats error{};
-  for (int i = 0; i < kN; ++i) {
-    const Floats quant =
-        to_float(clamped(nearest(best.inverse * (x.column[i] - low)), 0, how.most));
-    const Floats off = best.scale * quant + low - x.column[i];
-    error += weight[i] * (off * off);
+  for (int i = 0; i < 32; ++i) {
+    const Floats off = scale * quant[i] + least - x.column[i];
+    error += w.weight[i] * (off * off);
   }
+  return error;
+}
 
-  Floats quant[kN];
+// Scale and least element that fit the quants best; `sound` where there are such.
+struct Fit {
+  Floats scale, least;
+  Ints sound;
+};
+
+OLLAMA_AVX2 OLLAMA_INLINE Fit fit(const Columns<32>& x, const Weighed& w, const Floats* quant) {
+  Floats sum_l{}, sum_l2{}, sum_xl{};
+  for (int i = 0; i < 32; ++i) {
+    const Floats weighted = w.weight[i] * quant[i];
+    sum_l += weighted;
+    sum_l2 += weighted * quant[i];
+    sum_xl += weighted * x.column[i];
+  }
+  const Floats determinant = w.sum_w * sum_l2 - sum_l * sum_l;
+  const Floats scale = (w.sum_w * sum_xl - w.sum_x * sum_l) / determinant;
+  const Floats least = (sum_l2 * w.sum_x - sum_l * sum_xl) / determinant;
+  const Ints positive = least > 0.0F;
+  return {.scale = positive ? sum_xl / sum_l2 : scale,
+          .least = positive ? Floats{} : least,
+          .sound = determinant > 0.0F};
+}
+
+OLLAMA_AVX2 OLLAMA_INLINE MinResult search_min(const Columns<32>& x, const MinSearch& how) {
+  const Weighed w = weigh(x);
+  const auto most = static_cast<float>(how.most);
+  Floats low = w.low;
+  MinResult best{.scale = {},
+                 .minimum = {},
+                 .inverse = most / (w.high - w.low),
+                 .from = low,
+                 .flat = w.high == w.low};
+  best.scale = 1.0F / best.inverse;
+  Floats quant[32];
+  round_all(x, best.inverse, low, how.most, quant);
+  Floats error = error_of(x, w, quant, best.scale, low);
+
   for (int step = 0; step <= how.steps; ++step) {
     const Floats inverse =
-        all(how.begin + how.step * static_cast<float>(step) + most) / (high - low);
-    Floats sum_l{}, sum_l2{}, sum_xl{};
-    for (int i = 0; i < kN; ++i) {
-      quant[i] = to_float(clamped(nearest(inverse * (x.column[i] - low)), 0, how.most));
-      const Floats weighted = weight[i] * quant[i];
-      sum_l += weighted;
-      sum_l2 += weighted * quant[i];
-      sum_xl += weighted * x.column[i];
-    }
-    const Floats determinant = sum_w * sum_l2 - sum_l * sum_l;
-    Floats scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
-    Floats minimum = (sum_l2 * sum_x - sum_l * sum_xl) / determinant;
-    const Ints positive = minimum > 0.0F;
-    scale = positive ? sum_xl / sum_l2 : scale;
-    minimum = positive ? Floats{} : minimum;
-    Floats now{};
-    for (int i = 0; i < kN; ++i) {
-      const Floats off = scale * quant[i] + minimum - x.column[i];
-      now += weight[i] * (off * off);
-    }
-    const Ints better = (determinant > 0.0F) & (now < error) & ~best.flat;
-    error = better ? now : error;
-    best.scale = better ? scale : best.scale;
+        all(how.begin + how.step * static_cast<float>(step) + most) / (w.high - low);
+    round_all(x, inverse, low, how.most, quant);
+    const Fit now = fit(x, w, quant);
+    const Floats now_error = error_of(x, w, quant, now.scale, now.least);
+    const Ints better = now.sound & (now_error < error) & ~best.flat;
+    error = better ? now_error : error;
+    best.scale = better ? now.scale : best.scale;
     best.inverse = better ? inverse : best.inverse;
     best.from = better ? low : best.from;
-    low = better ? minimum : low;  // the steps that follow begin there
+    low = better ? now.least : low;  // the steps that follow begin there
   }
   best.scale = best.flat ? Floats{} : best.scale;
   best.minimum = -low;

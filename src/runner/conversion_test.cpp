@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <fstream>
 
+#include "convert/convert.h"
+#include "convert/test_checkpoint.h"
 #include "gguf/synthetic.h"
 #include "gguf/writer.h"
 
@@ -62,6 +64,26 @@ TEST_F(ConversionTest, AnotherProcessQuantises) {
   EXPECT_EQ(gguf::file_type_name(gguf::File::open(folder_ / "out.gguf").value()), "Q4_K_M");
   EXPECT_EQ(last, all);
   expect_no_children();
+}
+
+TEST_F(ConversionTest, AnotherProcessConvertsACheckpoint) {
+  const auto fixture = gguf::File::open(OLLAMA_TEST_DATA "/arch/llama.gguf").value();
+  const convert::testing::Folder checkpoint;
+  convert::testing::write_checkpoint(checkpoint, fixture, "llama");
+  store::Conversion work{.output = folder_ / "out.gguf"};
+  const auto files = convert::find_files(checkpoint.path()).value();
+  for (const auto& [name, path] : files) work.checkpoint.push_back({.name = name, .path = path});
+  const auto result = converter().convert(work, go_on);
+  ASSERT_TRUE(result) << result.error().message();
+  const auto made = gguf::File::open(folder_ / "out.gguf").value();
+  EXPECT_EQ(made.architecture(), "llama");
+  EXPECT_EQ(made.tensors().size(), fixture.tensors().size());
+
+  // Without its configuration it is none.
+  std::erase_if(work.checkpoint, [](const auto& file) { return file.name == "config.json"; });
+  const auto incomplete = converter().convert(work, go_on);
+  ASSERT_FALSE(incomplete);
+  EXPECT_THAT(std::string(incomplete.error().message()), HasSubstr("config.json"));
 }
 
 TEST_F(ConversionTest, ItsErrorsComeBack) {

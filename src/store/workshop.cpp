@@ -136,7 +136,7 @@ Result<> Workshop::run(Conversion conversion, const std::string& status) {
 Result<Digest> Workshop::publish(Pins& pins) {
   OLLAMA_TRY(report(progress_, {.status = "verifying conversion"}));
   OLLAMA_ASSIGN(Digest digest, digest_of_file(made_));
-  pins.add(digest);
+  OLLAMA_TRY(pins.add(digest));
   if (folder_.has_blob(digest)) {
     OLLAMA_TRY(report(progress_, {.status = "using existing layer " + digest.text()}));
     return digest;
