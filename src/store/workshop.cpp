@@ -18,8 +18,9 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kPrefix = ".tmp-work-";  // begins with kTemporaryPrefix
-// Ollama's clients show a bar for what has a digest, and it is not known yet.
-constexpr std::string_view kNoDigest = "0000000000000000000";
+// Clients show a bar for each digest, and it is not known yet: Ollama has the second of these.
+constexpr std::string_view kConverting = "0000000000000000001";
+constexpr std::string_view kQuantising = "0000000000000000000";
 
 UniqueFd open_folder(const fs::path& path) {
   return UniqueFd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
@@ -121,7 +122,7 @@ Result<> Workshop::run(Conversion conversion, const std::string& status) {
   conversion.output = work_->path() / (conversion.mix.empty() ? "converted" : "quantised");
   api::ProgressResponse response;
   response.status = status;
-  response.digest = kNoDigest;
+  response.digest = conversion.mix.empty() ? kConverting : kQuantising;
   OLLAMA_TRY(report(progress_, response));
   OLLAMA_TRY(
       folder_.options.converter->convert(conversion, [&](std::uint64_t done, std::uint64_t total) {
