@@ -11,31 +11,40 @@ namespace {
 using L = Length;
 using C = Change;
 
-constexpr TensorRule kEmbedding{"model.embed_tokens", "token_embd", L::kVocabulary};
-constexpr TensorRule kOutputNorm{"model.norm", "output_norm"};
-constexpr TensorRule kOutput{"lm_head", "output", L::kVocabulary, L::kWidth, C::kNone, true};
-constexpr TensorRule kQ{"model.layers.{}.self_attn.q_proj", "blk.{}.attn_q", L::kQueries};
-constexpr TensorRule kK{"model.layers.{}.self_attn.k_proj", "blk.{}.attn_k", L::kKeys};
-constexpr TensorRule kV{"model.layers.{}.self_attn.v_proj", "blk.{}.attn_v", L::kKeys};
-constexpr TensorRule kAttentionOutput{"model.layers.{}.self_attn.o_proj", "blk.{}.attn_output",
-                                      L::kWidth, L::kQueries};
-constexpr TensorRule kAttentionNorm{"model.layers.{}.input_layernorm", "blk.{}.attn_norm"};
-constexpr TensorRule kFfnNorm{"model.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm"};
-constexpr TensorRule kGate{"model.layers.{}.mlp.gate_proj", "blk.{}.ffn_gate", L::kInner};
-constexpr TensorRule kUp{"model.layers.{}.mlp.up_proj", "blk.{}.ffn_up", L::kInner};
-constexpr TensorRule kDown{"model.layers.{}.mlp.down_proj", "blk.{}.ffn_down", L::kWidth,
-                           L::kInner};
-
 constexpr TensorRule changed(TensorRule rule, Change change) {
   rule.change = change;
   return rule;
 }
+constexpr TensorRule biased(TensorRule rule, Bias bias = Bias::kRequired) {
+  rule.bias = bias;
+  return rule;
+}
+// A matrix that may have a bias.
+constexpr TensorRule linear(std::string_view from, std::string_view to, Length rows,
+                            Length columns = L::kWidth) {
+  return {.from = from, .to = to, .rows = rows, .columns = columns, .bias = Bias::kOptional};
+}
+
+constexpr TensorRule kEmbedding{"model.embed_tokens", "token_embd", L::kVocabulary};
+constexpr TensorRule kOutputNorm{"model.norm", "output_norm"};
+constexpr TensorRule kOutput{"lm_head", "output", L::kVocabulary};
+constexpr TensorRule kQ = linear("model.layers.{}.self_attn.q_proj", "blk.{}.attn_q", L::kQueries);
+constexpr TensorRule kK = linear("model.layers.{}.self_attn.k_proj", "blk.{}.attn_k", L::kKeys);
+constexpr TensorRule kV = linear("model.layers.{}.self_attn.v_proj", "blk.{}.attn_v", L::kKeys);
+constexpr TensorRule kAttentionOutput =
+    linear("model.layers.{}.self_attn.o_proj", "blk.{}.attn_output", L::kWidth, L::kQueries);
+constexpr TensorRule kAttentionNorm{"model.layers.{}.input_layernorm", "blk.{}.attn_norm"};
+constexpr TensorRule kFfnNorm{"model.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm"};
+constexpr TensorRule kGate = linear("model.layers.{}.mlp.gate_proj", "blk.{}.ffn_gate", L::kInner);
+constexpr TensorRule kUp = linear("model.layers.{}.mlp.up_proj", "blk.{}.ffn_up", L::kInner);
+constexpr TensorRule kDown =
+    linear("model.layers.{}.mlp.down_proj", "blk.{}.ffn_down", L::kWidth, L::kInner);
 
 constexpr std::array kLlama{kEmbedding,
                             kOutputNorm,
                             kOutput,
-                            changed(kQ, C::kTurnQ),
-                            changed(kK, C::kTurnK),
+                            changed(kQ, C::kTurned),
+                            changed(kK, C::kTurned),
                             kV,
                             kAttentionOutput,
                             kAttentionNorm,
@@ -43,8 +52,9 @@ constexpr std::array kLlama{kEmbedding,
                             kGate,
                             kUp,
                             kDown};
-constexpr std::array kQwen2{kEmbedding,       kOutputNorm,    kOutput,  kQ,    kK,  kV,
-                            kAttentionOutput, kAttentionNorm, kFfnNorm, kGate, kUp, kDown};
+constexpr std::array kQwen2{
+    kEmbedding,       kOutputNorm,    kOutput,  biased(kQ), biased(kK), biased(kV),
+    kAttentionOutput, kAttentionNorm, kFfnNorm, kGate,      kUp,        kDown};
 constexpr TensorRule kQNorm{"model.layers.{}.self_attn.q_norm", "blk.{}.attn_q_norm", L::kNone,
                             L::kHead};
 constexpr TensorRule kKNorm{"model.layers.{}.self_attn.k_norm", "blk.{}.attn_k_norm", L::kNone,
@@ -95,11 +105,11 @@ constexpr std::array kPhi3{
     kEmbedding,
     kOutputNorm,
     kOutput,
-    TensorRule{"model.layers.{}.self_attn.qkv_proj", "blk.{}.attn_qkv", L::kQkv},
+    linear("model.layers.{}.self_attn.qkv_proj", "blk.{}.attn_qkv", L::kQkv),
     kAttentionOutput,
     kAttentionNorm,
     kFfnNorm,
-    TensorRule{"model.layers.{}.mlp.gate_up_proj", "blk.{}.ffn_up", L::kGateAndUp},
+    linear("model.layers.{}.mlp.gate_up_proj", "blk.{}.ffn_up", L::kGateAndUp),
     kDown};
 
 constexpr std::array kBert{
@@ -108,16 +118,16 @@ constexpr std::array kBert{
                C::kFloat},
     TensorRule{"embeddings.token_type_embeddings", "token_types", L::kSegments, L::kWidth,
                C::kFloat},
-    TensorRule{"embeddings.LayerNorm", "token_embd_norm"},
-    TensorRule{"encoder.layer.{}.attention.self.query", "blk.{}.attn_q", L::kQueries},
-    TensorRule{"encoder.layer.{}.attention.self.key", "blk.{}.attn_k", L::kKeys},
-    TensorRule{"encoder.layer.{}.attention.self.value", "blk.{}.attn_v", L::kKeys},
-    TensorRule{"encoder.layer.{}.attention.output.dense", "blk.{}.attn_output", L::kWidth,
-               L::kQueries},
-    TensorRule{"encoder.layer.{}.attention.output.LayerNorm", "blk.{}.attn_output_norm"},
-    TensorRule{"encoder.layer.{}.intermediate.dense", "blk.{}.ffn_up", L::kInner},
-    TensorRule{"encoder.layer.{}.output.dense", "blk.{}.ffn_down", L::kWidth, L::kInner},
-    TensorRule{"encoder.layer.{}.output.LayerNorm", "blk.{}.layer_output_norm"}};
+    biased({"embeddings.LayerNorm", "token_embd_norm"}),
+    biased({"encoder.layer.{}.attention.self.query", "blk.{}.attn_q", L::kQueries}),
+    biased({"encoder.layer.{}.attention.self.key", "blk.{}.attn_k", L::kKeys}),
+    biased({"encoder.layer.{}.attention.self.value", "blk.{}.attn_v", L::kKeys}),
+    biased(
+        {"encoder.layer.{}.attention.output.dense", "blk.{}.attn_output", L::kWidth, L::kQueries}),
+    biased({"encoder.layer.{}.attention.output.LayerNorm", "blk.{}.attn_output_norm"}),
+    biased({"encoder.layer.{}.intermediate.dense", "blk.{}.ffn_up", L::kInner}),
+    biased({"encoder.layer.{}.output.dense", "blk.{}.ffn_down", L::kWidth, L::kInner}),
+    biased({"encoder.layer.{}.output.LayerNorm", "blk.{}.layer_output_norm"})};
 
 constexpr std::string_view kLlamaClasses[] = {"LlamaForCausalLM", "LlamaModel"};
 constexpr std::string_view kMistralClasses[] = {"MistralForCausalLM", "MistralModel"};

@@ -29,19 +29,20 @@ enum class Change : std::uint8_t {
   kNone,
   kFloat,    // made f32 though it is a matrix
   kPlusOne,  // norms that are stored as their difference from 1
-  kTurnQ,    // rows of each head in the order that rotates neighbours instead of halves
-  kTurnK,
+  kTurned,   // rows of each head in the order that rotates neighbours instead of halves
 };
 
+enum class Bias : std::uint8_t { kNone, kOptional, kRequired };
+
 // A tensor, or one of every layer: "{}" in its names stands for the layer. Names are without
-// ".weight"; a ".bias" is taken along where there is one.
+// ".weight" and ".bias".
 struct TensorRule {
   std::string_view from;
   std::string_view to;
   Length rows = Length::kNone;  // kNone: a vector
   Length columns = Length::kWidth;
   Change change = Change::kNone;
-  bool optional = false;
+  Bias bias = Bias::kNone;
 };
 
 struct Family {

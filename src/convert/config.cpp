@@ -1,5 +1,6 @@
 #include "convert/config.h"
 
+#include <array>
 #include <boost/json/array.hpp>
 #include <cmath>
 #include <format>
@@ -10,6 +11,10 @@ namespace ollama::convert {
 namespace {
 
 constexpr std::string_view kConfig = "config.json";
+
+// What a model of more than text may say once for all of its parts.
+constexpr std::array<std::string_view, 4> kShared{"bos_token_id", "eos_token_id", "pad_token_id",
+                                                  "tie_word_embeddings"};
 
 std::string first_architecture(const api::JsonObject& json) {
   if (const auto* list = array_member(json, "architectures"); list != nullptr && !list->empty()) {
@@ -40,6 +45,10 @@ Result<Config> Config::read(const Source& source) {
   if (const auto* text = object_member(config.json_, "text_config")) {
     // A copy first: it is a part of what it replaces.
     api::JsonObject part = *text;
+    for (const std::string_view key : kShared) {
+      const api::Json* value = member(config.json_, key);
+      if (value != nullptr && member(part, key) == nullptr) part[key] = *value;
+    }
     config.json_ = std::move(part);
   }
   return config;

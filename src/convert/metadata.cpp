@@ -130,18 +130,17 @@ void write_gemma(Keys& keys, Config& config, const Family& family, const Hyperpa
   }
 }
 
-Result<> write_bert(gguf::Writer& writer, Keys& keys, const Source& source,
-                    const Hyperparameters& hyper) {
-  keys.set_float("attention.layer_norm_epsilon", hyper.epsilon);
-  keys.set_flag("attention.causal", false);
+// How states become an embedding, where sentence-transformers says so or the model gives nothing
+// else.
+Result<> write_pooling(Keys& keys, const Source& source, const Family& family) {
   OLLAMA_ASSIGN(const api::JsonObject pooling, source.json("1_Pooling/config.json"));
+  if (pooling.empty() && !family.encoder) return {};
   const auto wants = [&](std::string_view key) {
     return bool_member(pooling, key).value_or(false);
   };
   keys.set("pooling_type", wants("pooling_mode_cls_token")   ? kFirst
                            : wants("pooling_mode_lasttoken") ? kLast
                                                              : kMean);
-  writer.set_u32("tokenizer.ggml.token_type_count", static_cast<std::uint32_t>(hyper.segments));
   return {};
 }
 
@@ -195,6 +194,8 @@ Result<Hyperparameters> read_hyperparameters(Config& config, const Family& famil
   if (member(config.json(), "tie_word_embeddings") != nullptr || family.tied) {
     h.tied = config.flag("tie_word_embeddings", family.tied);
   }
+  // Models without a head ("Qwen3Model") give embeddings only.
+  if (config.architecture().ends_with("Model")) h.tied.reset();
   if (h.heads % h.kv_heads != 0) {
     config.fail_with(ErrorCode::kCorrupt,
                      std::format("config.json: {} attention heads are no multiple of {} key heads",
@@ -226,8 +227,11 @@ Result<> write_metadata(gguf::Writer& writer, Config& config, const Source& sour
   keys.set("feed_forward_length", hyper.inner);
   keys.set("attention.head_count", hyper.heads);
   keys.set("vocab_size", hyper.vocabulary);
+  OLLAMA_TRY(write_pooling(keys, source, family));
   if (family.encoder) {
-    OLLAMA_TRY(write_bert(writer, keys, source, hyper));
+    keys.set_float("attention.layer_norm_epsilon", hyper.epsilon);
+    keys.set_flag("attention.causal", false);
+    writer.set_u32("tokenizer.ggml.token_type_count", static_cast<std::uint32_t>(hyper.segments));
     return config.status();
   }
   keys.set("attention.head_count_kv", hyper.kv_heads);

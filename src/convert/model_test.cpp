@@ -21,12 +21,6 @@ std::string fixture_of(std::string_view family) {
   return std::string(family == "mistral" ? "llama" : family);
 }
 
-gguf::File open(const std::filesystem::path& path) {
-  auto file = gguf::File::open(path);
-  if (!file) throw std::runtime_error(std::string(file.error().message()));
-  return std::move(*file);
-}
-
 class ModelTest : public ::testing::TestWithParam<std::string_view> {
  protected:
   std::string name_ = fixture_of(GetParam());
@@ -61,11 +55,11 @@ void expect_same_tensors(const gguf::File& ours, const gguf::File& theirs, doubl
 // Fails when a tensor goes to the wrong place, rows are turned wrongly, or a key is missing or has
 // another value: the logits would not be llama.cpp's.
 TEST_P(ModelTest, GivesTheLogitsOfItsFixture) {
-  const auto original = open(fixture::model(name_));
+  const auto original = testing::open_fixture(name_);
   testing::write_checkpoint(folder_, original, GetParam());
   const auto result = to_gguf(folder_.path(), output_);
   ASSERT_TRUE(result) << result.error().message();
-  const auto converted = open(output_);
+  const auto converted = testing::open_model(output_);
   expect_same_tensors(converted, original);
   fixture::expect_matches(output_, name_, {.name = "ggml"});
 
@@ -114,7 +108,7 @@ Draft in_16_bits(const std::string& name, ggml_type type) {
 
 // Fails when 16-bit matrices change on their way, or vectors do not become f32.
 TEST_P(ModelTest, KeepsTypesOf16Bits) {
-  const auto original = open(fixture::model(name_));
+  const auto original = testing::open_fixture(name_);
   for (const ggml_type type : {GGML_TYPE_BF16, GGML_TYPE_F16}) {
     SCOPED_TRACE(ggml_type_name(type));
     testing::write_checkpoint(folder_, original, GetParam());
@@ -129,8 +123,8 @@ TEST_P(ModelTest, KeepsTypesOf16Bits) {
     const auto result = to_gguf(folder_.path(), output_);
     ASSERT_TRUE(result) << result.error().message();
     in_16_bits(name_, type).write(folder_ / "expected.gguf");
-    const auto converted = open(output_);
-    expect_same_tensors(converted, open(folder_ / "expected.gguf"), 1e-2);
+    const auto converted = testing::open_model(output_);
+    expect_same_tensors(converted, testing::open_model(folder_ / "expected.gguf"), 1e-2);
     // BERT's largest matrix is f16 in the fixture.
     EXPECT_EQ(converted.u32("general.file_type"),
               type == GGML_TYPE_BF16 && name_ != "bert" ? 32U : 1U);
@@ -139,7 +133,7 @@ TEST_P(ModelTest, KeepsTypesOf16Bits) {
 
 // Fails when shards are not read, or only where the index lists them in order.
 TEST_P(ModelTest, ReadsShards) {
-  const auto original = open(fixture::model(name_));
+  const auto original = testing::open_fixture(name_);
   testing::write_checkpoint(folder_, original, GetParam());
   const auto tensors = testing::hf_tensors(original, GetParam());
   std::filesystem::remove(folder_ / "model.safetensors");
@@ -153,14 +147,14 @@ TEST_P(ModelTest, ReadsShards) {
   for (const auto& [file, part] : shards) folder_.write(file, testing::safetensors(part));
   const auto without_index = to_gguf(folder_.path(), output_);
   ASSERT_TRUE(without_index) << without_index.error().message();
-  expect_same_tensors(open(output_), original);
+  expect_same_tensors(testing::open_model(output_), original);
 
   // What the index does not list is not read.
   folder_.write("model-other.safetensors", "no safetensors file");
   folder_.write_json("model.safetensors.index.json", {{"weight_map", map}});
   const auto result = to_gguf(folder_.path(), output_);
   ASSERT_TRUE(result) << result.error().message();
-  expect_same_tensors(open(output_), original);
+  expect_same_tensors(testing::open_model(output_), original);
 }
 
 std::vector<std::string_view> all_families() { return {families().begin(), families().end()}; }
@@ -168,10 +162,44 @@ std::vector<std::string_view> all_families() { return {families().begin(), famil
 INSTANTIATE_TEST_SUITE_P(Families, ModelTest, ::testing::ValuesIn(all_families()),
                          [](const auto& info) { return std::string(info.param); });
 
+// Fails when biases stay in the order of the checkpoint while the rows they belong to do not.
+TEST(Llama, TurnsBiasesWithTheirRows) {
+  const auto original = testing::open_fixture("llama");
+  const Folder folder;
+  testing::write_checkpoint(folder, original, "llama");
+  auto tensors = testing::hf_tensors(original, "llama");
+  // Two key heads of 32; a value says to which row it belongs in the checkpoint.
+  std::vector<float> rows(64);
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i);
+  const std::string f32(reinterpret_cast<const char*>(rows.data()), rows.size() * sizeof(float));
+  tensors.push_back({"model.layers.0.self_attn.k_proj.bias", "F32", {64}, f32});
+  tensors.push_back({"model.layers.1.self_attn.k_proj.bias", "F16", {64}, testing::to_f16(f32)});
+  tensors.push_back({"model.layers.0.self_attn.v_proj.bias", "BF16", {64}, testing::to_bf16(f32)});
+  folder.write("model.safetensors", testing::safetensors(tensors));
+  const auto result = to_gguf(folder.path(), folder / "model.gguf");
+  ASSERT_TRUE(result) << result.error().message();
+  const auto converted = testing::open_model(folder / "model.gguf");
+  for (const std::string_view name : {"blk.0.attn_k.bias", "blk.1.attn_k.bias"}) {
+    const auto* tensor = converted.find_tensor(name);
+    ASSERT_NE(tensor, nullptr) << name;
+    ASSERT_EQ(tensor->type, GGML_TYPE_F32);
+    std::vector<float> values(64);
+    std::memcpy(values.data(), converted.data(*tensor)->data(), 64 * sizeof(float));
+    EXPECT_EQ(values[0], 0) << name;
+    EXPECT_EQ(values[1], 16) << name;
+    EXPECT_EQ(values[2], 1) << name;
+    EXPECT_EQ(values[31], 31) << name;
+    EXPECT_EQ(values[33], 48) << name;
+  }
+  const auto* unturned = converted.find_tensor("blk.0.attn_v.bias");
+  ASSERT_NE(unturned, nullptr);
+  EXPECT_TRUE(std::ranges::equal(*converted.data(*unturned), std::as_bytes(std::span(rows))));
+}
+
 // Gemma 3 within a model that sees, under the names that it has had. Fails when such a checkpoint
 // is refused, or the wrong part of its configuration is read.
 TEST(Gemma3, WithinAModelThatSees) {
-  const auto original = open(fixture::model("gemma3"));
+  const auto original = testing::open_fixture("gemma3");
   for (const auto& [prefix, drop] :
        {std::pair<std::string_view, std::size_t>("language_model.", 0),
         std::pair<std::string_view, std::size_t>("model.language_model.", 6)}) {
@@ -185,19 +213,24 @@ TEST(Gemma3, WithinAModelThatSees) {
     folder.write("model.safetensors", testing::safetensors(tensors));
     auto text = testing::hf_config(original, "gemma3");
     text.erase("architectures");
-    folder.write_json("config.json", {{"architectures", {"Gemma3ForConditionalGeneration"}},
-                                      {"model_type", "gemma3"},
-                                      {"hidden_size", 7},
-                                      {"text_config", text}});
+    text.erase("eos_token_id");
+    folder.write_json("config.json",
+                      {{"architectures", boost::json::array{"Gemma3ForConditionalGeneration"}},
+                       {"model_type", "gemma3"},
+                       {"hidden_size", 7},
+                       {"eos_token_id", boost::json::array{2, 3}},
+                       {"text_config", text}});
     const auto result = to_gguf(folder.path(), folder / "model.gguf");
     ASSERT_TRUE(result) << result.error().message();
     fixture::expect_matches(folder / "model.gguf", "gemma3", {.name = "ggml"});
+    EXPECT_THAT(testing::open_model(folder / "model.gguf").i32s("tokenizer.ggml.eos_token_ids"),
+                ::testing::ElementsAre(2, 3));
   }
 }
 
 // Fails when BERT's tensors are not known by the names that old and wrapping checkpoints have.
 TEST(Bert, UnderOldNames) {
-  const auto original = open(fixture::model("bert"));
+  const auto original = testing::open_fixture("bert");
   const Folder folder;
   testing::write_checkpoint(folder, original, "bert");
   auto tensors = testing::hf_tensors(original, "bert");
@@ -217,7 +250,7 @@ TEST(Bert, UnderOldNames) {
   folder.write("1_Pooling/config.json", R"({"pooling_mode_cls_token": true})");
   const auto result = to_gguf(folder.path(), folder / "model.gguf");
   ASSERT_TRUE(result) << result.error().message();
-  const auto converted = open(folder / "model.gguf");
+  const auto converted = testing::open_model(folder / "model.gguf");
   expect_same_tensors(converted, original);
   EXPECT_EQ(converted.u32(".pooling_type"), 2U) << "the first token's state";
 }

@@ -122,10 +122,11 @@ class Planner {
       return fail(ErrorCode::kCorrupt, "tensor {}.weight is missing", from);
     }
     OLLAMA_TRY(add(rule, from + ".weight", *weight, to + ".weight", false));
-    if (const StoredTensor* bias = find(from + ".bias")) {
-      OLLAMA_TRY(add(rule, from + ".bias", *bias, to + ".bias", true));
-    }
-    return {};
+    if (rule.bias == Bias::kNone) return {};
+    const StoredTensor* bias = find(from + ".bias");
+    if (bias != nullptr) return add(rule, from + ".bias", *bias, to + ".bias", true);
+    if (rule.bias == Bias::kOptional) return {};
+    return fail(ErrorCode::kCorrupt, "tensor {}.bias is missing", from);
   }
 
   Result<> add(const TensorRule& rule, const std::string& name, const StoredTensor& tensor,
@@ -152,9 +153,7 @@ class Planner {
     move.stored = *type;
     move.type = move.rows == 0 || rule.change == Change::kFloat ? GGML_TYPE_F32 : *type;
     move.plus_one = rule.change == Change::kPlusOne;
-    if (rule.change == Change::kTurnQ || rule.change == Change::kTurnK) {
-      move.turned_head = hyper_.head;
-    }
+    if (rule.change == Change::kTurned) move.turned_head = hyper_.head;
     used_.insert(name);
     moves_.push_back(std::move(move));
     return {};

@@ -13,6 +13,7 @@
 #include <map>
 #include <set>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,6 +57,16 @@ class Folder {
  private:
   fs::path path_;
 };
+
+inline gguf::File open_model(const fs::path& path) {
+  auto file = gguf::File::open(path);
+  if (!file) throw std::runtime_error(std::string(file.error().message()));
+  return std::move(*file);
+}
+// One of tests/data/arch.
+inline gguf::File open_fixture(std::string_view name) {
+  return open_model(fs::path(OLLAMA_TEST_DATA) / "arch" / std::format("{}.gguf", name));
+}
 
 struct HfTensor {
   std::string name;
@@ -287,7 +298,7 @@ inline boost::json::object hf_config(const gguf::File& file, std::string_view fa
       {"gemma2", "Gemma2ForCausalLM"}, {"gemma3", "Gemma3ForCausalLM"},
       {"phi3", "Phi3ForCausalLM"},     {"bert", "BertModel"}};
   const bool gemma = family.starts_with("gemma");
-  boost::json::object config{{"architectures", {kClasses.at(family)}},
+  boost::json::object config{{"architectures", boost::json::array{kClasses.at(family)}},
                              {"model_type", family == "gemma3" ? "gemma3_text" : family},
                              {"num_hidden_layers", *file.u32(".block_count")},
                              {"max_position_embeddings", *file.u32(".context_length")},
