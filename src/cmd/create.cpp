@@ -9,6 +9,7 @@
 #include "cmd/connect.h"
 #include "cmd/progress.h"
 #include "cmd/transfer.h"
+#include "convert/convert.h"
 #include "store/digest.h"
 #include "store/modelfile.h"
 
@@ -38,27 +39,50 @@ Result<ModelfileText> read_modelfile(const Arguments& arguments) {
   return ModelfileText{{std::istreambuf_iterator<char>(file), {}}, path.parent_path()};
 }
 
+using convert::NamedFile;
+
+std::vector<NamedFile> named(const std::vector<std::filesystem::path>& paths) {
+  std::vector<NamedFile> files;
+  for (const auto& path : paths) files.push_back({.name = path.filename().string(), .path = path});
+  return files;
+}
+
+// What of a folder makes a model: a checkpoint, or its model files.
+Result<std::vector<NamedFile>> files_of(const std::filesystem::path& folder) {
+  auto checkpoint = convert::find_files(folder);
+  if (checkpoint || checkpoint.error().code() != ErrorCode::kNotFound) return checkpoint;
+  std::vector<std::filesystem::path> models;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end;
+       it.increment(error)) {
+    if (it->path().extension() == ".gguf") models.push_back(it->path());
+  }
+  if (!models.empty()) return named(models);
+  return fail(ErrorCode::kNotFound, "{} has neither *.safetensors nor *.gguf files",
+              folder.string());
+}
+
 // Makes blobs of local files on the server, which may be another machine.
 Result<std::vector<api::File>> upload(api::Client& client, Progress& progress,
-                                      const std::vector<std::filesystem::path>& paths) {
+                                      const std::vector<NamedFile>& sources) {
   std::vector<api::File> files;
-  for (const std::filesystem::path& path : paths) {
+  for (const auto& [name, path] : sources) {
     OLLAMA_ASSIGN(const store::Digest digest, store::digest_of_file(path));
     OLLAMA_ASSIGN(const bool there, client.has_blob(digest.text()));
     if (!there) {
-      const std::string message = "copying file " + path.filename().string();
+      const std::string message = "copying file " + name;
       OLLAMA_TRY(client.upload_blob(
           digest.text(), path.string(), [&](const api::ProgressResponse& response) {
             progress.bar(digest.text(), message, response.completed, response.total);
             return true;
           }));
     }
-    std::string name = path.filename().string();
     // The server knows them by their names.
-    if (std::ranges::contains(files, name, &api::File::name)) {
-      name = std::format("{}-{}", files.size(), name);
+    std::string unique = name;
+    if (std::ranges::contains(files, unique, &api::File::name)) {
+      unique = std::format("{}-{}", files.size(), name);
     }
-    files.push_back({.name = std::move(name), .digest = digest.text()});
+    files.push_back({.name = std::move(unique), .digest = digest.text()});
   }
   return files;
 }
@@ -72,9 +96,13 @@ Result<> create(api::Client& client, Progress& progress, const Arguments& argume
                 store::plan_create(parsed, modelfile.directory, home == nullptr ? "" : home));
   plan.request.model = arguments[0];
   if (arguments.given("quantize")) plan.request.quantize = arguments.text("quantize");
-  OLLAMA_ASSIGN(plan.request.files, upload(client, progress, plan.model_files));
-  OLLAMA_ASSIGN(plan.request.adapters, upload(client, progress, plan.adapter_files));
-  OLLAMA_ASSIGN(plan.request.draft_files, upload(client, progress, plan.draft_files));
+  std::vector<NamedFile> models = named(plan.model_files);
+  if (!plan.model_folder.empty()) {
+    OLLAMA_ASSIGN(models, files_of(plan.model_folder));
+  }
+  OLLAMA_ASSIGN(plan.request.files, upload(client, progress, models));
+  OLLAMA_ASSIGN(plan.request.adapters, upload(client, progress, named(plan.adapter_files)));
+  OLLAMA_ASSIGN(plan.request.draft_files, upload(client, progress, named(plan.draft_files)));
   return client.create_model(plan.request, [&](const api::ProgressResponse& response) {
     show_progress(progress, response, "creating");
     return true;

@@ -4,11 +4,13 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <exception>
 
 #include "base/log.h"
 #include "base/unique_fd.h"
+#include "convert/convert.h"
 #include "convert/quantise.h"
 #include "ml/thread_count.h"
 #include "runner/conversion.h"
@@ -47,10 +49,22 @@ bool send(int socket, const FromConverter& message) {
   return true;
 }
 
+// Not more often than people can read.
+convert::Progress calmed(const convert::Progress& progress) {
+  using Clock = std::chrono::steady_clock;
+  return [&progress, next = Clock::time_point()](std::uint64_t done, std::uint64_t total) mutable {
+    const auto now = Clock::now();
+    if (now < next && done < total) return true;
+    next = now + std::chrono::milliseconds(100);
+    return progress(done, total);
+  };
+}
+
 Result<> do_work(const Convert& work, const convert::Progress& progress) {
   if (!work.checkpoint.empty()) {
-    return fail(ErrorCode::kUnsupported,
-                "models in safetensors cannot be converted yet: convert them to GGUF first");
+    std::vector<convert::NamedFile> files;
+    for (const ConvertFile& file : work.checkpoint) files.emplace_back(file.name, file.path);
+    return convert::to_gguf(files, work.output, calmed(progress));
   }
   const gguf::QuantMix* mix = gguf::find_quant_mix(work.mix);
   if (mix == nullptr) return fail(ErrorCode::kInternal, "there is no mix '{}'", work.mix);

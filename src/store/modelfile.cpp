@@ -303,9 +303,9 @@ Result<CreatePlan> plan_create(const Modelfile& modelfile, const fs::path& direc
       const fs::path path = local(value);
       if (fs::exists(path, ignored) && !fs::is_directory(path, ignored)) {
         plan.model_files.push_back(path);
-      } else if (fs::is_directory(path, ignored) && looks_like_file(value)) {
-        return error(Error(ErrorCode::kUnsupported,
-                           std::format("{} is a folder: only GGUF files are supported", value)));
+      } else if (fs::is_directory(path, ignored) &&
+                 (looks_like_file(value) || fs::exists(path / "config.json", ignored))) {
+        plan.model_folder = path;
       } else if (looks_like_file(value)) {
         return error(Error(ErrorCode::kNotFound, std::format("{}: no such file", path.string())));
       } else {

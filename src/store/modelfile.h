@@ -49,13 +49,15 @@ std::string to_text(const Modelfile& modelfile);
 struct CreatePlan {
   api::CreateRequest request;                        // `from`, where FROM names a model
   std::vector<std::filesystem::path> model_files;    // where FROM names a file
+  std::filesystem::path model_folder;                // where FROM names a folder
   std::vector<std::filesystem::path> adapter_files;  // ADAPTER
   std::vector<std::filesystem::path> draft_files;    // DRAFT
 };
 
-// Relative files are taken from `directory`, "~/" from `home`. A FROM that exists as a file, or
-// looks like one (begins with '.', '/' or '~', or ends with .gguf), is a file; others are model
-// names. Errors: kInvalidArgument with the line; kNotFound for files that do not exist.
+// Relative files are taken from `directory`, "~/" from `home`. A FROM that exists as a file or as a
+// checkpoint's folder, or looks like one (begins with '.', '/' or '~', or ends with .gguf), is a
+// file; others are model names. Errors: kInvalidArgument with the line; kNotFound for files that do
+// not exist.
 Result<CreatePlan> plan_create(const Modelfile& modelfile, const std::filesystem::path& directory,
                                const std::filesystem::path& home = {});
 

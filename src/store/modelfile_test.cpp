@@ -195,9 +195,21 @@ TEST_F(PlanTest, FilesAndNames) {
   EXPECT_THAT(plan("FROM a\nDRAFT m.gguf\n")->draft_files, ElementsAre(folder_ / "m.gguf"));
 }
 
+// A folder of any name where it holds a checkpoint; else only where it cannot be a model's name.
+TEST_F(PlanTest, Folders) {
+  std::filesystem::create_directories(folder_ / "checkpoint");
+  std::filesystem::create_directories(folder_ / "empty");
+  std::ofstream(folder_ / "checkpoint" / "config.json") << "{}";
+  EXPECT_EQ(plan("FROM checkpoint\n")->model_folder, folder_ / "checkpoint");
+  EXPECT_EQ(plan("FROM ./checkpoint\n")->model_folder, folder_ / "./checkpoint");
+  EXPECT_EQ(plan("FROM .\n")->model_folder, folder_ / ".");
+  EXPECT_EQ(plan("FROM empty\n")->model_folder, "");
+  EXPECT_EQ(plan("FROM empty\n")->request.from, "empty");
+}
+
 TEST_F(PlanTest, MissingFilesNameTheLine) {
-  for (const char* text :
-       {"\nFROM ./other.gguf\n", "\nFROM other.gguf\n", "\nFROM /no/such/file\n", "\nFROM .\n"}) {
+  for (const char* text : {"\nFROM ./other.gguf\n", "\nFROM other.gguf\n", "\nFROM /no/such/file\n",
+                           "\nFROM ./none\n"}) {
     const auto result = plan(text);
     ASSERT_FALSE(result) << text;
     EXPECT_THAT(std::string(result.error().message()), HasSubstr("(line 2)"));
