@@ -1,0 +1,386 @@
+#include "chat/answer_parser.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "chat/tool_syntax.h"
+
+namespace ollama::chat {
+namespace {
+
+using std::string_view;
+
+constexpr string_view kBlanks = " \t\r\n";
+// A call that does not end by then is none.
+constexpr std::size_t kLongestCall = std::size_t{1} << 20;
+
+// How much of the end of `text` could begin `mark`.
+std::size_t beginning_of(string_view mark, string_view text) {
+  for (std::size_t n = std::min(mark.size() - 1, text.size()); n > 0; --n) {
+    if (text.ends_with(mark.substr(0, n))) return n;
+  }
+  return 0;
+}
+
+std::size_t trailing_blanks(string_view text) {
+  const std::size_t last = text.find_last_not_of(kBlanks);
+  return last == string_view::npos ? text.size() : text.size() - last - 1;
+}
+
+// Takes the first bytes out of a buffer.
+std::string take(std::string& buffer, std::size_t count) {
+  std::string text = buffer.substr(0, count);
+  buffer.erase(0, count);
+  return text;
+}
+
+}  // namespace
+
+void AnswerPiece::append(AnswerPiece&& other) {
+  text += other.text;
+  thinking += other.thinking;
+  std::ranges::move(other.calls, std::back_inserter(calls));
+}
+
+bool AnswerFormat::marks_are_tokens() const {
+  switch (syntax) {
+    case ToolSyntax::kLlama:
+    case ToolSyntax::kMistral:
+    case ToolSyntax::kDeepSeek:
+    case ToolSyntax::kCommandR:
+    case ToolSyntax::kHarmony:
+      return true;
+    case ToolSyntax::kJson:
+    case ToolSyntax::kHermes:
+    case ToolSyntax::kQwenCoder:
+    case ToolSyntax::kGlm:
+      return false;
+  }
+  return false;
+}
+
+AnswerFormat answer_format(string_view text, string_view architecture) {
+  const auto mentions = [&](string_view mark) { return text.contains(mark); };
+  AnswerFormat format;
+  if (mentions("<think>") || mentions("</think>")) {
+    format.think_open = "<think>";
+    format.think_close = "</think>";
+  } else if (mentions("[THINK]")) {
+    format.think_open = "[THINK]";
+    format.think_close = "[/THINK]";
+  } else if (mentions("<|START_THINKING|>")) {
+    format.think_open = "<|START_THINKING|>";
+    format.think_close = "<|END_THINKING|>";
+  }
+  const std::pair<string_view, ToolSyntax> marks[] = {
+      {"<|channel|>", ToolSyntax::kHarmony},   {"[TOOL_CALLS]", ToolSyntax::kMistral},
+      {"<｜tool▁call", ToolSyntax::kDeepSeek}, {"<|START_ACTION|>", ToolSyntax::kCommandR},
+      {"Action:", ToolSyntax::kCommandR},      {"<arg_key>", ToolSyntax::kGlm},
+      {"<function=", ToolSyntax::kQwenCoder},  {"<tool_call>", ToolSyntax::kHermes},
+      {"<|python_tag|>", ToolSyntax::kLlama},  {"<|start_header_id|>", ToolSyntax::kLlama},
+  };
+  const auto found =
+      std::ranges::find_if(marks, [&](const auto& each) { return mentions(each.first); });
+  if (found != std::end(marks)) {
+    format.syntax = found->second;
+  } else if (architecture == "gpt-oss") {
+    format.syntax = ToolSyntax::kHarmony;
+  } else if (architecture.starts_with("qwen")) {
+    format.syntax = ToolSyntax::kHermes;
+  } else if (architecture.starts_with("llama")) {
+    format.syntax = ToolSyntax::kLlama;
+  }
+  return format;
+}
+
+class AnswerParser::State {
+ public:
+  explicit State(Options options) : options_(std::move(options)) {}
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+  virtual ~State() = default;
+
+  AnswerPiece feed(string_view text) {
+    buffer_ += text;
+    AnswerPiece out;
+    while (step(out, false)) {
+    }
+    return out;
+  }
+  AnswerPiece finish() {
+    AnswerPiece out;
+    while (step(out, true)) {
+    }
+    return out;
+  }
+
+ protected:
+  // Moves what is certain from the buffer to `out`; true: there may be more to do.
+  virtual bool step(AnswerPiece& out, bool ended) = 0;
+
+  // Numbers the calls; false, and none of them, where one is of a tool that was not offered.
+  bool add_calls(std::vector<api::ToolCall> calls, AnswerPiece& out) {
+    const bool offered = std::ranges::all_of(calls, [&](const api::ToolCall& call) {
+      return std::ranges::contains(options_.tools, call.name);
+    });
+    if (!offered || calls.empty()) return false;
+    for (api::ToolCall& call : calls) {
+      call.index = next_index_++;
+      out.calls.push_back(std::move(call));
+    }
+    return true;
+  }
+
+  Options options_;
+  std::string buffer_;
+  std::int32_t next_index_ = 0;
+};
+
+// Thinking between two marks at the beginning, then text, then or among it calls.
+class AnswerParser::Plain final : public State {
+ public:
+  Plain(const AnswerFormat& format, Options options)
+      : State(std::move(options)), format_(format), syntax_(call_syntax(format.syntax)) {
+    if (!options_.thinking || format_.think_open.empty()) {
+      now_ = Now::kText;
+    } else if (options_.inside_thinking) {
+      now_ = Now::kThinking;
+      trims_ = true;
+    }
+  }
+
+ private:
+  enum class Now : std::uint8_t { kBeginning, kThinking, kText, kCall };
+
+  bool step(AnswerPiece& out, bool ended) override {
+    if (trims_) {
+      buffer_.erase(0, std::min(buffer_.find_first_not_of(kBlanks), buffer_.size()));
+      if (!buffer_.empty()) trims_ = false;
+    }
+    if (buffer_.empty()) return false;
+    switch (now_) {
+      case Now::kBeginning:
+        return begin(ended);
+      case Now::kThinking:
+        return think(out, ended);
+      case Now::kText:
+        return say(out, ended);
+      case Now::kCall:
+        return call(out, ended);
+    }
+    return false;
+  }
+
+  bool begin(bool ended) {
+    const std::size_t blanks = buffer_.find_first_not_of(kBlanks);
+    const string_view text =
+        blanks == std::string::npos ? string_view() : string_view(buffer_).substr(blanks);
+    if (text.starts_with(format_.think_open)) {
+      buffer_.erase(0, blanks + format_.think_open.size());
+      now_ = Now::kThinking;
+      trims_ = true;
+      return true;
+    }
+    if (!ended && string_view(format_.think_open).starts_with(text)) return false;
+    now_ = Now::kText;
+    return true;
+  }
+
+  bool think(AnswerPiece& out, bool ended) {
+    const std::size_t end = buffer_.find(format_.think_close);
+    if (end != std::string::npos) {
+      const std::size_t blanks = trailing_blanks(string_view(buffer_).substr(0, end));
+      out.thinking += take(buffer_, end - blanks);
+      buffer_.erase(0, blanks + format_.think_close.size());
+      now_ = Now::kText;
+      trims_ = true;
+      return true;
+    }
+    // Blanks before the closing mark are not thought.
+    std::size_t held = ended ? 0 : beginning_of(format_.think_close, buffer_);
+    held += trailing_blanks(string_view(buffer_).substr(0, buffer_.size() - held));
+    out.thinking += take(buffer_, buffer_.size() - held);
+    if (ended) buffer_.clear();
+    return false;
+  }
+
+  bool say(AnswerPiece& out, bool ended) {
+    if (options_.tools.empty()) {
+      out.text += std::exchange(buffer_, {});
+      return false;
+    }
+    if (begins_bare()) {
+      now_ = Now::kCall;
+      return true;
+    }
+    std::size_t at = std::string::npos;
+    std::size_t held = 0;
+    for (const string_view opener : syntax_.openers) {
+      at = std::min(at, buffer_.find(opener));
+      held = std::max(held, beginning_of(opener, buffer_));
+    }
+    if (at != std::string::npos) {
+      tell(out, take(buffer_, at));
+      now_ = Now::kCall;
+      return true;
+    }
+    if (ended) held = 0;
+    // Blanks between calls, and behind the last one, are nobody's.
+    const std::size_t certain = buffer_.size() - held;
+    if (next_index_ > 0 && trailing_blanks(string_view(buffer_).substr(0, certain)) == certain) {
+      if (ended) buffer_.clear();
+      return false;
+    }
+    tell(out, take(buffer_, certain));
+    return false;
+  }
+  void tell(AnswerPiece& out, std::string text) {
+    const bool blank = trailing_blanks(text) == text.size();
+    if (blank && next_index_ > 0) return;
+    said_ = said_ || !blank;
+    out.text += text;
+  }
+  bool begins_bare() const {
+    if (!syntax_.bare || said_ || next_index_ > 0) return false;
+    const std::size_t at = buffer_.find_first_not_of(kBlanks);
+    return at != std::string::npos && (buffer_[at] == '{' || buffer_[at] == '[') &&
+           std::ranges::none_of(syntax_.openers, [&](string_view opener) {
+             const string_view text = string_view(buffer_).substr(at);
+             return text.starts_with(opener) || opener.starts_with(text);
+           });
+  }
+
+  bool call(AnswerPiece& out, bool ended) {
+    CallReading reading = syntax_.read(buffer_, ended);
+    if (reading.kind == CallReading::Kind::kMore && buffer_.size() <= kLongestCall) return false;
+    now_ = Now::kText;
+    if (reading.kind == CallReading::Kind::kCalls && add_calls(std::move(reading.calls), out)) {
+      buffer_.erase(0, reading.length);
+      return true;
+    }
+    // None: its beginning is text, and what follows is looked at again.
+    const auto opener = std::ranges::find_if(
+        syntax_.openers, [&](string_view each) { return buffer_.starts_with(each); });
+    const std::size_t beginning =
+        opener == syntax_.openers.end() ? buffer_.find_first_not_of(kBlanks) + 1 : opener->size();
+    tell(out, take(buffer_, beginning));
+    return true;
+  }
+
+  AnswerFormat format_;
+  const CallSyntax& syntax_;
+  Now now_ = Now::kBeginning;
+  bool trims_ = false;  // blanks that come next are dropped
+  bool said_ = false;   // text that was no blanks
+};
+
+// gpt-oss: messages in channels. "analysis" is thought, "final" is said, and so is "commentary"
+// unless it is addressed to a tool.
+class AnswerParser::Harmony final : public State {
+ public:
+  using State::State;
+
+ private:
+  static constexpr string_view kStart = "<|start|>";
+  static constexpr string_view kChannel = "<|channel|>";
+  static constexpr string_view kMessage = "<|message|>";
+  static constexpr string_view kConstrain = "<|constrain|>";
+  static constexpr string_view kMarks[] = {kStart,    kChannel,   kMessage,    kConstrain,
+                                           "<|end|>", "<|call|>", "<|return|>"};
+
+  bool step(AnswerPiece& out, bool ended) override {
+    std::size_t at = std::string::npos;
+    std::size_t held = 0;
+    string_view mark;
+    for (const string_view each : kMarks) {
+      if (const std::size_t found = buffer_.find(each); found < at) {
+        at = found;
+        mark = each;
+      }
+      held = std::max(held, beginning_of(each, buffer_));
+    }
+    if (mark.empty()) {
+      pass(out, take(buffer_, buffer_.size() - (ended ? 0 : held)));
+      if (ended) end_message(out);
+      return false;
+    }
+    pass(out, take(buffer_, at));
+    buffer_.erase(0, mark.size());
+    passed(mark, out);
+    return true;
+  }
+
+  // Text between two marks.
+  void pass(AnswerPiece& out, std::string text) {
+    if (header_) {
+      header_text_ += text;
+    } else if (!recipient_.empty()) {
+      if (arguments_.size() < kLongestCall) arguments_ += text;
+    } else if (thinks_ && options_.thinking) {
+      out.thinking += text;
+    } else if (!thinks_) {
+      out.text += text;
+    }
+  }
+
+  void passed(string_view mark, AnswerPiece& out) {
+    if (mark == kMessage) {
+      read_header();
+    } else if (mark == kChannel || mark == kConstrain) {
+      if (!header_) begin_header(out);
+      header_text_ += ' ';
+    } else {
+      begin_header(out);
+    }
+  }
+  void begin_header(AnswerPiece& out) {
+    end_message(out);
+    header_ = true;
+    header_text_.clear();
+  }
+  void read_header() {
+    header_ = false;
+    const string_view text = header_text_;
+    thinks_ = text.contains("analysis");
+    recipient_.clear();
+    static constexpr string_view kTo = "to=functions.";
+    if (const std::size_t to = text.find(kTo); to != string_view::npos) {
+      const string_view name = text.substr(to + kTo.size());
+      recipient_ = name.substr(0, name.find_first_of(" \t\r\n<"));
+    }
+  }
+  void end_message(AnswerPiece& out) {
+    const std::string name = std::exchange(recipient_, {});
+    const std::string arguments = std::exchange(arguments_, {});
+    if (header_ || name.empty()) return;
+    auto json = api::parse_json(arguments);
+    api::ToolCall call;
+    call.name = name;
+    const bool good = json && json->is_object();
+    if (good) call.arguments = json->as_object();
+    if (!good || !add_calls({std::move(call)}, out)) out.text += arguments;
+  }
+
+  // The prompt ends where a header begins; an answer without one is text.
+  bool header_ = false;
+  bool thinks_ = false;
+  std::string header_text_;
+  std::string recipient_;  // the tool that the message is for
+  std::string arguments_;
+};
+
+AnswerParser::AnswerParser(const AnswerFormat& format, Options options) {
+  if (format.syntax == ToolSyntax::kHarmony) {
+    state_ = std::make_unique<Harmony>(std::move(options));
+  } else {
+    state_ = std::make_unique<Plain>(format, std::move(options));
+  }
+}
+AnswerParser::AnswerParser(AnswerParser&&) noexcept = default;
+AnswerParser& AnswerParser::operator=(AnswerParser&&) noexcept = default;
+AnswerParser::~AnswerParser() = default;
+
+AnswerPiece AnswerParser::feed(string_view text) { return state_->feed(text); }
+AnswerPiece AnswerParser::finish() { return state_->finish(); }
+
+}  // namespace ollama::chat

@@ -1,0 +1,75 @@
+// What a model says, taken apart while it says it: thinking, text, and calls of tools.
+//
+// Models write calls in many ways; which one is theirs shows in the template that describes it to
+// them. What begins like a call and turns out to be none, or calls a tool that was not offered, is
+// text.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/types.h"
+
+namespace ollama::chat {
+
+enum class ToolSyntax : std::uint8_t {
+  kJson,       // {"name": ..., "arguments": {...}}, alone or in a list
+  kLlama,      // that with "parameters", or [f(a=1)], after <|python_tag|> or at the start
+  kHermes,     // <tool_call> JSON </tool_call>: Qwen, Hermes
+  kQwenCoder,  // <tool_call><function=f><parameter=a> 1 </parameter></function></tool_call>
+  kGlm,        // <tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value></tool_call>
+  kMistral,    // [TOOL_CALLS] JSON list, or [TOOL_CALLS]f[ARGS]{...}
+  kDeepSeek,   // between marks of its own, JSON fenced or bare
+  kCommandR,   // Action: fenced JSON list, or between <|START_ACTION|> and <|END_ACTION|>
+  kHarmony,    // gpt-oss: channels
+};
+
+// How a model answers.
+struct AnswerFormat {
+  ToolSyntax syntax = ToolSyntax::kJson;
+  std::string think_open;  // both empty: it does not think aloud
+  std::string think_close;
+
+  // Whether its marks are control tokens, which are no text otherwise.
+  bool marks_are_tokens() const;
+};
+
+// From what a template mentions, then from the architecture.
+AnswerFormat answer_format(std::string_view template_text, std::string_view architecture);
+
+struct AnswerPiece {
+  std::string text;
+  std::string thinking;
+  std::vector<api::ToolCall> calls;  // numbered; without ids
+
+  bool empty() const { return text.empty() && thinking.empty() && calls.empty(); }
+  void append(AnswerPiece&& other);
+};
+
+class AnswerParser {
+ public:
+  struct Options {
+    std::vector<std::string> tools;  // names that may be called; none: calls are text
+    bool thinking = true;            // tell thinking apart
+    bool inside_thinking = false;    // the prompt ended with the mark that opens it
+  };
+  AnswerParser(const AnswerFormat& format, Options options);
+  AnswerParser(AnswerParser&&) noexcept;
+  AnswerParser& operator=(AnswerParser&&) noexcept;
+  ~AnswerParser();
+
+  // What has become certain with the next piece of text.
+  AnswerPiece feed(std::string_view text);
+  // The rest.
+  AnswerPiece finish();
+
+ private:
+  class State;
+  class Plain;
+  class Harmony;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace ollama::chat

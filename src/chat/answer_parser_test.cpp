@@ -1,0 +1,247 @@
+// Answers as models of each family write them, in pieces of every size.
+#include "chat/answer_parser.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+namespace ollama::chat {
+namespace {
+
+using testing::HasSubstr;
+
+// "thinking=...|text=...|f{"a":1}|..."
+std::string shown(const AnswerPiece& answer) {
+  std::string text;
+  if (!answer.thinking.empty()) text += "thinking=" + answer.thinking + "|";
+  if (!answer.text.empty()) text += "text=" + answer.text + "|";
+  for (const api::ToolCall& call : answer.calls) {
+    text += call.name + api::to_string(call.arguments) + "|";
+  }
+  return text;
+}
+
+const std::vector<std::string> kOffered{"f", "get_weather"};
+
+AnswerPiece parse(const AnswerFormat& format, std::string_view text, std::size_t piece,
+                  AnswerParser::Options options = {.tools = kOffered}) {
+  AnswerParser parser(format, std::move(options));
+  AnswerPiece all;
+  for (std::size_t i = 0; i < text.size(); i += piece)
+    all.append(parser.feed(text.substr(i, piece)));
+  all.append(parser.finish());
+  return all;
+}
+
+struct Case {
+  const char* name;
+  AnswerFormat format;
+  const char* text;
+  const char* expected;
+};
+
+const AnswerFormat kQwen{ToolSyntax::kHermes, "<think>", "</think>"};
+const AnswerFormat kJson{ToolSyntax::kJson, "", ""};
+const AnswerFormat kLlama{ToolSyntax::kLlama, "", ""};
+const AnswerFormat kCoder{ToolSyntax::kQwenCoder, "", ""};
+const AnswerFormat kGlm{ToolSyntax::kGlm, "<think>", "</think>"};
+const AnswerFormat kMistral{ToolSyntax::kMistral, "[THINK]", "[/THINK]"};
+const AnswerFormat kDeepSeek{ToolSyntax::kDeepSeek, "<think>", "</think>"};
+const AnswerFormat kCommandR{ToolSyntax::kCommandR, "<|START_THINKING|>", "<|END_THINKING|>"};
+const AnswerFormat kHarmony{ToolSyntax::kHarmony, "", ""};
+
+const Case kCases[] = {
+    {"plain", kQwen, "Hello there.", "text=Hello there.|"},
+    {"thinking", kQwen, "<think>\nwhat now\n</think>\n\nHi!", "thinking=what now|text=Hi!|"},
+    {"thinking after blanks", kQwen, "\n <think>a</think>b", "thinking=a|text=b|"},
+    {"thinking that never ends", kQwen, "<think>a b ", "thinking=a b|"},
+    {"thinking later is text", kQwen, "a <think>b</think>", "text=a <think>b</think>|"},
+    {"a smaller sign", kQwen, "< 3 and <thin", "text=< 3 and <thin|"},
+    {"hermes", kQwen,
+     "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"z\": 1, \"a\": \"x\"}}\n</tool_call>",
+     R"(f{"z":1,"a":"x"}|)"},
+    {"hermes, two and text", kQwen,
+     "Let me "
+     "see.\n<tool_call>{\"name\":\"f\",\"arguments\":{}}</"
+     "tool_call>\n<tool_call>{\"name\":\"get_weather\",\"arguments\":{\"city\":\"Bonn\"}}</"
+     "tool_call>\n",
+     "text=Let me see.\n|f{}|get_weather{\"city\":\"Bonn\"}|"},
+    {"hermes, thinking first", kQwen,
+     "<think>hm</think>\n<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":1}}</tool_call>",
+     R"(thinking=hm|f{"a":1}|)"},
+    {"hermes, cut at the end", kQwen, "<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":1}}",
+     R"(f{"a":1}|)"},
+    {"hermes, unknown tool", kQwen, "<tool_call>{\"name\":\"rm\",\"arguments\":{}}</tool_call>",
+     "text=<tool_call>{\"name\":\"rm\",\"arguments\":{}}</tool_call>|"},
+    {"hermes, no JSON", kQwen, "<tool_call>nothing</tool_call> ok",
+     "text=<tool_call>nothing</tool_call> ok|"},
+    {"hermes, a mark in a string", kQwen,
+     "<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":\"}{\\\"]\"}}</tool_call>",
+     R"(f{"a":"}{\"]"}|)"},
+    {"json", kJson, "{\"name\": \"f\", \"arguments\": {\"a\": 1}}", R"(f{"a":1}|)"},
+    {"json, parameters, list", kJson,
+     "[{\"name\":\"f\",\"parameters\":{}},{\"name\":\"f\",\"parameters\":{\"a\":2}}]",
+     R"(f{}|f{"a":2}|)"},
+    {"json, openai's", kJson,
+     "{\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":1}\"}}",
+     R"(f{"a":1}|)"},
+    {"json, another object", kJson, "{\"colour\": \"red\"}", "text={\"colour\": \"red\"}|"},
+    {"json, unknown tool", kJson, "{\"name\":\"Bob\",\"arguments\":{}}",
+     "text={\"name\":\"Bob\",\"arguments\":{}}|"},
+    {"json, a person", kJson, "{\"name\":\"f\",\"age\":3}", "text={\"name\":\"f\",\"age\":3}|"},
+    {"json, after text", kJson, "So: {\"name\":\"f\",\"arguments\":{}}",
+     "text=So: {\"name\":\"f\",\"arguments\":{}}|"},
+    {"json, a list of words", kJson, "[red, green]", "text=[red, green]|"},
+    {"json, cut", kJson, "{\"name\":\"f\",\"argum", "text={\"name\":\"f\",\"argum|"},
+    {"llama", kLlama, "{\"name\": \"f\", \"parameters\": {\"a\": \"1\"}}", R"(f{"a":"1"}|)"},
+    {"llama, tag", kLlama, "<|python_tag|>{\"name\":\"f\",\"parameters\":{}}", "f{}|"},
+    {"llama, semicolon", kLlama,
+     "<|python_tag|>{\"name\":\"f\",\"parameters\":{\"a\":1}}; "
+     "{\"name\":\"f\",\"parameters\":{\"a\":2}}",
+     R"(f{"a":1}|f{"a":2}|)"},
+    {"llama, pythonic", kLlama,
+     "[get_weather(city='San Francisco', days=2, metric=True), f(a=[1, -2.5], b={'k': None})]",
+     R"(get_weather{"city":"San Francisco","days":2,"metric":true}|f{"a":[1,-2.5],"b":{"k":null}}|)"},
+    {"llama, brackets", kLlama, "[sic] is Latin", "text=[sic] is Latin|"},
+    {"qwen coder", kCoder,
+     "<tool_call>\n<function=f>\n<parameter=path>\n/tmp/x\n</parameter>\n<parameter=n>\n3\n</"
+     "parameter>\n</function>\n</tool_call>",
+     R"(f{"path":"/tmp/x","n":3}|)"},
+    {"glm", kGlm,
+     "<think>x</think><tool_call>f\n<arg_key>a</arg_key>\n<arg_value>Bonn</arg_value>\n<arg_key>b</"
+     "arg_key>\n<arg_value>[1,2]</arg_value>\n</tool_call>",
+     R"(thinking=x|f{"a":"Bonn","b":[1,2]}|)"},
+    {"mistral", kMistral, "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"a\": 1}}]",
+     R"(f{"a":1}|)"},
+    {"mistral, args", kMistral, "[TOOL_CALLS]f[ARGS]{\"a\": 1}[TOOL_CALLS]get_weather[ARGS]{}",
+     R"(f{"a":1}|get_weather{}|)"},
+    {"mistral, call id", kMistral, "[TOOL_CALLS]f[CALL_ID]abc123def[ARGS]{\"a\": 1}",
+     R"(f{"a":1}|)"},
+    {"mistral, thinking", kMistral, "[THINK]a[/THINK]b", "thinking=a|text=b|"},
+    {"mistral, text", kMistral, "[1] see there", "text=[1] see there|"},
+    {"deepseek", kDeepSeek,
+     "<think>a</"
+     "think><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"a\": "
+     "1}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```"
+     "json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+     R"(thinking=a|f{"a":1}|get_weather{}|)"},
+    {"deepseek 3.1", kDeepSeek,
+     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": "
+     "1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+     R"(f{"a":1}|)"},
+    {"command-r", kCommandR,
+     "Action: ```json\n[\n    {\n        \"tool_name\": \"f\",\n        \"parameters\": {\"a\": "
+     "1}\n    }\n]```",
+     R"(f{"a":1}|)"},
+    {"command-r7b", kCommandR,
+     "<|START_THINKING|>I will look.<|END_THINKING|><|START_ACTION|>[\n {\"tool_call_id\": \"0\", "
+     "\"tool_name\": \"f\", \"parameters\": {\"a\": 1}}\n]<|END_ACTION|>",
+     R"(thinking=I will look.|f{"a":1}|)"},
+    {"command-r, prose", kCommandR, "Action: none needed", "text=Action: none needed|"},
+    {"harmony", kHarmony,
+     "<|channel|>analysis<|message|>Easy.<|end|><|start|>assistant<|channel|>final<|message|>Hi!",
+     "thinking=Easy.|text=Hi!|"},
+    {"harmony, call", kHarmony,
+     "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary "
+     "to=functions.f <|constrain|>json<|message|>{\"a\":1}<|call|>",
+     R"(thinking=hm|f{"a":1}|)"},
+    {"harmony, recipient first", kHarmony,
+     "<|start|>assistant to=functions.f<|channel|>commentary json<|message|>{}", "f{}|"},
+    {"harmony, preamble", kHarmony,
+     "<|channel|>commentary<|message|>I will "
+     "look.<|end|><|start|>assistant<|channel|>final<|message|>Done",
+     "text=I will look.Done|"},
+    {"harmony, unknown tool", kHarmony,
+     "<|channel|>commentary to=functions.rm<|message|>{\"a\":1}<|call|>", "text={\"a\":1}|"},
+    {"harmony, no channel", kHarmony, "just text", "text=just text|"},
+};
+
+// However the text arrives, the same comes out.
+TEST(AnswerParser, ReadsWhatModelsWrite) {
+  for (const Case& each : kCases) {
+    for (const std::size_t piece :
+         {std::size_t{1}, std::size_t{3}, std::size_t{7}, std::size_t{10000}}) {
+      EXPECT_EQ(shown(parse(each.format, each.text, piece)), each.expected)
+          << each.name << " in pieces of " << piece;
+    }
+  }
+}
+
+TEST(AnswerParser, WithoutToolsEverythingIsText) {
+  for (const Case& each : kCases) {
+    if (each.format.syntax == ToolSyntax::kHarmony) continue;
+    const AnswerPiece answer = parse(each.format, each.text, 4, {.tools = {}, .thinking = false});
+    EXPECT_EQ(answer.text, each.text) << each.name;
+    EXPECT_TRUE(answer.calls.empty());
+  }
+}
+
+TEST(AnswerParser, BeginsInsideThinkingWhereThePromptDoes) {
+  EXPECT_EQ(shown(parse(kQwen, "\nhm\n</think>\n\nHi", 1, {.tools = {}, .inside_thinking = true})),
+            "thinking=hm|text=Hi|");
+}
+
+// Text must not wait for the end of the answer.
+TEST(AnswerParser, StreamsWhatIsCertain) {
+  AnswerParser parser(kQwen, {.tools = kOffered});
+  EXPECT_EQ(shown(parser.feed("<think>one two")), "thinking=one two|");
+  EXPECT_EQ(shown(parser.feed(" three</thi")), "thinking= three|");
+  EXPECT_EQ(shown(parser.feed("nk>Hello <")), "text=Hello |");
+  EXPECT_EQ(shown(parser.feed("b> world")), "text=<b> world|");
+  AnswerParser json(kJson, {.tools = kOffered});
+  EXPECT_EQ(shown(json.feed("{\"title\":")), "text={\"title\":|") << "no call begins so";
+  AnswerParser list(kJson, {.tools = kOffered});
+  EXPECT_EQ(shown(list.feed("[1, 2")), "text=[1, 2|");
+}
+
+TEST(AnswerParser, NumbersCalls) {
+  const AnswerPiece answer =
+      parse(kMistral,
+            "[TOOL_CALLS][{\"name\":\"f\",\"arguments\":{}},{\"name\":\"f\",\"arguments\":{}}]", 5);
+  ASSERT_EQ(answer.calls.size(), 2U);
+  EXPECT_EQ(answer.calls[0].index, 0);
+  EXPECT_EQ(answer.calls[1].index, 1);
+}
+
+TEST(AnswerParser, LearnsItsFormatFromTemplates) {
+  EXPECT_EQ(answer_format("... <tool_call> ... </think>", "qwen3").syntax, ToolSyntax::kHermes);
+  EXPECT_EQ(answer_format("... <tool_call> ... </think>", "qwen3").think_open, "<think>");
+  EXPECT_EQ(answer_format("<function= <tool_call>", "").syntax, ToolSyntax::kQwenCoder);
+  EXPECT_EQ(answer_format("<tool_call> <arg_key>", "glm4").syntax, ToolSyntax::kGlm);
+  EXPECT_EQ(answer_format("[TOOL_CALLS]", "llama").syntax, ToolSyntax::kMistral);
+  EXPECT_EQ(answer_format("<|start_header_id|>", "llama").syntax, ToolSyntax::kLlama);
+  EXPECT_EQ(answer_format("<|start|><|channel|>", "gpt-oss").syntax, ToolSyntax::kHarmony);
+  EXPECT_EQ(answer_format("{{ .Prompt }}", "gemma2").syntax, ToolSyntax::kJson);
+  EXPECT_TRUE(answer_format("{{ .Prompt }}", "gemma2").think_open.empty());
+}
+
+// Whatever comes, nothing is lost but marks and blanks around them: without calls and thinking, the
+// text is the text. Deep nesting ends in text as well.
+TEST(AnswerParser, LosesNothing) {
+  ASSERT_TRUE(rc::check([] {
+    const auto parts = *rc::gen::container<std::vector<std::string>>(rc::gen::element<std::string>(
+        "<tool_call>", "</tool_call>", "{", "}", "[", "]", "\"name\"", ":", "\"f\"", ",", "x", "(",
+        ")", "Action:", "```", "=", "'", "[TOOL_CALLS]", "[ARGS]", "<|python_tag|>",
+        "<function=", ">", "y "));
+    const auto syntax = *rc::gen::element(
+        ToolSyntax::kJson, ToolSyntax::kLlama, ToolSyntax::kHermes, ToolSyntax::kQwenCoder,
+        ToolSyntax::kGlm, ToolSyntax::kMistral, ToolSyntax::kDeepSeek, ToolSyntax::kCommandR);
+    const auto piece = *rc::gen::inRange<std::size_t>(1, 9);
+    std::string text;
+    for (const std::string& part : parts) text += part;
+    const AnswerPiece answer =
+        parse({syntax, "", ""}, text, piece, {.tools = {"nothing"}, .thinking = false});
+    RC_ASSERT(answer.calls.empty());
+    RC_ASSERT(answer.text == text);
+  }));
+  for (const char* deep : {"[", "{\"name\":", "[f(a=[", "[TOOL_CALLS]["}) {
+    std::string text;
+    for (int i = 0; i < 20000; ++i) text += deep;
+    for (const auto& format : {kJson, kLlama, kMistral}) {
+      EXPECT_EQ(parse(format, text, text.size()).text.size(), text.size());
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ollama::chat

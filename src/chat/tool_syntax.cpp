@@ -1,0 +1,534 @@
+#include "chat/tool_syntax.h"
+
+#include <algorithm>
+#include <array>
+#include <boost/json/array.hpp>
+#include <charconv>
+#include <optional>
+
+namespace ollama::chat {
+namespace {
+
+using Kind = CallReading::Kind;
+using std::string_view;
+constexpr std::size_t npos = string_view::npos;
+constexpr string_view kJsonBlanks = " \t\r\n";
+
+string_view without_blanks(string_view text) {
+  const std::size_t begin = text.find_first_not_of(kJsonBlanks);
+  if (begin == npos) return {};
+  return text.substr(begin, text.find_last_not_of(kJsonBlanks) - begin + 1);
+}
+
+bool consume(string_view& text, string_view prefix) {
+  if (!text.starts_with(prefix)) return false;
+  text.remove_prefix(prefix.size());
+  return true;
+}
+
+CallReading calls_up_to(std::size_t length, std::vector<api::ToolCall> calls) {
+  if (calls.empty()) return {};
+  return {.kind = Kind::kCalls, .length = length, .calls = std::move(calls)};
+}
+CallReading more_unless(bool ended) { return {.kind = ended ? Kind::kNone : Kind::kMore}; }
+
+// The text between two marks; where the answer ends before the second, the rest.
+struct Enclosed {
+  std::optional<string_view> text;  // nullopt: more has to come
+  std::size_t length = 0;           // with the marks
+};
+Enclosed enclosed(string_view text, string_view open, string_view close, bool ended) {
+  const std::size_t end = text.find(close, open.size());
+  if (end != npos) return {text.substr(open.size(), end - open.size()), end + close.size()};
+  if (!ended) return {};
+  return {text.substr(open.size()), text.size()};
+}
+
+std::vector<api::ToolCall> parse_calls(string_view json) {
+  const auto value = api::parse_json(json);
+  return value ? calls_of(*value) : std::vector<api::ToolCall>();
+}
+
+// Values that stand in text, quoted or not: what is JSON is that, the rest is a string.
+api::Json value_of(string_view text) {
+  if (auto value = api::parse_json(text)) return std::move(*value);
+  return {text};
+}
+
+// ---- JSON, alone
+
+// The first key tells whether an object can be a call, long before it ends.
+bool may_be_call(string_view text) {
+  static constexpr std::array<string_view, 9> kKeys{"name",      "function",   "type",
+                                                    "id",        "tool_name",  "tool_call_id",
+                                                    "arguments", "parameters", "args"};
+  std::size_t at = text.find_first_not_of(" \t\r\n[");
+  if (at == npos) return true;
+  if (text[at] != '{') return false;
+  at = text.find_first_not_of(kJsonBlanks, at + 1);
+  if (at == npos) return true;
+  if (text[at] != '"') return false;
+  const string_view key = text.substr(at + 1, text.find('"', at + 1) - at - 1);
+  const bool whole = text.find('"', at + 1) != npos;
+  return std::ranges::any_of(
+      kKeys, [&](string_view known) { return whole ? known == key : known.starts_with(key); });
+}
+
+CallReading read_json(string_view text, bool ended) {
+  if (!may_be_call(text)) return {};
+  const std::size_t length = json_length(text);
+  if (length == npos) return {};
+  if (length == 0) return more_unless(ended);
+  return calls_up_to(length, parse_calls(text.substr(0, length)));
+}
+
+// ---- Python's way: [f(a=1, b="x"), g()]
+
+class Python {
+ public:
+  explicit Python(string_view text) : rest_(text) {}
+
+  std::optional<std::vector<api::ToolCall>> calls() {
+    std::vector<api::ToolCall> result;
+    if (!take('[')) return std::nullopt;
+    do {
+      auto one = call();
+      if (!one) return std::nullopt;
+      result.push_back(std::move(*one));
+    } while (take(','));
+    if (!take(']')) return std::nullopt;
+    return result;
+  }
+  string_view rest() const { return rest_; }
+
+ private:
+  static constexpr int kDeepest = 32;
+
+  std::optional<api::ToolCall> call() {
+    api::ToolCall result;
+    result.name = word();
+    if (result.name.empty() || !take('(')) return std::nullopt;
+    while (!take(')')) {
+      const std::string name = word();
+      if (name.empty() || !take('=')) return std::nullopt;
+      auto argument = value(0);
+      if (!argument) return std::nullopt;
+      result.arguments[name] = std::move(*argument);
+      if (!take(',') && !rest_.starts_with(')')) return std::nullopt;
+    }
+    return result;
+  }
+  std::string word() {
+    skip();
+    const auto is_part = [](char c) {
+      return (std::isalnum(static_cast<unsigned char>(c)) != 0) || c == '_' || c == '.' || c == '-';
+    };
+    const auto end = std::ranges::find_if_not(rest_, is_part);
+    std::string result(rest_.begin(), end);
+    rest_.remove_prefix(result.size());
+    return result;
+  }
+  std::optional<api::Json> value(int depth) {
+    skip();
+    if (depth > kDeepest || rest_.empty()) return std::nullopt;
+    if (rest_.front() == '"' || rest_.front() == '\'') return string();
+    if (rest_.front() == '[' || rest_.front() == '(') return list(depth);
+    if (rest_.front() == '{') return dictionary(depth);
+    const std::string text = rest_.front() == '-' || rest_.front() == '+' ? number() : word();
+    if (text == "True" || text == "true") return true;
+    if (text == "False" || text == "false") return false;
+    if (text == "None" || text == "null") return nullptr;
+    auto parsed = api::parse_json(text);
+    if (!parsed || !parsed->is_number()) return std::nullopt;
+    return std::move(*parsed);
+  }
+  std::string number() {
+    std::string result(rest_.front() == '-' ? "-" : "");
+    rest_.remove_prefix(1);
+    return result + word();
+  }
+  std::optional<api::Json> string() {
+    const char quote = rest_.front();
+    std::string result;
+    for (std::size_t i = 1; i < rest_.size(); ++i) {
+      if (rest_[i] == quote) {
+        rest_.remove_prefix(i + 1);
+        return api::Json(result);
+      }
+      if (rest_[i] == '\\' && i + 1 < rest_.size()) {
+        ++i;
+        result += rest_[i] == 'n' ? '\n' : rest_[i] == 't' ? '\t' : rest_[i];
+      } else {
+        result += rest_[i];
+      }
+    }
+    return std::nullopt;
+  }
+  std::optional<api::Json> list(int depth) {
+    const char close = rest_.front() == '[' ? ']' : ')';
+    rest_.remove_prefix(1);
+    boost::json::array result;
+    while (!take(close)) {
+      auto item = value(depth + 1);
+      if (!item) return std::nullopt;
+      result.push_back(std::move(*item));
+      if (!take(',') && !rest_.starts_with(close)) return std::nullopt;
+    }
+    return result;
+  }
+  std::optional<api::Json> dictionary(int depth) {
+    rest_.remove_prefix(1);
+    api::JsonObject result;
+    while (!take('}')) {
+      const auto key = value(depth + 1);
+      if (!key || !key->is_string() || !take(':')) return std::nullopt;
+      auto item = value(depth + 1);
+      if (!item) return std::nullopt;
+      result[key->get_string()] = std::move(*item);
+      if (!take(',') && !rest_.starts_with('}')) return std::nullopt;
+    }
+    return result;
+  }
+  void skip() { rest_.remove_prefix(std::min(rest_.find_first_not_of(kJsonBlanks), rest_.size())); }
+  // After blanks, and with those behind it.
+  bool take(char c) {
+    skip();
+    if (!rest_.starts_with(c)) return false;
+    rest_.remove_prefix(1);
+    skip();
+    return true;
+  }
+
+  string_view rest_;
+};
+
+bool may_be_python(string_view text) {
+  if (!consume(text, "[")) return false;
+  const std::size_t at = text.find_first_not_of(kJsonBlanks);
+  if (at == npos) return true;
+  const auto c = static_cast<unsigned char>(text[at]);
+  if (std::isalpha(c) == 0 && c != '_') return false;
+  // A word in brackets is no call before its parenthesis comes.
+  const std::size_t end = text.find_first_of("( ,]\"'", at);
+  return end == npos || text[end] == '(';
+}
+
+CallReading read_python(string_view text, bool ended) {
+  if (!may_be_python(text)) return {};
+  Python reader(text);
+  if (auto calls = reader.calls()) {
+    return calls_up_to(text.size() - reader.rest().size(), std::move(*calls));
+  }
+  return more_unless(ended);
+}
+
+constexpr string_view kPythonTag = "<|python_tag|>";
+
+CallReading read_llama(string_view text, bool ended) {
+  string_view rest = text;
+  consume(rest, kPythonTag);
+  const std::size_t blanks = std::min(rest.find_first_not_of(kJsonBlanks), rest.size());
+  const std::size_t skipped = text.size() - rest.size() + blanks;
+  rest.remove_prefix(blanks);
+  if (rest.empty()) return more_unless(ended);
+  CallReading reading = may_be_python(rest) && !may_be_call(rest.substr(1))
+                            ? read_python(rest, ended)
+                            : read_json(rest, ended);
+  if (reading.kind != Kind::kCalls) return reading;
+  reading.length += skipped;
+  // More of them follow semicolons.
+  const string_view after = text.substr(reading.length);
+  const std::size_t next = after.find_first_not_of(kJsonBlanks);
+  if (next != npos && after[next] == ';') {
+    CallReading others = read_llama(after.substr(next + 1), ended);
+    if (others.kind == Kind::kMore) return others;
+    if (others.kind == Kind::kCalls) {
+      reading.length += next + 1 + others.length;
+      std::ranges::move(others.calls, std::back_inserter(reading.calls));
+    }
+  }
+  return reading;
+}
+
+// ---- Between <tool_call> and </tool_call>
+
+constexpr string_view kOpen = "<tool_call>";
+constexpr string_view kClose = "</tool_call>";
+
+CallReading read_hermes(string_view text, bool ended) {
+  const auto [inside, length] = enclosed(text, kOpen, kClose, ended);
+  if (!inside) return more_unless(ended);
+  return calls_up_to(length, parse_calls(*inside));
+}
+
+CallReading read_qwen_coder(string_view text, bool ended) {
+  const auto [inside, length] = enclosed(text, kOpen, kClose, ended);
+  if (!inside) return more_unless(ended);
+  string_view rest = without_blanks(*inside);
+  if (!consume(rest, "<function=")) return calls_up_to(length, parse_calls(rest));
+  const std::size_t end = rest.find('>');
+  if (end == npos) return {};
+  api::ToolCall call;
+  call.name = without_blanks(rest.substr(0, end));
+  rest.remove_prefix(end + 1);
+  static constexpr string_view kParameter = "<parameter=";
+  for (std::size_t at = rest.find(kParameter); at != npos; at = rest.find(kParameter)) {
+    rest.remove_prefix(at + kParameter.size());
+    const std::size_t name_end = rest.find('>');
+    if (name_end == npos) return {};
+    const string_view name = rest.substr(0, name_end);
+    rest.remove_prefix(name_end + 1);
+    const std::size_t value_end = std::min(rest.find("</parameter>"), rest.find("</function>"));
+    call.arguments[without_blanks(name)] = value_of(without_blanks(rest.substr(0, value_end)));
+    rest.remove_prefix(std::min(value_end, rest.size()));
+  }
+  return calls_up_to(length, {std::move(call)});
+}
+
+CallReading read_glm(string_view text, bool ended) {
+  const auto [inside, length] = enclosed(text, kOpen, kClose, ended);
+  if (!inside) return more_unless(ended);
+  static constexpr string_view kKey = "<arg_key>";
+  static constexpr string_view kKeyEnd = "</arg_key>";
+  static constexpr string_view kValue = "<arg_value>";
+  static constexpr string_view kValueEnd = "</arg_value>";
+  string_view rest = *inside;
+  api::ToolCall call;
+  call.name = without_blanks(rest.substr(0, rest.find(kKey)));
+  for (std::size_t at = rest.find(kKey); at != npos; at = rest.find(kKey)) {
+    rest.remove_prefix(at + kKey.size());
+    const std::size_t key_end = rest.find(kKeyEnd);
+    const std::size_t begin = rest.find(kValue);
+    const std::size_t end = rest.find(kValueEnd);
+    if (key_end == npos || begin == npos || end == npos || end < begin + kValue.size()) return {};
+    const string_view value = rest.substr(begin + kValue.size(), end - begin - kValue.size());
+    call.arguments[without_blanks(rest.substr(0, key_end))] = value_of(without_blanks(value));
+    rest.remove_prefix(end + kValueEnd.size());
+  }
+  return calls_up_to(length, {std::move(call)});
+}
+
+// ---- Mistral
+
+constexpr string_view kToolCalls = "[TOOL_CALLS]";
+
+// f[ARGS]{...} or f{...}.
+CallReading read_named(string_view text, bool ended) {
+  const std::size_t brace = text.find('{');
+  const std::size_t args = text.find("[ARGS]");
+  const std::size_t name_end = std::min(brace, args);
+  if (name_end == npos) return more_unless(ended);
+  api::ToolCall call;
+  call.name = without_blanks(text.substr(0, name_end));
+  // "f[CALL_ID]x" has an id that nobody needs.
+  call.name.resize(std::min(call.name.find('['), call.name.size()));
+  if (brace == npos) return more_unless(ended);
+  const std::size_t length = json_length(text.substr(brace));
+  if (length == 0) return more_unless(ended);
+  if (length == npos) return {};
+  auto arguments = api::parse_json(text.substr(brace, length));
+  if (!arguments || !arguments->is_object()) return {};
+  call.arguments = std::move(arguments->as_object());
+  return calls_up_to(brace + length, {std::move(call)});
+}
+
+CallReading read_mistral(string_view text, bool ended) {
+  string_view rest = text;
+  consume(rest, kToolCalls);
+  const std::size_t blanks = std::min(rest.find_first_not_of(kJsonBlanks), rest.size());
+  rest.remove_prefix(blanks);
+  if (rest.empty()) return more_unless(ended);
+  CallReading reading =
+      rest.front() == '[' || rest.front() == '{' ? read_json(rest, ended) : read_named(rest, ended);
+  reading.length += text.size() - rest.size();
+  return reading;
+}
+
+// ---- DeepSeek
+
+constexpr string_view kCallsBegin = "<｜tool▁calls▁begin｜>";
+constexpr string_view kCallsEnd = "<｜tool▁calls▁end｜>";
+constexpr string_view kCallBegin = "<｜tool▁call▁begin｜>";
+constexpr string_view kCallEnd = "<｜tool▁call▁end｜>";
+constexpr string_view kCallSeparator = "<｜tool▁sep｜>";
+
+// "function<sep>name\n```json\n{...}\n```", or "name<sep>{...}".
+std::optional<api::ToolCall> deepseek_call(string_view text) {
+  const std::size_t separator = text.find(kCallSeparator);
+  const std::size_t brace = text.find('{');
+  if (separator == npos || brace == npos || brace < separator) return std::nullopt;
+  const string_view before = without_blanks(text.substr(0, separator));
+  string_view between = text.substr(separator + kCallSeparator.size());
+  between = between.substr(0, brace - separator - kCallSeparator.size());
+  const string_view named = without_blanks(between.substr(0, between.find("```")));
+  const std::size_t length = json_length(text.substr(brace));
+  if (length == 0 || length == npos) return std::nullopt;
+  auto arguments = api::parse_json(text.substr(brace, length));
+  if (!arguments || !arguments->is_object()) return std::nullopt;
+  api::ToolCall call;
+  call.name = named.empty() ? before : named;
+  call.arguments = std::move(arguments->as_object());
+  return call;
+}
+
+CallReading read_deepseek(string_view text, bool ended) {
+  const bool listed = text.starts_with(kCallsBegin);
+  const auto [inside, length] =
+      listed ? enclosed(text, kCallsBegin, kCallsEnd, ended) : enclosed(text, {}, kCallEnd, ended);
+  if (!inside) return more_unless(ended);
+  std::vector<api::ToolCall> calls;
+  string_view rest = *inside;
+  for (std::size_t at = rest.find(kCallBegin); at != npos; at = rest.find(kCallBegin)) {
+    rest.remove_prefix(at + kCallBegin.size());
+    auto call = deepseek_call(rest.substr(0, rest.find(kCallEnd)));
+    if (!call) return {};
+    calls.push_back(std::move(*call));
+  }
+  return calls_up_to(length, std::move(calls));
+}
+
+// ---- Command-R
+
+constexpr string_view kAction = "Action:";
+constexpr string_view kActionBegin = "<|START_ACTION|>";
+constexpr string_view kActionEnd = "<|END_ACTION|>";
+
+CallReading read_command_r(string_view text, bool ended) {
+  if (text.starts_with(kActionBegin)) {
+    const auto [inside, length] = enclosed(text, kActionBegin, kActionEnd, ended);
+    return inside ? calls_up_to(length, parse_calls(*inside)) : more_unless(ended);
+  }
+  static constexpr string_view kFence = "```";
+  string_view rest = text.substr(kAction.size());
+  const std::size_t fence = rest.find_first_not_of(kJsonBlanks);
+  if (fence == npos) return more_unless(ended);
+  rest.remove_prefix(fence);
+  if (!rest.starts_with(kFence)) {
+    return kFence.starts_with(rest) ? more_unless(ended) : CallReading();
+  }
+  const std::size_t list = rest.find_first_of("[{");
+  if (list == npos) return more_unless(ended);
+  const std::size_t length = json_length(rest.substr(list));
+  if (length == npos) return {};
+  if (length == 0) return more_unless(ended);
+  std::vector<api::ToolCall> calls = parse_calls(rest.substr(list, length));
+  // It answers the user by such a call as well.
+  std::erase_if(calls, [](const api::ToolCall& call) { return call.name == "directly-answer"; });
+  const std::size_t close = rest.find(kFence, list + length);
+  if (close == npos && !ended) return {.kind = Kind::kMore};
+  const std::size_t end = close == npos ? rest.size() : close + kFence.size();
+  return calls_up_to(text.size() - rest.size() + end, std::move(calls));
+}
+
+constexpr std::array<string_view, 1> kLlamaOpeners{kPythonTag};
+constexpr std::array<string_view, 1> kTagOpeners{kOpen};
+constexpr std::array<string_view, 1> kMistralOpeners{kToolCalls};
+constexpr std::array<string_view, 2> kDeepSeekOpeners{kCallsBegin, kCallBegin};
+constexpr std::array<string_view, 2> kCommandROpeners{kActionBegin, kAction};
+
+// An object in any of the spellings.
+std::optional<api::ToolCall> call_of(const api::JsonObject& object) {
+  if (const auto* function = object.if_contains("function"); function && function->is_object()) {
+    return call_of(function->get_object());
+  }
+  api::ToolCall call;
+  for (const char* key : {"name", "tool_name", "function"}) {
+    const auto* value = object.if_contains(key);
+    if (value != nullptr && value->is_string() && call.name.empty())
+      call.name = value->get_string();
+  }
+  if (call.name.empty()) return std::nullopt;
+  for (const char* key : {"arguments", "parameters", "args"}) {
+    const auto* value = object.if_contains(key);
+    if (value == nullptr || value->is_null()) continue;
+    if (value->is_object()) {
+      call.arguments = value->get_object();
+      return call;
+    }
+    // Arguments in a string.
+    if (!value->is_string()) return std::nullopt;
+    auto parsed = api::parse_json(value->get_string());
+    if (!parsed || !parsed->is_object()) return std::nullopt;
+    call.arguments = std::move(parsed->as_object());
+    return call;
+  }
+  // Nothing but a name is a call without arguments only where nothing else is said.
+  return object.size() == 1 ? std::optional(std::move(call)) : std::nullopt;
+}
+
+}  // namespace
+
+std::vector<api::ToolCall> calls_of(const api::Json& json) {
+  std::vector<api::ToolCall> calls;
+  const auto add = [&](const api::Json& value) {
+    const auto* object = value.if_object();
+    auto call = object == nullptr ? std::nullopt : call_of(*object);
+    if (call) calls.push_back(std::move(*call));
+    return call.has_value();
+  };
+  if (const auto* list = json.if_array()) {
+    if (!std::ranges::all_of(*list, add)) calls.clear();
+  } else {
+    add(json);
+  }
+  return calls;
+}
+
+std::size_t json_length(string_view text) {
+  const std::size_t begin = text.find_first_not_of(kJsonBlanks);
+  if (begin == npos) return 0;
+  if (text[begin] != '{' && text[begin] != '[') return npos;
+  std::size_t depth = 0;
+  bool quoted = false;
+  for (std::size_t i = begin; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\') {
+        ++i;
+      } else if (c == '"') {
+        quoted = false;
+      }
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '{' || c == '[') {
+      ++depth;
+    } else if ((c == '}' || c == ']') && --depth == 0) {
+      return i + 1;
+    }
+  }
+  return 0;
+}
+
+const CallSyntax& call_syntax(ToolSyntax syntax) {
+  static constexpr CallSyntax kJson{.openers = {}, .bare = true, .read = read_json};
+  static constexpr CallSyntax kLlama{.openers = kLlamaOpeners, .bare = true, .read = read_llama};
+  static constexpr CallSyntax kHermes{.openers = kTagOpeners, .read = read_hermes};
+  static constexpr CallSyntax kQwenCoder{.openers = kTagOpeners, .read = read_qwen_coder};
+  static constexpr CallSyntax kGlm{.openers = kTagOpeners, .read = read_glm};
+  static constexpr CallSyntax kMistral{
+      .openers = kMistralOpeners, .bare = true, .read = read_mistral};
+  static constexpr CallSyntax kDeepSeek{.openers = kDeepSeekOpeners, .read = read_deepseek};
+  static constexpr CallSyntax kCommandR{.openers = kCommandROpeners, .read = read_command_r};
+  switch (syntax) {
+    case ToolSyntax::kLlama:
+      return kLlama;
+    case ToolSyntax::kHermes:
+      return kHermes;
+    case ToolSyntax::kQwenCoder:
+      return kQwenCoder;
+    case ToolSyntax::kGlm:
+      return kGlm;
+    case ToolSyntax::kMistral:
+      return kMistral;
+    case ToolSyntax::kDeepSeek:
+      return kDeepSeek;
+    case ToolSyntax::kCommandR:
+      return kCommandR;
+    case ToolSyntax::kJson:
+    case ToolSyntax::kHarmony:
+      break;
+  }
+  return kJson;
+}
+
+}  // namespace ollama::chat
