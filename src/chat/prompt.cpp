@@ -122,11 +122,24 @@ Result<std::string> PromptRenderer::render(const PromptInput& input, const Rende
     return fail(ErrorCode::kInvalidArgument,
                 "the model has no template that fills in text before a suffix");
   }
-  if (!model_.jinja.empty()) return render_jinja(input);
+  if (!model_.jinja.empty()) return render_jinja(input, options);
   OLLAMA_TRY(refuse_tools(input.chat));
   const Format* format = choose_format({}, model_.architecture);
   return format != nullptr ? render_format(*format, input.chat.messages)
                            : bare_contents(input.chat.messages);
+}
+
+AnswerFormat PromptRenderer::answer_format(std::string_view template_text) {
+  if (template_text.empty() || is_bare(template_text)) {
+    return chat::answer_format(model_.jinja, model_.architecture);
+  }
+  AnswerFormat format = chat::answer_format(template_text, model_.architecture);
+  const auto parsed = go_template(template_text);
+  if (const auto tags = parsed ? parsed->thinking_tags() : std::nullopt) {
+    format.think_open = tags->open;
+    format.think_close = tags->close;
+  }
+  return format;
 }
 
 Result<GoTemplate> PromptRenderer::go_template(std::string_view text) {
@@ -140,15 +153,21 @@ Result<GoTemplate> PromptRenderer::go_template(std::string_view text) {
   return parsed_.emplace_back(std::string(text), std::move(parsed)).parsed;
 }
 
-// Until there is an engine for Jinja: a built-in form by the markers that the template mentions.
-Result<std::string> PromptRenderer::render_jinja(const PromptInput& input) const {
+Result<std::string> PromptRenderer::render_jinja(const PromptInput& input,
+                                                 const RenderOptions& options) {
+  if (!jinja_) jinja_ = JinjaChat::create(model_.jinja, model_.tokens);
+  const Result<JinjaChat>& parsed = *jinja_;
+  if (parsed) {
+    return parsed->render(
+        {.messages = input.chat.messages, .tools = input.chat.tools, .think = input.chat.think},
+        {.now = options.now});
+  }
+  // A template that is broken keeps nobody from talking with the model.
   OLLAMA_TRY(refuse_tools(input.chat));
   const Format* format = choose_format(model_.jinja, model_.architecture);
   if (format == nullptr) format = &kFormats[0];
-  log::warn(
-      "the model's own chat template is Jinja, which this version does not understand; its "
-      "messages are rendered in {} form",
-      format->name);
+  log::warn("the model's own chat template is broken ({}); its messages are rendered in {} form",
+            parsed.error().message(), format->name);
   return render_format(*format, input.chat.messages);
 }
 

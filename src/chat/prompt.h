@@ -9,7 +9,9 @@
 
 #include "api/types.h"
 #include "base/error.h"
+#include "chat/answer_parser.h"
 #include "chat/go_template.h"
+#include "chat/jinja_chat.h"
 #include "chat/render_options.h"
 
 namespace ollama::chat {
@@ -26,6 +28,7 @@ class PromptRenderer {
   struct Model {
     std::string architecture;
     std::string jinja;  // the model file's own chat template; empty when it has none
+    JinjaChat::Tokens tokens;
   };
   explicit PromptRenderer(Model model) : model_(std::move(model)) {}
 
@@ -34,6 +37,8 @@ class PromptRenderer {
   // gets the bare contents, one line apart, and so does one whose template is {{ .Prompt }}.
   // Errors: kInvalidArgument: no messages; what is wrong with the template, with line and column.
   Result<std::string> render(const PromptInput& input, const RenderOptions& options = {});
+  // How the model answers a prompt of that template.
+  AnswerFormat answer_format(std::string_view template_text);
 
  private:
   struct Parsed {
@@ -41,10 +46,11 @@ class PromptRenderer {
     GoTemplate parsed;
   };
   Result<GoTemplate> go_template(std::string_view text);
-  Result<std::string> render_jinja(const PromptInput& input) const;
+  Result<std::string> render_jinja(const PromptInput& input, const RenderOptions& options);
 
   Model model_;
   std::vector<Parsed> parsed_;  // used last comes last
+  std::optional<Result<JinjaChat>> jinja_;
 };
 
 }  // namespace ollama::chat

@@ -4,6 +4,7 @@
 
 #include "api/types.h"
 #include "chat/go_template.h"
+#include "chat/jinja/template.h"
 #include "cmd/commands.h"
 
 namespace ollama::cmd {
@@ -52,6 +53,16 @@ Result<std::string> render_go(std::string text, const api::Json& data,
                            options);
 }
 
+Result<std::string> render_jinja(std::string_view text, const api::Json& data,
+                                 const chat::RenderOptions& options) {
+  const auto* context = data.if_object();
+  if (context == nullptr) {
+    return fail(ErrorCode::kInvalidArgument, "--data: Jinja's context is a JSON object");
+  }
+  OLLAMA_ASSIGN(const auto parsed, chat::JinjaTemplate::parse(text));
+  return parsed.render(*context, {.now = options.now});
+}
+
 Result<int> render(const Arguments& arguments) {
   OLLAMA_ASSIGN(std::string text, read_file(arguments, "template"));
   OLLAMA_ASSIGN(const std::string data_text, read_file(arguments, "data"));
@@ -60,7 +71,9 @@ Result<int> render(const Arguments& arguments) {
   OLLAMA_ASSIGN(const auto options, render_options(arguments));
   const std::string& kind = arguments.text("kind");
   if (kind == "jinja") {
-    return fail(ErrorCode::kUnsupported, "--kind jinja is not available yet");
+    OLLAMA_ASSIGN(const std::string rendered, render_jinja(text, *data, options));
+    std::print("{}", rendered);
+    return 0;
   }
   if (kind != "go") {
     return fail(ErrorCode::kInvalidArgument, "--kind must be go or jinja, not '{}'", kind);
