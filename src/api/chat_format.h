@@ -38,6 +38,9 @@ struct ForeignChat {
   std::unique_ptr<ChatFormat> format;
 };
 
+// "call_" and letters and digits.
+std::string new_call_id();
+
 // Native: lines of JSON.
 std::unique_ptr<ChatFormat> native_format();
 

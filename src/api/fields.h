@@ -1,4 +1,4 @@
-// Internal to api: reading a JSON object field by field. The first error is kept, and the reads
+// For parsers of requests: reading a JSON object field by field. The first error is kept, and the reads
 // after it do nothing, so that a parser is a plain list of fields.
 #pragma once
 

@@ -1,4 +1,5 @@
 #include "api/chat_format.h"
+#include "api/foreign.h"
 
 namespace ollama::api {
 namespace {
@@ -17,6 +18,8 @@ class NativeFormat final : public ChatFormat {
 };
 
 }  // namespace
+
+std::string new_call_id() { return foreign::new_id("call_"); }
 
 std::unique_ptr<ChatFormat> native_format() { return std::make_unique<NativeFormat>(); }
 

@@ -75,21 +75,6 @@ void read_images(Fields& fields, std::vector<std::string>& out) {
   });
 }
 
-Result<ToolCall> parse_tool_call(const Json& json) {
-  Fields fields(json);
-  ToolCall call;
-  fields.read("id", call.id);
-  JsonObject function;
-  fields.read("function", function);
-  OLLAMA_ASSIGN(call, std::move(fields).finish(std::move(call)));
-
-  Fields inner(function);
-  inner.read("index", call.index);
-  inner.read("name", call.name);
-  inner.read("arguments", call.arguments);
-  return std::move(inner).finish(std::move(call));
-}
-
 void read_tool_calls(Fields& fields, std::vector<ToolCall>& out) {
   fields.each("tool_calls", [&](const Json& item) -> Result<> {
     OLLAMA_ASSIGN(ToolCall call, parse_tool_call(item));
@@ -484,6 +469,21 @@ Result<TransferRequest> parse_transfer_request(const Json& json) {
   fields.read("insecure", request.insecure);
   fields.read("stream", request.stream);
   return std::move(fields).finish(std::move(request));
+}
+
+Result<ToolCall> parse_tool_call(const Json& json) {
+  Fields fields(json);
+  ToolCall call;
+  fields.read("id", call.id);
+  JsonObject function;
+  fields.read("function", function);
+  OLLAMA_ASSIGN(call, std::move(fields).finish(std::move(call)));
+
+  Fields inner(function);
+  inner.read("index", call.index);
+  inner.read("name", call.name);
+  inner.read("arguments", call.arguments);
+  return std::move(inner).finish(std::move(call));
 }
 
 Result<Message> parse_message(const Json& json) {

@@ -233,6 +233,7 @@ Result<CopyRequest> parse_copy_request(const Json& json);
 Result<DeleteRequest> parse_delete_request(const Json& json);
 Result<TransferRequest> parse_transfer_request(const Json& json);
 Result<Message> parse_message(const Json& json);
+Result<ToolCall> parse_tool_call(const Json& json);
 Result<Options> parse_options_value(const Json& json);
 
 JsonObject to_json(const GenerateRequest& request);

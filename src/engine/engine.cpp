@@ -395,7 +395,7 @@ class EngineImpl final : public Engine {
     a.text().push_back(token);
     a.unreported.push_back(token);
     a.piece.clear();
-    a.decoder.push(tok.piece(token), a.piece);
+    a.decoder.push(tok.piece(token, a.request.control_text), a.piece);
     bool stopped = false;
     const std::string_view shown = a.stops.push(a.piece, stopped);
     if (!shown.empty()) report(a, shown);

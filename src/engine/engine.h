@@ -87,6 +87,7 @@ struct Request {
   std::int32_t num_keep = 4;  // tokens kept at the front on a context shift; -1: the whole prompt
   bool shift = true;     // go on past the context by dropping old tokens; else end with kLength
   bool truncate = true;  // cut the middle out of a prompt that is too long; else kInvalidArgument
+  bool control_text = false;      // control tokens are text too, but for those that end the answer
   bool ignore_end = false;        // end tokens do not end the answer (benchmarks)
   bool reuse_prefix = true;       // false: evaluate the whole prompt (benchmarks)
   std::vector<std::string> stop;  // the answer ends before any of these

@@ -114,22 +114,23 @@ class ActiveRequests {
 class Forwarder final : public engine::Listener {
  public:
   Forwarder(Id id, Outbox& outbox, ActiveRequests& active, engine::Engine& engine,
-            std::optional<std::vector<Token>> context)
-      : id_(id), outbox_(outbox), active_(active), engine_(engine), context_(std::move(context)) {}
+            std::optional<std::vector<Token>> context, std::optional<chat::AnswerParser> parser)
+      : id_(id),
+        outbox_(outbox),
+        active_(active),
+        engine_(engine),
+        context_(std::move(context)),
+        parser_(std::move(parser)) {}
 
   void text(std::string_view piece, std::span<const Token> tokens) override {
     if (context_) context_->insert(context_->end(), tokens.begin(), tokens.end());
     unsent_tokens_ += static_cast<std::uint32_t>(tokens.size());
-    if (piece.empty() || lagging_) return;
-    if (outbox_.send(Piece{.id = id_, .text = std::string(piece), .tokens = unsent_tokens_},
-                     false)) {
-      unsent_tokens_ = 0;
-      return;
-    }
-    lagging_ = true;
-    if (const auto engine_id = active_.find(id_)) engine_.cancel(*engine_id);
+    if (piece.empty()) return;
+    send(parser_ ? parser_->feed(piece)
+                 : chat::AnswerPiece{.text = std::string(piece), .thinking = {}, .calls = {}});
   }
   void done(engine::DoneReason reason, const engine::Stats& stats) override {
+    if (parser_) send(parser_->finish());
     active_.end(id_);
     if (lagging_) {
       outbox_.send(Failed{.id = id_,
@@ -148,11 +149,27 @@ class Forwarder final : public engine::Listener {
   }
 
  private:
+  void send(chat::AnswerPiece piece) {
+    if (piece.empty() || lagging_) return;
+    if (outbox_.send(Piece{.id = id_,
+                           .text = std::move(piece.text),
+                           .thinking = std::move(piece.thinking),
+                           .calls = std::move(piece.calls),
+                           .tokens = unsent_tokens_},
+                     false)) {
+      unsent_tokens_ = 0;
+      return;
+    }
+    lagging_ = true;
+    if (const auto engine_id = active_.find(id_)) engine_.cancel(*engine_id);
+  }
+
   Id id_;
   Outbox& outbox_;
   ActiveRequests& active_;
   engine::Engine& engine_;
   std::optional<std::vector<Token>> context_;
+  std::optional<chat::AnswerParser> parser_;
   std::uint32_t unsent_tokens_ = 0;
   bool lagging_ = false;
 };
@@ -282,18 +299,58 @@ class Server {
     request.truncate = message.truncate;
     request.ignore_end = message.ignore_end;
     request.stop = std::move(message.stop);
+    std::optional<chat::AnswerParser> parser;
+    if (message.take_apart) {
+      const chat::AnswerFormat format = prompts(*engine).answer_format(message.template_text);
+      parser.emplace(parser_of(message, format, prompt->text));
+      request.control_text = format.marks_are_tokens();
+    }
     std::optional<std::vector<Token>> context;
     if (message.want_context) context = request.prompt;
     active_.begin(message.id);
     auto submitted = engine->submit(
-        std::move(request),
-        std::make_unique<Forwarder>(message.id, outbox_, active_, *engine, std::move(context)));
+        std::move(request), std::make_unique<Forwarder>(message.id, outbox_, active_, *engine,
+                                                        std::move(context), std::move(parser)));
     if (submitted) {
       active_.submitted(message.id, *submitted);
     } else {
       active_.end(message.id);
       refuse(message.id, submitted.error());
     }
+  }
+
+  // A conversation's prompts and answers are of one model: what is known of it is kept.
+  chat::PromptRenderer& prompts(const engine::Engine& engine) {
+    if (!prompts_) {
+      const tokenizer::Tokenizer& tokenizer = engine.tokenizer();
+      const tokenizer::SpecialTokens& special = tokenizer.special();
+      const auto text_of = [&](Token token) {
+        return token == tokenizer::kNoToken ? std::string()
+                                            : std::string(tokenizer.piece(token, true));
+      };
+      prompts_.emplace(chat::PromptRenderer::Model{.architecture = engine.info().architecture,
+                                                   .jinja = engine.info().chat_template,
+                                                   .tokens = {.bos = text_of(special.bos),
+                                                              .eos = text_of(special.eos),
+                                                              .adds_bos = special.add_bos}});
+    }
+    return *prompts_;
+  }
+
+  static chat::AnswerParser parser_of(const Generate& message, const chat::AnswerFormat& format,
+                                      std::string_view prompt) {
+    chat::AnswerParser::Options options;
+    if (const auto* tools = message.tools.if_array()) {
+      for (const api::Json& tool : *tools) {
+        const auto name = tool.try_at_pointer("/function/name");
+        if (name && name->is_string()) options.tools.emplace_back(name->get_string());
+      }
+    }
+    options.thinking = message.think && message.think->enabled;
+    const std::size_t last = prompt.find_last_not_of(" \t\r\n");
+    options.inside_thinking = last != std::string_view::npos && !format.think_open.empty() &&
+                              prompt.substr(0, last + 1).ends_with(format.think_open);
+    return {format, std::move(options)};
   }
 
   struct Prompt {
@@ -317,18 +374,14 @@ class Server {
       prompt.tokens = encode_prompt(tokenizer, prompt.text, {});
       return prompt;
     }
-    if (!prompts_) {
-      prompts_.emplace(chat::PromptRenderer::Model{.architecture = engine.info().architecture,
-                                                   .jinja = engine.info().chat_template});
-    }
     std::vector<api::Message> messages = std::move(message.messages);
     while (true) {
-      OLLAMA_ASSIGN(prompt.text, prompts_->render({.chat = {.messages = messages,
-                                                            .tools = &message.tools,
-                                                            .think = message.think,
-                                                            .prompt = message.prompt,
-                                                            .suffix = message.suffix},
-                                                   .template_text = message.template_text}));
+      OLLAMA_ASSIGN(prompt.text, prompts(engine).render({.chat = {.messages = messages,
+                                                                  .tools = &message.tools,
+                                                                  .think = message.think,
+                                                                  .prompt = message.prompt,
+                                                                  .suffix = message.suffix},
+                                                         .template_text = message.template_text}));
       prompt.tokens = encode_prompt(tokenizer, prompt.text, message.context);
       if (!message.truncate || prompt.tokens.size() < engine.info().context) return prompt;
       // Too long: the oldest turn goes, the system's messages and the last one stay.
@@ -361,8 +414,11 @@ class Server {
   void handle(Embed& message) {
     engine::Engine* engine = engine_for(message.id);
     if (engine == nullptr) return;
-    std::vector<Token> tokens =
-        engine->tokenizer().encode(message.text, {.add_special = true, .parse_special = false});
+    std::vector<Token> tokens = std::move(message.tokens);
+    if (tokens.empty()) {
+      tokens =
+          engine->tokenizer().encode(message.text, {.add_special = true, .parse_special = false});
+    }
     const std::size_t limit = engine->info().context;
     if (tokens.size() > limit) {
       if (!message.truncate) {

@@ -114,6 +114,7 @@ void fields(Archive& a, Generate& m) {
   a("template", m.template_text);
   a("tools", m.tools);
   a("think", m.think);
+  a("take_apart", m.take_apart);
   a("suffix", m.suffix);
   a("raw", m.raw);
   a("context", m.context);
@@ -135,6 +136,7 @@ template <typename Archive>
 void fields(Archive& a, Embed& m) {
   a("id", m.id);
   a("text", m.text);
+  a("tokens", m.tokens);
   a("truncate", m.truncate);
 }
 template <typename Archive>
@@ -184,6 +186,8 @@ template <typename Archive>
 void fields(Archive& a, Piece& m) {
   a("id", m.id);
   a("text", m.text);
+  a("thinking", m.thinking);
+  a("calls", m.calls);
   a("tokens", m.tokens);
 }
 template <typename Archive>
@@ -286,6 +290,7 @@ class Writer {
     } else if constexpr (std::is_same_v<Plain, api::Json>) {
       return value;
     } else if constexpr (std::is_same_v<Plain, api::Message> ||
+                         std::is_same_v<Plain, api::ToolCall> ||
                          std::is_same_v<Plain, api::MemoryPlan>) {
       return api::to_json(value);
     } else if constexpr (requires { value.has_value(); }) {
@@ -347,6 +352,11 @@ class Reader {
       return true;
     } else if constexpr (std::is_same_v<T, api::Json>) {
       value = json;
+      return true;
+    } else if constexpr (std::is_same_v<T, api::ToolCall>) {
+      auto call = api::parse_tool_call(json);
+      if (!call) return false;
+      value = std::move(*call);
       return true;
     } else if constexpr (std::is_same_v<T, api::Message>) {
       auto message = api::parse_message(json);

@@ -35,6 +35,7 @@ struct Generate {
   std::string template_text;
   api::Json tools;                  // null, or an array as in the API
   std::optional<api::Think> think;  // unset where the request says nothing
+  bool take_apart = false;          // tell thinking and calls of tools apart from text
   std::string suffix;               // not empty: `prompt` stands before a gap and this after it
   bool raw = false;                 // `prompt` as it is, not `messages`
   std::vector<Token> context;       // an earlier answer's; stands before the prompt
@@ -57,6 +58,7 @@ struct Cancel {
 struct Embed {
   Id id = 0;
   std::string text;
+  std::vector<Token> tokens;  // instead of a text, where there are some
   bool truncate = true;
 };
 
@@ -104,7 +106,10 @@ struct LoadFailed {
 
 struct Piece {
   Id id = 0;
-  std::string text;          // whole UTF-8 characters
+  std::string text;  // whole UTF-8 characters
+  // With take_apart.
+  std::string thinking;
+  std::vector<api::ToolCall> calls;
   std::uint32_t tokens = 0;  // generated since the last piece
 };
 // The end of a Generate that went well or was cancelled.

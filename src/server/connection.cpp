@@ -201,6 +201,7 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
       co_return co_await refuse_head(error);
     }
     started_at_ = std::chrono::steady_clock::now();
+    route_ = "other";
     keep_alive_ = head.keep_alive();
     version_ = static_cast<int>(head.get().version());
     const auto length = head.content_length();
@@ -211,6 +212,9 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
     co_await handle(head);
     if (status_ == 0) status_ = 499;  // nobody was there to answer
     if (log::level() <= log::Level::kInfo) log_request();
+    if (context_.answered) {
+      context_.answered(route_, status_, std::chrono::steady_clock::now() - started_at_);
+    }
     if (closed_ || !keep_alive_ || (pieces_ && !pieces_->is_done())) {
       co_await linger();
       co_return false;
@@ -248,6 +252,7 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
       co_return;
     }
     Match match = context_.router.match(request_.method, request_.path);
+    route_ = match.route == nullptr ? "other" : std::string_view(match.route->pattern);
     if (match.route == nullptr) {
       if (!match.location.empty()) {
         set_header("Location", request_.query.empty()
@@ -467,6 +472,7 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
   std::function<void()> on_disconnect_;
   asio::cancellation_signal watch_cancel_;
   std::chrono::steady_clock::time_point started_at_;
+  std::string_view route_;  // the pattern that the request matched
   int version_ = 11;
   int status_ = 0;
   bool has_body_ = false;

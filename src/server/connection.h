@@ -4,6 +4,7 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <unordered_set>
@@ -32,6 +33,9 @@ struct ConnectionContext {
   Router router;
   Access access;
   Limits limits;
+  // Told of every request when it has been answered; `route` is the pattern that it matched.
+  std::function<void(std::string_view route, int status, std::chrono::duration<double> took)>
+      answered;
   std::vector<std::string> api_keys;  // when not empty, requests need one of them
   std::unordered_set<Connection*> open;
 };

@@ -48,7 +48,8 @@ class Exchange {
   // The whole response. Once, and instead of a stream.
   virtual Task<> respond(int status, std::string_view content_type, std::string_view body) = 0;
   Task<> respond_json(int status, const api::JsonObject& json);
-  // {"error": message}
+  // In the shape of the API that the path belongs to: {"error": message}, or as OpenAI or Anthropic
+  // have it.
   Task<> respond_error(int status, std::string_view message);
   Task<> respond_error(const Error& error);
 

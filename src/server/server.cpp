@@ -113,6 +113,7 @@ struct Server::State {
                  .scheduler = scheduler,
                  .runners = *factory,
                  .blocking = blocking,
+                 .metrics = metrics,
                  .making = making,
                  .transfers = transfers,
                  .transfer_threads = transfer_threads},
@@ -120,6 +121,12 @@ struct Server::State {
         deadline(loop),
         signals(loop) {
     connections.router.add(native_routes(services));
+    connections.router.add(openai_routes(services));
+    connections.router.add(anthropic_routes(services));
+    connections.router.add(extra_routes(services));
+    connections.answered = [this](std::string_view route, int status, Metrics::Seconds took) {
+      metrics.answered(route, status, took);
+    };
     connections.router.add(transfer_routes(services));
     connections.access.origins = settings.config.origins;
     connections.limits = settings.limits;
@@ -251,6 +258,7 @@ struct Server::State {
   sched::Scheduler scheduler;
   std::unique_ptr<runner::Runner> listing;  // the process that lists the devices
   Blocking blocking;
+  Metrics metrics;
   Blocking making;
   store::Transfers transfers;
   TransferThreads transfer_threads;

@@ -104,6 +104,19 @@ Answer::~Answer() {
 Task<Answer::Event> Answer::next() { co_return co_await state_->events.pop(); }
 bool Answer::ready() const { return !state_->events.empty(); }
 
+api::Metrics metrics_of(const engine::Stats& stats, std::chrono::steady_clock::time_point start,
+                        std::chrono::steady_clock::time_point loaded) {
+  api::Metrics metrics;
+  metrics.total_duration = std::chrono::steady_clock::now() - start;
+  metrics.load_duration = loaded - start;
+  metrics.prompt_eval_count = stats.prompt_tokens;
+  metrics.prompt_eval_cached_count = stats.cached_tokens;
+  metrics.prompt_eval_duration = api::Duration(stats.prompt_ns);
+  metrics.eval_count = stats.generated_tokens;
+  metrics.eval_duration = api::Duration(stats.generate_ns);
+  return metrics;
+}
+
 api::StatusError answer_error(const Error& error) {
   api::StatusError status = api::status_error(error);
   // A runner that died is the server's trouble, not a queue that is full.

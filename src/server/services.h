@@ -15,6 +15,7 @@
 #include "sched/scheduler.h"
 #include "server/http.h"
 #include "server/mailbox.h"
+#include "server/metrics.h"
 #include "server/router.h"
 #include "server/transfer_threads.h"
 #include "store/store.h"
@@ -67,10 +68,15 @@ struct Services {
   sched::Scheduler& scheduler;
   runner::RunnerFactory& runners;  // for questions that no loaded model answers
   Blocking& blocking;
+  Metrics& metrics;
   Blocking& making;  // of models, which may take minutes: nothing else waits behind it
   store::Transfers& transfers;
   TransferThreads& transfer_threads;
 };
+
+// What an answer cost, as Ollama tells it.
+api::Metrics metrics_of(const engine::Stats& stats, std::chrono::steady_clock::time_point start,
+                        std::chrono::steady_clock::time_point loaded);
 
 // The client went away, or the server is going.
 struct Gone {};
@@ -114,6 +120,9 @@ api::StatusError answer_error(const Error& error);
 
 // ---- Routes, a family each
 std::vector<Route> native_routes(Services& services);
+std::vector<Route> openai_routes(Services& services);
+std::vector<Route> anthropic_routes(Services& services);
+std::vector<Route> extra_routes(Services& services);
 std::vector<Route> transfer_routes(Services& services);
 
 }  // namespace ollama::server

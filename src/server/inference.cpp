@@ -1,0 +1,602 @@
+#include "server/inference.h"
+
+#include <boost/json/array.hpp>
+#include <boost/json/serialize.hpp>
+
+namespace ollama::server {
+
+using api::Duration;
+
+namespace {
+
+constexpr std::size_t kMostCapabilities = 256;  // models whose capabilities are remembered
+constexpr std::size_t kEnough = 64U << 10;      // bytes that go out without waiting for more
+
+std::string_view reason_name(engine::DoneReason reason) {
+  return reason == engine::DoneReason::kLength ? "length" : "stop";
+}
+
+api::Message message_of(std::string_view role, std::string_view content) {
+  api::Message message;
+  message.role = role;
+  message.content = content;
+  return message;
+}
+
+// All but the messages or the prompt.
+runner::Generate to_generate(const api::InferenceRequest& request, const store::Model& model,
+                             const api::Options& options) {
+  runner::Generate generate;
+  apply_options(options, generate);
+  generate.shift = request.shift.value_or(true);
+  generate.truncate = request.truncate.value_or(true);
+  generate.template_text =
+      request.template_text.empty() ? model.template_text : request.template_text;
+  generate.think = request.think;
+  generate.take_apart = true;
+  return generate;
+}
+
+// The conversation, behind what the model brings along.
+void add_messages(const api::ChatRequest& request, const store::Model& model,
+                  runner::Generate& generate) {
+  if (request.messages.front().role != "system" && !model.system.empty()) {
+    generate.messages.push_back(message_of("system", model.system));
+  }
+  for (const auto* messages : {&model.messages, &request.messages}) {
+    generate.messages.insert(generate.messages.end(), messages->begin(), messages->end());
+  }
+}
+
+bool has_tools(const api::ChatRequest& request) {
+  return request.tools.is_array() && !request.tools.get_array().empty();
+}
+
+// The text of an answer that is not told apart.
+runner::Piece joined(runner::Piece into, runner::Piece&& piece) {
+  into.text += piece.text;
+  into.thinking += piece.thinking;
+  std::ranges::move(piece.calls, std::back_inserter(into.calls));
+  return into;
+}
+
+}  // namespace
+
+std::string json_quoted(std::string_view text) {
+  return boost::json::serialize(boost::json::string(text));
+}
+
+// ---- Models
+
+Task<std::optional<store::Model>> Inference::find_model(Exchange& x, const std::string& name,
+                                                        api::StatusError when_missing,
+                                                        std::string_view not_found) {
+  if (name.empty()) {
+    co_await x.respond_error(when_missing.status, when_missing.message);
+    co_return std::nullopt;
+  }
+  auto model = services_.store.resolve(name);
+  if (!model && model.error().code() == ErrorCode::kNotFound) {
+    co_await x.respond_error(404, not_found);
+    co_return std::nullopt;
+  }
+  if (!model) {
+    co_await x.respond_error(model.error());
+    co_return std::nullopt;
+  }
+  if (!model->config.remote_host.empty()) {
+    co_await x.respond_error(501, std::format("model '{}' runs in Ollama's cloud, which this "
+                                              "server has no connection to",
+                                              name));
+    co_return std::nullopt;
+  }
+  co_return std::move(*model);
+}
+
+Task<std::optional<store::Model>> Inference::find_model(Exchange& x, const std::string& name) {
+  co_return co_await find_model(x, name, {400, "model is required"},
+                                std::format("model '{}' not found", name));
+}
+
+Task<std::optional<sched::Lease>> Inference::lease(Exchange& x, const store::Model& model,
+                                                   const api::Options& options,
+                                                   std::optional<Duration> keep_alive) {
+  auto outcome = co_await acquire(
+      services_, x,
+      {.model = to_load(services_, model, options), .keep_alive = keep_alive, .progress = {}});
+  if (auto* granted = std::get_if<sched::Lease>(&outcome)) co_return std::move(*granted);
+  if (const auto* error = std::get_if<Error>(&outcome)) {
+    // Its queue and shutdown are 503; a runner that died while loading is the server's trouble.
+    const bool busy = error->message() == sched::kQueueFull.message ||
+                      error->message() == sched::kShuttingDown.message;
+    const api::StatusError status = busy ? api::status_error(*error) : answer_error(*error);
+    co_await x.respond_error(status.status == 404 ? 500 : status.status, status.message);
+  }
+  co_return std::nullopt;
+}
+
+// As `lease`, for a model that is to answer with text; `purpose` is what an embedding model cannot
+// do.
+Task<std::optional<sched::Lease>> Inference::lease_for(Exchange& x,
+                                                       const api::InferenceRequest& request,
+                                                       const store::Model& model,
+                                                       const api::Options& options,
+                                                       std::string_view purpose) {
+  auto granted = co_await lease(x, model, options, request.keep_alive);
+  if (granted && granted->info().is_embedding) {
+    co_await x.respond_error(
+        400, std::format("{} does not support {}", json_quoted(request.model), purpose));
+    co_return std::nullopt;
+  }
+  co_return granted;
+}
+
+Task<Result<std::vector<std::string>>> Inference::capabilities(
+    const store::Model& model, const api::InferenceRequest& request) {
+  store::Model asked = model;
+  if (!request.template_text.empty()) asked.template_text = request.template_text;
+  const std::string key = asked.digest + asked.template_text;
+  if (const auto known = capabilities_.find(key); known != capabilities_.end()) {
+    co_return known->second;
+  }
+  auto found = co_await services_.blocking.run([&] { return services_.store.capabilities(asked); });
+  if (found) {
+    if (capabilities_.size() >= kMostCapabilities) capabilities_.clear();
+    capabilities_[key] = *found;
+  }
+  co_return found;
+}
+
+Task<std::optional<api::StatusError>> Inference::check(const store::Model& model,
+                                                       api::InferenceRequest& request, bool tools,
+                                                       bool insert) {
+  // What is not understood is refused: an answer without it would be wrong in silence.
+  if (request.logprobs) co_return api::StatusError{501, "logprobs are not available yet"};
+  const auto has = co_await capabilities(model, request);
+  if (!has) co_return api::status_error(has.error());
+  const auto lacks = [&](bool wanted, std::string_view what) {
+    return wanted && !std::ranges::contains(*has, what);
+  };
+  const auto without = [](std::string_view who, std::string_view what) {
+    return api::StatusError{400, std::format("{} does not support {}", who, what)};
+  };
+  if (lacks(tools, "tools")) co_return without(model.name.full(), "tools");
+  if (lacks(insert, "insert")) co_return without(model.name.full(), "insert");
+  if (lacks(request.think && request.think->enabled, "thinking")) {
+    co_return without(json_quoted(request.model), "thinking");
+  }
+  if (!request.think && !lacks(true, "thinking")) {
+    request.think = api::Think{.enabled = true, .level = {}};
+  }
+  co_return std::nullopt;
+}
+
+// ---- Answers
+
+Task<bool> Inference::tell(Exchange& x, const sched::Lease& lease, runner::Generate generate,
+                           bool stream, const Telling& telling) {
+  Answer events(x, lease, std::move(generate), services_.blocking.loop());
+  runner::Piece collected;
+  std::string text;
+  std::size_t calls = 0;
+  const auto asked = Clock::now();
+  std::optional<Metrics::Seconds> first;
+  while (true) {
+    Answer::Event event = co_await events.next();
+    if (!first) first = Clock::now() - asked;
+    if (std::holds_alternative<Gone>(event)) co_return false;
+    if (auto* piece = std::get_if<runner::Piece>(&event)) {
+      if (!telling.parallel_tools && calls + piece->calls.size() > 1) {
+        piece->calls.resize(1 - std::min<std::size_t>(calls, 1));
+      }
+      calls += piece->calls.size();
+      if (!stream) {
+        collected = joined(std::move(collected), std::move(*piece));
+        continue;
+      }
+      text += telling.piece(std::move(*piece));
+      // Pieces that wait already go out together.
+      if (text.empty() || (events.ready() && text.size() < kEnough)) continue;
+      if (!x.started()) co_await x.begin_stream(telling.stream_type);
+      if (!co_await x.write(std::exchange(text, {}))) co_return false;
+      continue;
+    }
+    if (const auto* error = std::get_if<Error>(&event)) {
+      const api::StatusError status = answer_error(*error);
+      if (!x.started() && text.empty()) {
+        co_await x.respond_error(status.status, status.message);
+        co_return false;
+      }
+      text += telling.broken(status);
+      if (!x.started()) co_await x.begin_stream(telling.stream_type);
+      co_await x.write(text);
+      co_await x.end_stream();
+      co_return false;
+    }
+    auto& done = std::get<runner::Done>(event);
+    services_.metrics.generated(telling.model, done.stats, *first);
+    text += telling.last(done, std::move(collected));
+    if (stream) {
+      if (!x.started()) co_await x.begin_stream(telling.stream_type);
+      co_return co_await x.write(text);
+    }
+    co_return true;
+  }
+}
+
+Task<bool> Inference::tell_choices(Exchange& x, const sched::Lease& lease,
+                                   const runner::Generate& generate, const api::ForeignChat& chat,
+                                   Times times) {
+  const bool stream = chat.request.streaming();
+  std::vector<api::ChatResponse> whole;
+  const auto response_of = [&](runner::Piece&& piece) {
+    api::ChatResponse response;
+    response.model = chat.request.model;
+    response.created_at = api::now();
+    response.message.role = "assistant";
+    response.message.content = std::move(piece.text);
+    response.message.thinking = std::move(piece.thinking);
+    response.message.tool_calls = std::move(piece.calls);
+    for (api::ToolCall& call : response.message.tool_calls) call.id = api::new_call_id();
+    return response;
+  };
+  for (std::size_t choice = 0; choice < chat.choices; ++choice) {
+    Telling telling{.model = chat.request.model,
+                    .stream_type = chat.format->stream_type(),
+                    .parallel_tools = chat.parallel_tools,
+                    .piece = {},
+                    .last = {},
+                    .broken = [&](const auto& error) { return chat.format->broken(error); }};
+    telling.piece = [&](runner::Piece&& piece) {
+      return chat.format->piece(response_of(std::move(piece)), choice);
+    };
+    telling.last = [&](runner::Done& done, runner::Piece&& collected) {
+      api::ChatResponse response = response_of(std::move(collected));
+      response.done = true;
+      response.done_reason = reason_name(done.reason);
+      response.metrics = metrics_of(done.stats, times.start, times.loaded);
+      if (stream) return chat.format->piece(response, choice);
+      whole.push_back(std::move(response));
+      return std::string();
+    };
+    runner::Generate one = generate;
+    // The same seed would give the same answer.
+    if (one.sampling.seed >= 0) one.sampling.seed += static_cast<std::int64_t>(choice);
+    if (!co_await tell(x, lease, std::move(one), stream, telling)) co_return false;
+  }
+  if (!stream) {
+    co_await x.respond_json(200, chat.format->whole(whole));
+    co_return true;
+  }
+  if (const std::string end = chat.format->end(); !end.empty()) co_await x.write(end);
+  co_await x.end_stream();
+  co_return true;
+}
+
+Task<> Inference::chat(Exchange& x, api::ForeignChat chat) {
+  const auto start = Clock::now();
+  api::ChatRequest& request = chat.request;
+  const auto model = co_await find_model(x, request.model);
+  if (!model) co_return;
+
+  api::ChatResponse response;
+  response.model = request.model;
+  response.message.role = "assistant";
+  response.done = true;
+  response.created_at = api::now();
+  const api::Options options = merged_options(*model, request.parsed_options);
+  if (request.messages.empty() && request.keep_alive == Duration::zero()) {
+    services_.scheduler.unload(to_load(services_, *model, options).key);
+    response.done_reason = "unload";
+    co_await x.respond_json(200, api::to_json(response));
+    co_return;
+  }
+  if (request.tool_choice == api::Json("none")) request.tools = nullptr;
+  auto problem = co_await check(*model, request, has_tools(request), false);
+  if (std::ranges::any_of(request.messages, [](const auto& m) { return !m.images.empty(); })) {
+    problem = {400, std::format("{} does not support images", json_quoted(request.model))};
+  }
+  if (problem) {
+    co_await x.respond_error(problem->status, problem->message);
+    co_return;
+  }
+  const auto granted = co_await lease_for(x, request, *model, options, "chat");
+  if (!granted) co_return;
+  const auto loaded = Clock::now();
+  if (request.messages.empty()) {
+    response.created_at = api::now();
+    response.done_reason = "load";
+    co_await x.respond_json(200, api::to_json(response));
+    co_return;
+  }
+  runner::Generate generate = to_generate(request, *model, options);
+  if (has_tools(request)) generate.tools = request.tools;
+  add_messages(request, *model, generate);
+  if (request.debug_render_only) {
+    co_await respond_rendered(x, *granted, std::move(generate), request.model);
+    co_return;
+  }
+  co_await tell_choices(x, *granted, generate, chat, {start, loaded});
+}
+
+Task<> Inference::generate(Exchange& x, api::GenerateRequest request) {
+  const auto start = Clock::now();
+  const std::string not_found = std::format("model '{}' not found", request.model);
+  const auto model = co_await find_model(x, request.model, {404, not_found}, not_found);
+  if (!model) co_return;
+
+  api::GenerateResponse response;
+  response.model = request.model;
+  response.done = true;
+  response.created_at = api::now();
+  const api::Options options = merged_options(*model, request.parsed_options);
+  if (request.prompt.empty() && request.keep_alive == Duration::zero()) {
+    services_.scheduler.unload(to_load(services_, *model, options).key);
+    response.done_reason = "unload";
+    co_await x.respond_json(200, api::to_json(response));
+    co_return;
+  }
+  if (request.raw &&
+      (!request.template_text.empty() || !request.system.empty() || !request.context.empty())) {
+    co_await x.respond_error(400, "raw mode does not support template, system, or context");
+    co_return;
+  }
+  auto problem = co_await check(*model, request, false, !request.suffix.empty() && !request.raw);
+  if (!request.images.empty()) {
+    problem = {400, std::format("{} does not support images", json_quoted(request.model))};
+  }
+  if (problem) {
+    co_await x.respond_error(problem->status, problem->message);
+    co_return;
+  }
+  const auto granted = co_await lease_for(x, request, *model, options, "generate");
+  if (!granted) co_return;
+  const Times times{start, Clock::now()};
+  if (request.prompt.empty()) {
+    response.created_at = api::now();
+    response.done_reason = "load";
+    co_await x.respond_json(200, api::to_json(response));
+    co_return;
+  }
+
+  runner::Generate generate = to_generate(request, *model, options);
+  generate.raw = request.raw;
+  generate.want_context = !request.raw;
+  if (request.raw) {
+    generate.prompt = request.prompt;
+    generate.take_apart = false;
+  } else if (!request.suffix.empty()) {
+    generate.prompt = request.prompt;
+    generate.suffix = request.suffix;
+    generate.context = request.context;
+  } else {
+    generate.context = request.context;
+    const std::string& system = request.system.empty() ? model->system : request.system;
+    if (!system.empty()) generate.messages.push_back(message_of("system", system));
+    if (request.context.empty()) {
+      generate.messages.insert(generate.messages.end(), model->messages.begin(),
+                               model->messages.end());
+    }
+    generate.messages.push_back(message_of("user", request.prompt));
+  }
+  if (request.debug_render_only) {
+    co_await respond_rendered(x, *granted, std::move(generate), request.model);
+    co_return;
+  }
+  const bool stream = request.streaming();
+  Telling telling{
+      .model = request.model,
+      .stream_type = kNdjson,
+      .piece =
+          [&](runner::Piece&& piece) {
+            api::GenerateResponse next;
+            next.model = request.model;
+            next.created_at = api::now();
+            next.response = std::move(piece.text);
+            next.thinking = std::move(piece.thinking);
+            return api::to_string(api::to_json(next)) + '\n';
+          },
+      .last = {},
+      .broken = [](const auto& error) { return api::to_string(api::to_json(error)) + '\n'; }};
+  telling.last = [&](runner::Done& done, runner::Piece&& collected) {
+    response.created_at = api::now();
+    response.response = std::move(collected.text);
+    response.thinking = std::move(collected.thinking);
+    response.done_reason = reason_name(done.reason);
+    response.context = std::move(done.context);
+    response.metrics = metrics_of(done.stats, times.start, times.loaded);
+    return stream ? api::to_string(api::to_json(response)) + '\n' : std::string();
+  };
+  if (!co_await tell(x, *granted, std::move(generate), stream, telling)) co_return;
+  if (stream) {
+    co_await x.end_stream();
+  } else {
+    co_await x.respond_json(200, api::to_json(response));
+  }
+}
+
+// ---- Completions
+
+Task<> Inference::complete(Exchange& x, api::openai::Completion completion) {
+  const auto start = Clock::now();
+  api::GenerateRequest& request = completion.request;
+  const auto model = co_await find_model(x, request.model);
+  if (!model) co_return;
+  request.think = api::Think{};  // there is no place for it in the answer
+  const api::Options options = merged_options(*model, request.parsed_options);
+  if (const auto problem = co_await check(*model, request, false, !request.suffix.empty())) {
+    co_await x.respond_error(problem->status, problem->message);
+    co_return;
+  }
+  const auto granted = co_await lease_for(x, request, *model, options, "completions");
+  if (!granted) co_return;
+  const Times times{start, Clock::now()};
+  for (std::vector<std::int32_t>& tokens : completion.token_prompts) {
+    auto text = co_await detokenize(x, *granted, std::move(tokens));
+    if (!text) co_return;
+    completion.prompts.push_back(std::move(*text));
+  }
+
+  const bool stream = request.streaming();
+  api::openai::CompletionFormat format(request.model, completion.include_usage);
+  std::vector<api::GenerateResponse> whole;
+  std::size_t index = 0;
+  for (const std::string& prompt : completion.prompts) {
+    for (std::size_t choice = 0; choice < completion.choices; ++choice, ++index) {
+      runner::Generate generate = to_generate(request, *model, options);
+      generate.take_apart = false;
+      if (generate.sampling.seed >= 0) {
+        generate.sampling.seed += static_cast<std::int64_t>(choice);
+      }
+      if (request.suffix.empty()) {
+        if (!model->system.empty()) {
+          generate.messages.push_back(message_of("system", model->system));
+        }
+        generate.messages.push_back(message_of("user", prompt));
+      } else {
+        generate.prompt = prompt;
+        generate.suffix = request.suffix;
+      }
+      std::string echo = completion.echo ? prompt : std::string();
+      const auto piece_of = [&](std::string text) {
+        api::GenerateResponse response;
+        response.response = std::exchange(echo, {}) + text;
+        return response;
+      };
+      Telling telling{.model = request.model,
+                      .stream_type = "text/event-stream",
+                      .piece =
+                          [&](runner::Piece&& piece) {
+                            return format.piece(piece_of(std::move(piece.text)), index);
+                          },
+                      .last = {},
+                      .broken =
+                          [](const auto& error) {
+                            return std::format("data: {}\n\n",
+                                               api::to_string(api::openai::error_json(error)));
+                          }};
+      telling.last = [&](runner::Done& done, runner::Piece&& collected) {
+        api::GenerateResponse response = piece_of(std::move(collected.text));
+        response.done = true;
+        response.done_reason = reason_name(done.reason);
+        response.metrics = metrics_of(done.stats, times.start, times.loaded);
+        if (stream) return format.piece(response, index);
+        whole.push_back(std::move(response));
+        return std::string();
+      };
+      if (!co_await tell(x, *granted, std::move(generate), stream, telling)) co_return;
+    }
+  }
+  if (!stream) {
+    co_await x.respond_json(200, format.whole(whole));
+    co_return;
+  }
+  co_await x.write(format.end());
+  co_await x.end_stream();
+}
+
+// ---- Questions to a runner
+
+namespace {
+
+// The answer to one question; nullopt when an error was told, or nobody waits.
+template <typename T>
+Task<std::optional<T>> answer_to(Services& services, Exchange& x,
+                                 std::function<void(std::function<void(Result<T>)>)> ask) {
+  auto box = std::make_shared<Mailbox<Result<T>>>(services.blocking.loop());
+  x.on_disconnect([box] { box->push(fail(ErrorCode::kCancelled, "nobody waits")); });
+  ask([box](Result<T> result) { box->push(std::move(result)); });
+  auto result = co_await box->pop();
+  if (result) co_return std::move(*result);
+  if (result.error().code() != ErrorCode::kCancelled) {
+    const api::StatusError status = answer_error(result.error());
+    co_await x.respond_error(status.status, status.message);
+  }
+  co_return std::nullopt;
+}
+
+}  // namespace
+
+Task<std::optional<std::string>> Inference::render(Exchange& x, const sched::Lease& lease,
+                                                   runner::Generate generate) {
+  co_return co_await answer_to<std::string>(services_, x, [&](auto done) {
+    lease.runner().render(std::move(generate), std::move(done));
+  });
+}
+
+Task<std::optional<std::vector<runner::Token>>> Inference::tokenize(Exchange& x,
+                                                                    const sched::Lease& lease,
+                                                                    runner::Tokenize request) {
+  co_return co_await answer_to<std::vector<runner::Token>>(services_, x, [&](auto done) {
+    lease.runner().tokenize(std::move(request), std::move(done));
+  });
+}
+
+Task<std::optional<std::string>> Inference::detokenize(Exchange& x, const sched::Lease& lease,
+                                                       std::vector<runner::Token> tokens) {
+  co_return co_await answer_to<std::string>(services_, x, [&](auto done) {
+    lease.runner().detokenize({.id = 0, .tokens = std::move(tokens)}, std::move(done));
+  });
+}
+
+Task<> Inference::respond_rendered(Exchange& x, const sched::Lease& lease,
+                                   runner::Generate generate, const std::string& model) {
+  auto text = co_await render(x, lease, std::move(generate));
+  if (!text) co_return;
+  api::GenerateResponse response;
+  response.model = model;
+  response.created_at = api::now();
+  response.debug_info = api::DebugInfo{.rendered_template = std::move(*text), .image_count = 0};
+  co_await x.respond_json(200, api::to_json(response));
+}
+
+Task<std::optional<std::size_t>> Inference::count_tokens(Exchange& x,
+                                                         const api::ChatRequest& given) {
+  api::ChatRequest request = given;
+  const auto model = co_await find_model(x, request.model);
+  if (!model) co_return std::nullopt;
+  const api::Options options = merged_options(*model, request.parsed_options);
+  if (const auto problem = co_await check(*model, request, has_tools(request), false)) {
+    co_await x.respond_error(problem->status, problem->message);
+    co_return std::nullopt;
+  }
+  const auto granted = co_await lease_for(x, request, *model, options, "chat");
+  if (!granted) co_return std::nullopt;
+  runner::Generate generate = to_generate(request, *model, options);
+  generate.truncate = false;
+  if (has_tools(request)) generate.tools = request.tools;
+  add_messages(request, *model, generate);
+  auto text = co_await render(x, *granted, std::move(generate));
+  if (!text) co_return std::nullopt;
+  const auto tokens = co_await tokenize(
+      x, *granted, {.id = 0, .text = std::move(*text), .add_special = true, .parse_special = true});
+  if (!tokens) co_return std::nullopt;
+  co_return tokens->size();
+}
+
+Task<std::optional<std::vector<runner::Embedded>>> Inference::embed(
+    Exchange& x, const sched::Lease& lease, std::vector<runner::Embed> inputs) {
+  using Event = std::pair<std::size_t, Result<runner::Embedded>>;
+  auto box = std::make_shared<Mailbox<std::optional<Event>>>(services_.blocking.loop());
+  x.on_disconnect([box] { box->push(std::nullopt); });
+  std::vector<runner::Embedded> results(inputs.size());
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    lease.runner().embed(std::move(inputs[i]), [box, i](Result<runner::Embedded> result) {
+      box->push(Event(i, std::move(result)));
+    });
+  }
+  for (std::size_t left = results.size(); left > 0; --left) {
+    auto event = co_await box->pop();
+    if (!event) co_return std::nullopt;
+    auto& [index, result] = *event;
+    if (!result) {
+      const api::StatusError status = answer_error(result.error());
+      co_await x.respond_error(status.status, status.message);
+      co_return std::nullopt;
+    }
+    results[index] = std::move(*result);
+  }
+  co_return results;
+}
+
+}  // namespace ollama::server

@@ -1,0 +1,105 @@
+// Models' answers, for the routes of every API family: from a request to what its client is told,
+// in the family's own format.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/chat_format.h"
+#include "api/openai.h"
+#include "server/services.h"
+
+namespace ollama::server {
+
+// A request's body as the type that `parse` makes.
+template <typename T>
+Result<T> parse_body(const Request& request, Result<T> (*parse)(const api::Json&)) {
+  if (request.body.find_first_not_of(" \t\r\n") == std::string::npos) {
+    return fail(ErrorCode::kInvalidArgument, "missing request body");
+  }
+  OLLAMA_ASSIGN(const api::Json json, api::parse_json(request.body));
+  return parse(json);
+}
+
+std::string json_quoted(std::string_view text);
+
+class Inference {
+ public:
+  explicit Inference(Services& services) : services_(services) {}
+
+  // Each of these answers the request, whatever comes.
+  Task<> chat(Exchange& x, api::ForeignChat chat);
+  Task<> generate(Exchange& x, api::GenerateRequest request);
+  Task<> complete(Exchange& x, api::openai::Completion completion);
+
+  // ---- Steps, for other routes. Without a value the request has been answered, or nobody waits.
+
+  // The model that a request names; without a name it is told `when_missing`.
+  Task<std::optional<store::Model>> find_model(Exchange& x, const std::string& name,
+                                               api::StatusError when_missing,
+                                               std::string_view not_found);
+  // The same with the errors of the APIs that are not Ollama's own.
+  Task<std::optional<store::Model>> find_model(Exchange& x, const std::string& name);
+  Task<std::optional<sched::Lease>> lease(Exchange& x, const store::Model& model,
+                                          const api::Options& options,
+                                          std::optional<api::Duration> keep_alive);
+  // All inputs at once: the engine puts them into common batches.
+  Task<std::optional<std::vector<runner::Embedded>>> embed(Exchange& x, const sched::Lease& lease,
+                                                           std::vector<runner::Embed> inputs);
+  // How many tokens a conversation's prompt has.
+  Task<std::optional<std::size_t>> count_tokens(Exchange& x, const api::ChatRequest& request);
+  Task<std::optional<std::vector<runner::Token>>> tokenize(Exchange& x, const sched::Lease& lease,
+                                                           runner::Tokenize request);
+  Task<std::optional<std::string>> detokenize(Exchange& x, const sched::Lease& lease,
+                                              std::vector<runner::Token> tokens);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  struct Times {
+    Clock::time_point start;
+    Clock::time_point loaded;
+  };
+  // What a model can do, with the request's template. Errors: those of reading it.
+  Task<Result<std::vector<std::string>>> capabilities(const store::Model& model,
+                                                      const api::InferenceRequest& request);
+  // What keeps the model from doing what the request asks; thinks where the request leaves that to
+  // the model.
+  Task<std::optional<api::StatusError>> check(const store::Model& model,
+                                              api::InferenceRequest& request, bool tools,
+                                              bool insert);
+  Task<std::optional<sched::Lease>> lease_for(Exchange& x, const api::InferenceRequest& request,
+                                              const store::Model& model,
+                                              const api::Options& options,
+                                              std::string_view purpose);
+  Task<std::optional<std::string>> render(Exchange& x, const sched::Lease& lease,
+                                          runner::Generate generate);
+  Task<> respond_rendered(Exchange& x, const sched::Lease& lease, runner::Generate generate,
+                          const std::string& model);
+
+  // One of several ways to tell an answer.
+  struct Telling {
+    std::string model;  // as the request has it
+    std::string_view stream_type;
+    bool parallel_tools = true;
+    std::function<std::string(runner::Piece&&)> piece;
+    // Of the whole answer, or of what follows the pieces.
+    std::function<std::string(runner::Done&, runner::Piece&& collected)> last;
+    std::function<std::string(const api::StatusError&)> broken;
+  };
+  // Streams an answer, or collects it into one call of `last`. False when the exchange is over:
+  // nobody listens any more, or an error was told.
+  Task<bool> tell(Exchange& x, const sched::Lease& lease, runner::Generate generate, bool stream,
+                  const Telling& telling);
+  Task<bool> tell_choices(Exchange& x, const sched::Lease& lease, const runner::Generate& generate,
+                          const api::ForeignChat& chat, Times times);
+
+  Services& services_;
+  // By digest and template: reading a model's metadata takes its time.
+  std::map<std::string, std::vector<std::string>> capabilities_;
+};
+
+}  // namespace ollama::server

@@ -1,0 +1,199 @@
+// What other servers of models offer beside the three APIs: reranking, and a tokenizer to ask.
+#include <algorithm>
+#include <boost/json/array.hpp>
+#include <cmath>
+#include <numeric>
+
+#include "api/fields.h"
+#include "engine/pooling.h"
+#include "server/inference.h"
+
+namespace ollama::server {
+namespace {
+
+using boost::json::array;
+
+struct RerankRequest {
+  std::string model;
+  std::string query;
+  std::vector<std::string> documents;
+  std::size_t top_n = 0;  // 0: all
+  bool return_documents = false;
+};
+
+// Jina's and Cohere's: documents are texts, or objects with a text.
+Result<RerankRequest> parse_rerank(const api::Json& json) {
+  api::Fields fields(json);
+  RerankRequest request;
+  fields.read("model", request.model);
+  fields.read("query", request.query);
+  fields.read("top_n", request.top_n);
+  fields.read("return_documents", request.return_documents);
+  fields.each("documents", [&](const api::Json& item) -> Result<> {
+    const auto* text = item.if_string();
+    if (const auto* object = item.if_object()) {
+      const auto* inner = object->if_contains("text");
+      text = inner == nullptr ? nullptr : inner->if_string();
+    }
+    if (text == nullptr) {
+      return fail(ErrorCode::kInvalidArgument, "\"documents\" must hold texts");
+    }
+    request.documents.emplace_back(*text);
+    return {};
+  });
+  OLLAMA_ASSIGN(request, std::move(fields).finish(std::move(request)));
+  if (request.query.empty()) return fail(ErrorCode::kInvalidArgument, "query is required");
+  if (request.documents.empty()) return fail(ErrorCode::kInvalidArgument, "documents are required");
+  return request;
+}
+
+struct TokenizeRequest {
+  std::string model;
+  std::string content;
+  bool add_special = false;
+  bool parse_special = true;
+};
+Result<TokenizeRequest> parse_tokenize(const api::Json& json) {
+  api::Fields fields(json);
+  TokenizeRequest request;
+  fields.read("model", request.model);
+  fields.read("content", request.content);
+  if (fields.find("prompt")) fields.read("prompt", request.content);
+  fields.read("add_special", request.add_special);
+  if (fields.find("add_special_tokens")) fields.read("add_special_tokens", request.add_special);
+  fields.read("parse_special", request.parse_special);
+  return std::move(fields).finish(std::move(request));
+}
+
+struct DetokenizeRequest {
+  std::string model;
+  std::vector<std::int32_t> tokens;
+};
+Result<DetokenizeRequest> parse_detokenize(const api::Json& json) {
+  api::Fields fields(json);
+  DetokenizeRequest request;
+  fields.read("model", request.model);
+  fields.read("tokens", request.tokens);
+  return std::move(fields).finish(std::move(request));
+}
+
+class Extra {
+ public:
+  explicit Extra(Services& services) : inference_(services) {}
+
+  // Documents by how near their embeddings are to the query's.
+  Task<> rerank(Exchange& x) {
+    auto request = parse_body(x.request(), parse_rerank);
+    if (!request) {
+      co_await x.respond_error(request.error());
+      co_return;
+    }
+    const auto granted = co_await load(x, request->model);
+    if (!granted) co_return;
+    std::vector<runner::Embed> inputs{
+        {.id = 0, .text = request->query, .tokens = {}, .truncate = true}};
+    for (const std::string& text : request->documents) {
+      inputs.push_back({.id = 0, .text = text, .tokens = {}, .truncate = true});
+    }
+    auto embedded = co_await inference_.embed(x, *granted, std::move(inputs));
+    if (!embedded) co_return;
+    std::uint64_t tokens = 0;
+    for (runner::Embedded& one : *embedded) {
+      engine::normalize(one.values);
+      tokens += one.tokens;
+    }
+    co_await x.respond_json(200, ranked(*request, *embedded, tokens));
+  }
+
+  Task<> tokenize(Exchange& x) {
+    auto request = parse_body(x.request(), parse_tokenize);
+    if (!request) {
+      co_await x.respond_error(request.error());
+      co_return;
+    }
+    const auto granted = co_await load(x, request->model);
+    if (!granted) co_return;
+    const auto tokens = co_await inference_.tokenize(x, *granted,
+                                                     {.id = 0,
+                                                      .text = std::move(request->content),
+                                                      .add_special = request->add_special,
+                                                      .parse_special = request->parse_special});
+    if (!tokens) co_return;
+    co_await x.respond_json(200, {{"tokens", array(tokens->begin(), tokens->end())},
+                                  {"count", tokens->size()},
+                                  {"max_model_len", granted->info().context}});
+  }
+
+  Task<> detokenize(Exchange& x) {
+    auto request = parse_body(x.request(), parse_detokenize);
+    if (!request) {
+      co_await x.respond_error(request.error());
+      co_return;
+    }
+    const auto granted = co_await load(x, request->model);
+    if (!granted) co_return;
+    const std::size_t vocabulary = granted->info().vocab_size;
+    for (const std::int32_t token : request->tokens) {
+      if (token < 0 || static_cast<std::size_t>(token) >= vocabulary) {
+        co_await x.respond_error(
+            400, std::format("token {} is outside the vocabulary of {}", token, vocabulary));
+        co_return;
+      }
+    }
+    const auto text = co_await inference_.detokenize(x, *granted, std::move(request->tokens));
+    if (text) co_await x.respond_json(200, {{"content", *text}, {"prompt", *text}});
+  }
+
+ private:
+  Task<std::optional<sched::Lease>> load(Exchange& x, const std::string& name) {
+    const auto model = co_await inference_.find_model(x, name);
+    if (!model) co_return std::nullopt;
+    co_return co_await inference_.lease(x, *model, model->options, std::nullopt);
+  }
+
+  // The first of `embedded` is the query's.
+  static api::JsonObject ranked(const RerankRequest& request,
+                                const std::vector<runner::Embedded>& embedded,
+                                std::uint64_t tokens) {
+    const std::vector<float>& query = embedded.front().values;
+    std::vector<double> scores;
+    for (std::size_t i = 1; i < embedded.size(); ++i) {
+      scores.push_back(
+          std::inner_product(query.begin(), query.end(), embedded[i].values.begin(), 0.0));
+    }
+    std::vector<std::size_t> order(scores.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::ranges::stable_sort(order, std::ranges::greater{},
+                             [&](std::size_t i) { return scores[i]; });
+    if (request.top_n > 0 && request.top_n < order.size()) order.resize(request.top_n);
+    array results;
+    for (const std::size_t i : order) {
+      api::JsonObject result{{"index", i}, {"relevance_score", scores[i]}};
+      if (request.return_documents) {
+        result["document"] = api::JsonObject{{"text", request.documents[i]}};
+      }
+      results.emplace_back(std::move(result));
+    }
+    return {{"model", request.model},
+            {"object", "list"},
+            {"usage", api::JsonObject{{"prompt_tokens", tokens}, {"total_tokens", tokens}}},
+            {"results", std::move(results)}};
+  }
+
+  Inference inference_;
+};
+
+}  // namespace
+
+std::vector<Route> extra_routes(Services& services) {
+  const auto self = std::make_shared<Extra>(services);
+  const auto route = [&](std::string pattern, Task<> (Extra::*handler)(Exchange&)) {
+    return Route{.method = "POST",
+                 .pattern = std::move(pattern),
+                 .handler = [self, handler](Exchange& x) { return (*self.*handler)(x); }};
+  };
+  return {route("/v1/rerank", &Extra::rerank), route("/tokenize", &Extra::tokenize),
+          route("/detokenize", &Extra::detokenize)};
+}
+
+}  // namespace ollama::server
