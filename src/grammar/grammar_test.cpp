@@ -1,0 +1,698 @@
+// What grammars take and refuse, text by text; masks against asking token by token.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "grammar/code_set.h"
+#include "grammar/constraint.h"
+#include "tokenizer/utf8.h"
+
+namespace ollama::grammar {
+namespace {
+
+using testing::HasSubstr;
+
+// A vocabulary of single bytes, and token 256 for the end.
+std::shared_ptr<const Vocabulary> byte_vocabulary() {
+  static std::string bytes;
+  if (bytes.empty()) {
+    for (int i = 0; i < 256; ++i) bytes.push_back(static_cast<char>(i));
+  }
+  std::vector<std::string_view> pieces;
+  for (std::size_t i = 0; i < 256; ++i) pieces.push_back(std::string_view(bytes).substr(i, 1));
+  pieces.emplace_back("</s>");
+  return std::make_shared<const Vocabulary>(pieces, std::vector<Token>{256});
+}
+
+class Matcher {
+ public:
+  explicit Matcher(const GrammarPtr& grammar) : automaton_(grammar, byte_vocabulary()) {}
+  // Whether `text` is whole.
+  bool matches(std::string_view text) {
+    const State state = automaton_.next(automaton_.start(), text);
+    return state != kDead && automaton_.accepts(state);
+  }
+  bool begins(std::string_view text) { return automaton_.next(automaton_.start(), text) != kDead; }
+
+ private:
+  Automaton automaton_;
+};
+
+api::Json parse(std::string_view text) {
+  auto json = api::parse_json(text);
+  EXPECT_TRUE(json) << text;
+  return json ? std::move(*json) : api::Json();
+}
+
+std::string refusal(const Result<GrammarPtr>& result) {
+  return result ? "accepted" : std::string(result.error().message());
+}
+
+struct Case {
+  std::string_view grammar;
+  std::vector<std::string_view> taken;
+  std::vector<std::string_view> refused;
+};
+
+void check(const Result<GrammarPtr>& grammar, const Case& test) {
+  ASSERT_TRUE(grammar) << test.grammar << "\n" << refusal(grammar);
+  Matcher matcher(*grammar);
+  for (const auto text : test.taken) {
+    EXPECT_TRUE(matcher.matches(text)) << test.grammar << " must take " << text;
+  }
+  for (const auto text : test.refused) {
+    EXPECT_FALSE(matcher.matches(text)) << test.grammar << " must refuse " << text;
+  }
+}
+
+// ---- Characters
+
+TEST(CodeSet, TakesExactlyItsCharactersInUtf8) {
+  // Ranges that begin and end within, at and across every boundary of lengths and bytes.
+  const std::vector<char32_t> edges{0x00,   0x41,    0x7F,    0x80,    0x81,    0xBF,    0xC0,
+                                    0x7FF,  0x800,   0x801,   0xFFF,   0x1000,  0xD7FF,  0xE000,
+                                    0xFFFF, 0x10000, 0x10001, 0x1F600, 0x3FFFF, 0x40000, 0x10FFFF};
+  std::mt19937 random(1);
+  for (int round = 0; round < 300; ++round) {
+    const auto edge = [&] { return edges[random() % edges.size()]; };
+    std::vector<CodeRange> ranges;
+    for (int i = 0; i < 3; ++i) {
+      const char32_t a = edge();
+      const char32_t b = edge();
+      ranges.push_back({std::min(a, b), std::max(a, b)});
+    }
+    const CodeSet set(ranges);
+    std::vector<ByteSequence> sequences;
+    for (const CodeRange& range : set.ranges()) append_utf8_sequences(range, sequences);
+    const auto takes = [&](std::string_view bytes) {
+      return std::ranges::any_of(sequences, [&](const ByteSequence& s) {
+        if (s.size != bytes.size()) return false;
+        for (std::size_t i = 0; i < s.size; ++i) {
+          const auto byte = static_cast<std::uint8_t>(bytes[i]);
+          if (byte < s.ranges[i].first || byte > s.ranges[i].last) return false;
+        }
+        return true;
+      });
+    };
+    for (const char32_t base : edges) {
+      for (const char32_t code : {base, static_cast<char32_t>(base + 1),
+                                  static_cast<char32_t>(base == 0 ? base : base - 1)}) {
+        if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) continue;
+        std::string bytes;
+        tokenizer::utf8::append(bytes, code);
+        ASSERT_EQ(takes(bytes), set.contains(code)) << std::hex << static_cast<unsigned>(code);
+        ASSERT_EQ(set.contains(code), !set.complement().contains(code));
+      }
+    }
+    EXPECT_FALSE(takes("\xED\xA0\x80")) << "a surrogate";
+    EXPECT_FALSE(takes("\xC0\x80")) << "overlong";
+  }
+}
+
+// ---- GBNF
+
+TEST(Gbnf, TakesWhatItsRulesSay) {
+  const Case cases[] = {
+      {R"(root ::= "yes" | "no")", {"yes", "no"}, {"", "y", "yesno", "maybe"}},
+      {"root ::= a b\na ::= \"x\"*\nb ::= [0-9]+", {"1", "xx12"}, {"x", "", "1x"}},
+      {R"(root ::= "a"{2,3} "b"?)", {"aa", "aaab"}, {"a", "aaaa", "ab"}},
+      {R"(root ::= "a"{3})", {"aaa"}, {"aa", "aaaa"}},
+      {R"(root ::= "a"{2,})", {"aa", "aaaaaaa"}, {"a"}},
+      {R"(root ::= "a"{0,1000000} "b")", {"b", "aaab"}, {"", "a"}},
+      {R"(root ::= ("ab" | "c"){2,4})", {"abc", "cccc", "abababab"}, {"ab", "ccccc"}},
+      {R"(root ::= [^a-c\]"\\] .)", {"dé", "é\n", "日本"}, {"ax", "]x", "\\x", "d"}},
+      {R"(root ::= "\x41\u00e9\U0001F600\n\"")", {"Aé😀\n\""}, {"A"}},
+      {"root ::= [a-] [-b]  # blanks\n", {"a-", "-b", "--"}, {"b-"}},
+      // To the right, and in the middle.
+      {"root ::= \"(\" root \")\" | \"\"", {"", "()", "((()))"}, {"(", "())"}},
+      {"root ::= \"a\" root | \"b\"", {"b", "aaab"}, {"a", "ba"}},
+      // More than one way to read the same.
+      {R"(root ::= ("a" | "a" "a" | "a"*) "b")", {"b", "aab", "aaaaab"}, {"aac"}},
+      {R"(root ::= ("a"?){3} "b")", {"b", "ab", "aaab"}, {"aaaab"}},
+      {R"(root ::= (("a"*)*)* "b")", {"b", "aaab"}, {"aa"}},
+      {"root ::= (\"a\"\n  | \"b\"  # second\n  )+\n", {"a", "abba"}, {""}},
+      {"root ::= x y\nx ::= \"1\"|\n  \"2\"\ny ::= \"3\"", {"13", "23"}, {"1"}},
+      {"root ::= expr\nexpr ::= term ((\"+\" | \"-\") term)*\nterm ::= [0-9]+ | \"(\" expr \")\"",
+       {"1", "1+(2-33)"},
+       {"1+", "(1"}},
+  };
+  for (const Case& test : cases) check(compile_gbnf(test.grammar), test);
+}
+
+TEST(Gbnf, SaysWhatIsWrongAndWhere) {
+  const std::pair<std::string_view, std::string_view> cases[] = {
+      {"", "there is no rule 'root'"},
+      {"a ::= \"x\"", "there is no rule 'root'"},
+      {"root ::= missing", "the rule 'missing' is not defined"},
+      {"root ::= \"a\nb\"", "line 1, column 12: a text is not closed"},
+      {"root ::= \"a\"\n  ) ", "line 2, column 3: this belongs to no rule"},
+      {"root ::= (\"a\"", "a parenthesis is not closed"},
+      {"root ::= [a", "a class is not closed"},
+      {"root ::= [z-a]", "a range goes from one character to a later one"},
+      {"root ::= \"\\q\"", "this escape is not known"},
+      {"root ::= \"\\uD800\"", "names no character"},
+      {"root ::= \"a\"{2,1}", "a repeat is"},
+      {"root ::= \"a\"{}", "a repeat is"},
+      {"root ::= \"a\"{9999999}", "a repeat is"},
+      {"root ::= (\"a\"?){100}", "can be empty is repeated more than 64 times"},
+      {"root ::= \"a\"\nroot ::= \"b\"", "this rule is defined already"},
+      {"root \"a\"", "::= follows"},
+      {"root ::= <token>", "is expected"},
+      // Nothing would be read.
+      {"root ::= root \"a\" | \"b\"", "left recursion"},
+      {"root ::= a\na ::= \"x\"? b\nb ::= a \"y\"", "left recursion"},
+      {"root ::= (root)*", "left recursion"},
+      {"root ::= \"a\" root", "nothing finite can be said"},
+      {"root ::= []", "nothing finite can be said"},
+  };
+  for (const auto& [text, message] : cases) {
+    EXPECT_THAT(refusal(compile_gbnf(text)), HasSubstr(message)) << text;
+  }
+}
+
+// ---- JSON
+
+TEST(Json, AnyObject) {
+  const auto grammar = compile_json();
+  check(
+      grammar,
+      {"json",
+       {R"({})", R"({ })", R"({"a":1})", R"({"a": [1, -2.5e3, "x", true, false, null, {}]})",
+        "{\n  \"a\": \"b\",\n  \"c\": [\n    1,\n    2\n  ]\n}", R"({"\u00e9\n\"":"\ud83d\ude00"})",
+        "{\"é😀\":\"\x7F\"}", R"({"a":[[[[]]]]})", R"({"a":0.5,"b":-0,"c":1E+5})"},
+       {"",
+        "[]",
+        "1",
+        R"({"a"})",
+        R"({"a":})",
+        R"({"a":1,})",
+        R"({a:1})",
+        R"({"a":01})",
+        R"({"a":1.})",
+        R"({"a":.5})",
+        R"({"a":"\x"})",
+        R"({"a":"\ud83d"})",
+        R"({"a":"\ude00"})",
+        "{\"a\":\"\n\"}",
+        "{\"a\":\"\xFF\"}",
+        "{\"a\":\"\xED\xA0\x80\"}",
+        R"({} )",
+        R"({}{})",
+        R"({"a":tru})",
+        R"({"a":1}})"}});
+}
+
+TEST(Json, NestsAsDeepAsItMayAndNoDeeper) {
+  Matcher matcher(*compile_json());
+  const auto nested = [](std::size_t depth) {
+    return "{\"a\":" + std::string(depth, '[') + std::string(depth, ']') + "}";
+  };
+  EXPECT_TRUE(matcher.matches(nested(100)));
+  EXPECT_TRUE(api::parse_json(nested(kMaxDepth))) << "whatever is said can be parsed";
+  EXPECT_FALSE(matcher.begins("{\"a\":" + std::string(kMaxDepth + 1, '[')));
+  // At the deepest, what has been begun can be ended.
+  std::string text = "{\"a\":";
+  while (matcher.begins(text + '[')) text += '[';
+  const std::size_t depth = text.size() - 5;
+  EXPECT_GT(depth, 150U);
+  EXPECT_TRUE(matcher.matches(text + std::string(depth, ']') + "}"));
+}
+
+TEST(Schema, TakesWhatIsValidAndRefusesTheRest) {
+  const Case cases[] = {
+      {R"({"type":"boolean"})", {"true", "false"}, {"null", "1"}},
+      {R"({"type":["string","null"]})", {"null", "\"x\""}, {"1", "true"}},
+      {R"({"enum":["a","ab","b",1,null,{"x":[1]}]})",
+       {"\"a\"", "\"ab\"", "1", "null", R"({"x":[1]})"},
+       {"\"c\"", "\"abb\"", "2"}},
+      {R"({"const":"é\n"})", {"\"é\\n\""}, {"\"e\"", "null"}},
+      {R"({"type":"integer","enum":[1,"a",2.5,3.0]})", {"1", "3"}, {"\"a\"", "2.5"}},
+      {R"({"type":"string","maxLength":1,"enum":["a","bb","é"]})", {"\"a\"", "\"é\""}, {"\"bb\""}},
+      {R"({"enum":[1,5,9],"minimum":2,"exclusiveMaximum":9})", {"5"}, {"1", "9"}},
+      {R"(true)", {"1", "{}", "[null]", "\"\""}, {"", "x"}},
+      {R"({"description":"anything","title":"t"})", {"1", "{}"}, {"x"}},
+      // Numbers.
+      {R"({"type":"integer"})", {"0", "-1", "123456"}, {"01", "1.0", "-0", "1e3", "-"}},
+      {R"({"type":"number"})", {"0", "-0.5", "1e10", "12.25E-2"}, {"1.", "+1", "Infinity", "0x1"}},
+      {R"({"type":"integer","minimum":3,"maximum":12})",
+       {"3", "9", "10", "12"},
+       {"2", "13", "-3", "30", "1", "03"}},
+      {R"({"type":"integer","minimum":-5,"maximum":105})",
+       {"-5", "-1", "0", "7", "99", "100", "105"},
+       {"-6", "106", "-05", "-0", "200", "1000"}},
+      {R"({"type":"integer","exclusiveMinimum":0})", {"1", "10", "987654321"}, {"0", "-1"}},
+      {R"({"type":"integer","exclusiveMaximum":-10})", {"-11", "-100"}, {"-10", "-9", "0", "5"}},
+      {R"({"type":"integer","minimum":5.5,"maximum":6.5})", {"6"}, {"5", "7"}},
+      {R"({"type":"number","minimum":0,"maximum":1})",
+       {"0", "1", "0.5", "0.001", "1.0", "1.000"},
+       {"1.1", "1.001", "-0.1", "2", "0.", "1e0"}},
+      {R"({"type":"number","exclusiveMinimum":0,"exclusiveMaximum":1})",
+       {"0.5", "0.001", "0.99"},
+       {"0", "0.0", "1", "1.0", "0."}},
+      {R"({"type":"number","minimum":-1.25,"maximum":2.5})",
+       {"-1.25", "-1.2", "-1", "-0.5", "0", "2.5", "2.50", "2.49"},
+       {"-1.26", "2.51", "-2", "3", "-1.3"}},
+      {R"({"type":"number","exclusiveMaximum":-0.5})",
+       {"-0.51", "-1", "-7.5"},
+       {"-0.5", "-0.4", "0"}},
+      {R"({"type":"integer","minimum":-9007199254740991,"maximum":9007199254740991})",
+       {"0", "-5", "123456789012345"},
+       {"1.5"}},
+      {R"({"type":"number","minimum":1e3})", {"1000", "1000.5", "20000"}, {"999", "1"}},
+      // Strings.
+      {R"({"type":"string","minLength":2,"maxLength":3})",
+       {"\"ab\"", "\"日本語\"", R"("a\n")", R"("\ud83d\ude00b")"},
+       {"\"a\"", "\"abcd\"", "\"\""}},
+      {R"({"type":"string","maxLength":1000000})", {"\"\"", "\"x\""}, {"x"}},
+      {R"({"type":"string","pattern":"^[a-z]{2,4}$"})",
+       {"\"ab\"", "\"abcd\""},
+       {"\"a\"", "\"AB\""}},
+      {R"({"type":"string","pattern":"b+"})", {"\"b\"", "\"abbc\"", "\"éb\""}, {"\"\"", "\"ac\""}},
+      {R"({"type":"string","pattern":"^a|b$"})",
+       {"\"a\"", "\"ax\"", "\"xb\""},
+       {"\"xa\"", "\"bx\""}},
+      {R"({"type":"string","pattern":"^(?:\\d{3}-)?\\d+\\.\\w$"})",
+       {"\"123-4.x\"", "\"1._\""},
+       {"\"12-4.x\"", "\"1.-\""}},
+      {R"({"type":"string","pattern":"^[\"\\\\/\\t]$"})",
+       {R"("\"")", R"("\\")", "\"/\"", R"("\t")"},
+       {"\"\"\"", "\"\t\""}},
+      {R"({"type":"string","pattern":"^[^a-c]$"})",
+       {"\"d\"", "\"é\"", R"("\"")"},
+       {"\"a\"", "\"\"\""}},
+      {R"({"type":"string","pattern":"^[a-z]+$","minLength":2,"maxLength":3})",
+       {"\"ab\"", "\"abc\""},
+       {"\"a\"", "\"abcd\""}},
+      {R"({"type":"string","pattern":"^(a|bc)*?$"})", {"\"\"", "\"abca\""}, {"\"b\""}},
+      {R"({"type":"string","format":"date"})",
+       {"\"2026-11-26\"", "\"2024-02-28\""},
+       {"\"2026-13-01\"", "\"2026-02-30\"", "\"2026-04-31\"", "\"26-1-1\""}},
+      {R"({"type":"string","format":"time"})",
+       {"\"23:59:00Z\"", "\"00:00:00.5+01:30\""},
+       {"\"24:00:00Z\"", "\"1:00:00Z\""}},
+      {R"({"type":"string","format":"date-time"})",
+       {"\"2026-11-26T17:00:00Z\""},
+       {"\"2026-11-26 17:00:00\""}},
+      {R"({"type":"string","format":"uuid"})",
+       {"\"123e4567-e89b-12d3-a456-426614174000\""},
+       {"\"123e4567e89b12d3a456426614174000\""}},
+      {R"({"type":"string","format":"email"})",
+       {"\"a.b+c@example.org\""},
+       {"\"a@b\"", "\"@x.org\"", "\"a..b@x.org\""}},
+      {R"({"type":"string","format":"ipv4"})",
+       {"\"192.168.0.255\""},
+       {"\"1.2.3\"", "\"1.2.3.256\"", "\"01.2.3.4\""}},
+      {R"({"type":"string","format":"ipv6"})",
+       {"\"::\"", "\"::1\"", "\"fe80::1:2\"", "\"1:2:3:4:5:6:7:8\"", "\"1::\""},
+       {"\"1:2:3\"", "\"1::2::3\"", "\"1:2:3:4:5:6:7:8:9\"", "\"12345::\""}},
+      {R"({"type":"string","format":"hostname"})", {"\"a-b.example\""}, {"\"-a\"", "\"a..b\""}},
+      {R"({"type":"string","format":"uri"})",
+       {"\"https://a.org/b%20c?d=e#f\""},
+       {"\"a.org\"", "\"http://a b\""}},
+      {R"({"type":"string","format":"duration"})", {"\"P1DT2H\"", "\"PT5M\""}, {"\"P\"", "\"1D\""}},
+      {R"({"type":"string","format":"of my own"})", {"\"anything\""}, {"1"}},
+      // Arrays.
+      {R"({"type":"array","items":{"type":"integer"}})",
+       {"[]", "[1]", "[1, 2,3]"},
+       {"[1,]", "[,]", "[\"a\"]"}},
+      {R"({"type":"array"})", {"[]", R"([1,"a",[]])"}, {"{}"}},
+      {R"({"type":"array","items":{"type":"boolean"},"minItems":2,"maxItems":3})",
+       {"[true,false]", "[true, true, true]"},
+       {"[]", "[true]", "[true,true,true,true]"}},
+      {R"({"type":"array","items":{"const":1},"maxItems":0})", {"[]"}, {"[1]"}},
+      {R"({"type":"array","items":false})", {"[]"}, {"[1]"}},
+      {R"({"prefixItems":[{"type":"integer"},{"type":"string"}],"items":false})",
+       {"[]", "[1]", "[1,\"a\"]"},
+       {"[\"a\"]", "[1,\"a\",2]"}},
+      {R"({"prefixItems":[{"const":1},{"const":2}],"items":{"const":3},"minItems":2,"maxItems":4})",
+       {"[1,2]", "[1, 2, 3]", "[1,2,3,3]"},
+       {"[1]", "[1,2,3,3,3]", "[1,3]"}},
+      {R"({"items":[{"const":1}],"additionalItems":{"const":2}})", {"[]", "[1,2,2]"}, {"[2]"}},
+      // Objects.
+      {R"({"type":"object"})", {"{}", R"({"a":1,"b":[]})"}, {"[]"}},
+      {R"({"type":"object","properties":{"a":{"type":"integer"},"b":{"type":"string"}},"required":["a","b"]})",
+       {R"({"a":1,"b":"x"})", R"({ "a": 1, "b": "x" })", "{\n\t\"a\": 1,\n\t\"b\": \"x\"\n}"},
+       {"{}", R"({"a":1})", R"({"b":"x","a":1})", R"({"a":1,"b":"x","c":1})",
+        R"({"a":1 "b":"x"})"}},
+      {R"({"properties":{"a":{"const":1},"b":{"const":2},"c":{"const":3}},"required":["b"]})",
+       {R"({"b":2})", R"({"a":1,"b":2})", R"({"b":2,"c":3})", R"({"a":1,"b":2,"c":3})"},
+       {"{}", R"({"a":1})", R"({"a":1,"c":3})", R"({"c":3,"b":2})", R"({"b":2,})", R"({,"b":2})"}},
+      {R"({"properties":{"a":{"const":1},"b":{"const":2}}})",
+       {"{}", R"({"a":1})", R"({"b":2})", R"({"a":1,"b":2})"},
+       {R"({"c":1})", R"({"b":2,"a":1})", R"({"a":1,})"}},
+      {R"({"properties":{"ab":{"const":1}},"additionalProperties":{"type":"boolean"}})",
+       {"{}", R"({"ab":1})", R"({"ab":1,"a":true,"abc":false,"":true,"b":true})", R"({"x":true})"},
+       {R"({"ab":true})", R"({"x":1})", R"({"x":true,"ab":true})", R"({"x":true,"ab":1})"}},
+      {R"({"properties":{"é":{"const":1}},"additionalProperties":true})",
+       {R"({"é":1,"è":{}})", R"({"éé":2})"},
+       {R"({"é":2})", R"({"x":0,"é":2})"}},
+      {R"({"additionalProperties":{"type":"integer"},"minProperties":1,"maxProperties":2})",
+       {R"({"a":1})", R"({"a":1,"b":2})"},
+       {"{}", R"({"a":1,"b":2,"c":3})", R"({"a":"x"})"}},
+      {R"({"type":"object","required":["x"]})", {R"({"x":[]})"}, {"{}", R"({"y":1})"}},
+      {R"({"properties":{"a":true,"b":true},"minProperties":1,"additionalProperties":false})",
+       {R"({"a":1})", R"({"a":1,"b":2})"},
+       {"{}"}},
+      {R"({"properties":{"a":false,"b":{"const":1}}})", {"{}", R"({"b":1})"}, {R"({"a":1})"}},
+      {R"({"properties":{"a\"b":{"const":1}}})", {R"({"a\"b":1})"}, {R"({"ab":1})"}},
+      // Several at once.
+      {R"({"anyOf":[{"type":"integer"},{"type":"string"}]})", {"1", "\"a\""}, {"null"}},
+      {R"({"oneOf":[{"const":1},{"const":2}]})", {"1", "2"}, {"3"}},
+      {R"({"allOf":[{"type":"integer"},{"minimum":2},{"maximum":5}]})",
+       {"2", "5"},
+       {"1", "6", "2.5"}},
+      {R"({"allOf":[{"properties":{"a":{"type":"integer"}},"required":["a"]},
+                    {"properties":{"b":{"const":1},"a":{"minimum":3}},"required":["b"]}]})",
+       {R"({"a":3,"b":1})"},
+       {R"({"a":2,"b":1})", R"({"a":3})"}},
+      {R"({"type":"object","properties":{"k":{"type":"string"}},"required":["k"],
+           "anyOf":[{"properties":{"a":{"const":1}},"required":["a"]},
+                    {"properties":{"b":{"const":2}},"required":["b"]}]})",
+       {R"({"k":"","a":1})", R"({"k":"","b":2})"},
+       {R"({"k":""})", R"({"a":1})"}},
+      {R"({"allOf":[{"anyOf":[{"const":1},{"const":2}]},{"anyOf":[{"const":2},{"const":3}]}]})",
+       {"2"},
+       {"1", "3"}},
+      {R"({"type":"string","nullable":true})", {"\"a\"", "null"}, {"1"}},
+      // References.
+      {R"({"$ref":"#/$defs/n","$defs":{"n":{"type":"null"}}})", {"null"}, {"1"}},
+      {R"({"$defs":{"n":{"type":"integer"}},"$ref":"#/$defs/n","minimum":5})", {"5"}, {"4"}},
+      {R"({"type":"object","properties":{"v":{"type":"integer"},"next":{"$ref":"#"}},"required":["v"]})",
+       {R"({"v":1})", R"({"v":1,"next":{"v":2,"next":{"v":3}}})"},
+       {R"({"next":{"v":1}})", R"({"v":1,"next":{}})"}},
+      {R"({"$ref":"#/definitions/a~1b%20c","definitions":{"a/b c":{"const":1}}})", {"1"}, {"2"}},
+      {R"({"$defs":{"tree":{"anyOf":[{"type":"null"},{"type":"array","items":{"$ref":"#/$defs/tree"},
+           "minItems":2,"maxItems":2}]}},"$ref":"#/$defs/tree"})",
+       {"null", "[null,null]", "[[null,null],null]"},
+       {"[null]", "[]"}},
+  };
+  for (const Case& test : cases) check(compile_schema(parse(test.grammar)), test);
+}
+
+TEST(Schema, SaysWhyItIsRefused) {
+  const std::pair<std::string_view, std::string_view> cases[] = {
+      {R"(1)", "a schema is an object"},
+      {R"(false)", "false is what no value meets"},
+      {R"({"enum":[]})", "enum has no value"},
+      {R"({"type":"text"})", "\"text\" is no type; types are object"},
+      {R"({"type":"integer","minimum":3,"maximum":2})",
+       "no integer is within its minimum and maximum"},
+      {R"({"type":"integer","exclusiveMinimum":3,"exclusiveMaximum":4})", "no integer is within"},
+      {R"({"type":"number","exclusiveMinimum":3,"maximum":3})", "no number is within"},
+      {R"({"type":"number","minimum":0.12345678901234567})", "more than 15 digits"},
+      {R"({"type":"string","minLength":3,"maxLength":2})", "minLength 3 is above maxLength 2"},
+      {R"({"type":"string","minLength":-1})", "\"minLength\" is a whole number"},
+      {R"({"type":"array","minItems":3,"maxItems":2})", "minItems 3 is above maxItems 2"},
+      {R"({"type":"array","items":false,"minItems":1})", "at #/items: false"},
+      {R"({"type":"array","uniqueItems":true})", "\"uniqueItems\" is not supported"},
+      {R"({"$ref":"#/$defs/x"})", "$ref \"#/$defs/x\" leads nowhere"},
+      {R"({"$ref":"other.json#/x"})", "$ref \"other.json#/x\" leads nowhere"},
+      {R"({"$ref":"#"})", "leads back to itself"},
+      {R"({"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}},"$ref":"#/$defs/a"})",
+       "leads back to itself"},
+      {R"({"type":"object","properties":{"next":{"$ref":"#"}},"required":["next"]})",
+       "nothing finite can be said"},
+      {R"({"$ref":"#","minimum":1})", "leads back to itself"},
+      {R"({"properties":{"a":true},"required":["b"],"additionalProperties":false})",
+       "the property \"b\" is required, and additionalProperties forbids it"},
+      {R"({"properties":{"a":{"type":"integer","minimum":2,"maximum":1}},"required":["a"]})",
+       "at #/properties/a: no integer"},
+      {R"({"properties":{"a":true},"additionalProperties":false,"minProperties":2})",
+       "minProperties 2"},
+      {R"({"allOf":[{"type":"string"},{"type":"null"}]})", "no type is left"},
+      {R"({"allOf":[{"pattern":"a"},{"pattern":"b"}]})", "\"pattern\" is given twice"},
+      {R"({"additionalProperties":true,"minProperties":2})",
+       "\"minProperties\" cannot be enforced"},
+      {R"({"anyOf":[]})", "there is no alternative"},
+      {R"({"anyOf":1})", "\"anyOf\" is an array"},
+      {R"({"not":{}})", "\"not\" is not supported"},
+      {R"({"properties":{"x":{"multipleOf":2}}})",
+       "#/properties/x: \"multipleOf\" is not supported"},
+      {R"({"patternProperties":{}})", "\"patternProperties\" is not supported"},
+      {R"({"if":{},"then":{}})", "\"if\" is not supported"},
+      {R"#({"type":"string","pattern":"(?=a)"})#", "lookaround and flags are not supported"},
+      {R"({"type":"string","pattern":"(a)\\1"})", "this escape is not supported"},
+      {R"({"type":"string","pattern":"\\ba"})", "word boundaries"},
+      {R"({"type":"string","pattern":"a^b"})", "an anchor may stand only at either end"},
+      {R"({"type":"string","pattern":"(a"})", "a group is not closed"},
+      {R"#({"type":"string","pattern":"a)"})#", "nothing for this to close"},
+      {R"({"type":"string","pattern":"*a"})", "nothing to repeat"},
+      {R"({"type":"string","pattern":"a{3,2}"})", "a repeat is"},
+      {R"({"type":"string","pattern":"[z-a]"})", "a range goes from"},
+      {R"({"type":"string","pattern":"^a+b$","maxLength":3})",
+       "minLength and maxLength beside a pattern"},
+      {R"({"type":"string","pattern":"a","format":"date"})", "cannot be enforced together"},
+      {R"({"enum":["a"],"pattern":"a"})", "\"pattern\" beside \"enum\" is not supported"},
+      {R"({"properties":[]})", "\"properties\" is an object"},
+      {R"({"properties":{"a":7}})", "#/properties/a: a schema is an object"},
+      {R"({"required":"a"})", "\"required\" is an array"},
+  };
+  for (const auto& [schema, message] : cases) {
+    EXPECT_THAT(refusal(compile_schema(parse(schema))), HasSubstr(message)) << schema;
+  }
+}
+
+TEST(Schema, HostileOnesAreRefusedOrStaySmall) {
+  // Alternatives that multiply.
+  std::string all;
+  for (int i = 0; i < 30; ++i) {
+    all += std::format(R"({}{{"anyOf":[{{"minimum":{}}},{{"maximum":{}}}]}})", i == 0 ? "" : ",", i,
+                       i);
+  }
+  EXPECT_THAT(refusal(compile_schema(parse("{\"allOf\":[" + all + "]}"))), HasSubstr("too large"));
+  // Objects inside objects: each is in the program once.
+  std::string nested = R"({"type":"integer"})";
+  for (int i = 0; i < 50; ++i) nested = R"({"properties":{"a":)" + nested + R"(,"b":{"const":1}}})";
+  const auto grammar = compile_schema(parse(nested));
+  ASSERT_TRUE(grammar) << refusal(grammar);
+  EXPECT_LT((*grammar)->nodes.size(), 10'000U);
+  for (int i = 0; i < 20; ++i) nested = R"({"properties":{"a":)" + nested + "}}";
+  EXPECT_THAT(refusal(compile_schema(parse(nested))), HasSubstr("inside one another"));
+  // Many properties that may all be left out.
+  std::string many;
+  for (int i = 0; i < 3000; ++i) {
+    many += std::format(R"({}"p{}":{{"type":"integer"}})", i == 0 ? "" : ",", i);
+  }
+  const auto wide = compile_schema(parse("{\"properties\":{" + many + "}}"));
+  ASSERT_TRUE(wide) << refusal(wide);
+  EXPECT_TRUE(Matcher(*wide).matches(R"({"p1":1,"p2999":2})"));
+  EXPECT_FALSE(Matcher(*wide).matches(R"({"p2999":1,"p1":2})"));
+  // A text that is too large a grammar.
+  std::string huge;
+  for (int i = 0; i < 60'000; ++i) huge += std::format("{}\"{}\"", i == 0 ? "" : ",", i * 7919);
+  EXPECT_THAT(refusal(compile_schema(parse("{\"enum\":[" + huge + "]}"))), HasSubstr("too large"));
+  // Counts that multiply cost nothing.
+  const auto counted = compile_gbnf(R"(root ::= (("a"{1,1000000} "b"){1,1000000} "c"){1,1000000})");
+  ASSERT_TRUE(counted) << refusal(counted);
+  EXPECT_TRUE(Matcher(*counted).matches("aabcabaabc"));
+}
+
+TEST(Format, IsJsonASchemaOrAGrammar) {
+  EXPECT_TRUE(compile_format("json"));
+  EXPECT_TRUE(compile_format("root ::= \"a\""));
+  EXPECT_TRUE(compile_format(parse(R"({"type":"null"})")));
+  EXPECT_THAT(refusal(compile_format("xml")), HasSubstr("invalid format: \"xml\""));
+  EXPECT_THAT(refusal(compile_format(parse("[1]"))), HasSubstr("invalid format"));
+  EXPECT_EQ(compile_format("xml").error().code(), ErrorCode::kInvalidArgument);
+}
+
+// ---- Masks
+
+// Pieces as vocabularies have them: words, JSON's punctuation joined in all ways, parts of
+// characters, long runs, duplicates, nothing at all.
+std::vector<std::string> sample_pieces() {
+  std::vector<std::string> pieces{"", "</s>", "<eot>"};
+  for (int i = 0; i < 256; ++i) pieces.emplace_back(1, static_cast<char>(i));
+  for (const char* text : {"hello",
+                           " hello",
+                           "é",
+                           "\xC3",
+                           "\xA9x",
+                           "日本",
+                           "日\xE6",
+                           "\xE6\x97",
+                           "\xA5\"",
+                           "😀",
+                           "\xF0\x9F",
+                           "{\"",
+                           "\":",
+                           "\": ",
+                           "\":\"",
+                           "\",\"",
+                           "\"}",
+                           "\"}]",
+                           "}}",
+                           "]]",
+                           "],",
+                           "},{",
+                           "[{\"",
+                           "\\\"",
+                           "\\n",
+                           "\\u00",
+                           "\\ud83d\\ude",
+                           "\\u",
+                           "true",
+                           "false",
+                           "null",
+                           "tr",
+                           "ue",
+                           ",true",
+                           "12",
+                           "123",
+                           "-1",
+                           ".5",
+                           "1e5",
+                           "0.25",
+                           "\n",
+                           "\n  ",
+                           "  ",
+                           "\t",
+                           " ",
+                           "a\"",
+                           "ab\":1",
+                           "\"a\":",
+                           "name",
+                           "\"name\":\"",
+                           "age",
+                           "a",
+                           "a",
+                           "aa",
+                           "aaaa",
+                           "aaaaaaaaaaaaaaaaaaaaaaaa",
+                           "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                           "éééééé",
+                           "a\\",
+                           "word\n",
+                           "x{1,2}",
+                           "aB",
+                           "Ab1_",
+                           "ABC",
+                           "a1",
+                           "the ",
+                           "the,",
+                           "ab",
+                           "abc",
+                           "abcd",
+                           "abcdefghijklmnopqrstuvwxyz"}) {
+    pieces.emplace_back(text);
+  }
+  return pieces;
+}
+
+TEST(Mask, IsWhatAskingEachTokenGives) {
+  const std::vector<std::string> pieces = sample_pieces();
+  const std::vector<std::string_view> views(pieces.begin(), pieces.end());
+  const auto vocabulary = std::make_shared<const Vocabulary>(views, std::vector<Token>{1, 2});
+  const Result<GrammarPtr> grammars[] = {
+      compile_json(),
+      compile_schema(parse(
+          R"({"properties":{"name":{"type":"string"},"age":{"type":"integer","minimum":0,"maximum":150},
+        "tags":{"type":"array","items":{"type":"string","maxLength":6},"maxItems":3}},"required":["name"]})")),
+      compile_schema(parse(R"({"type":"string","minLength":3,"maxLength":25})")),
+      compile_schema(parse(R"({"type":"string","minLength":30})")),
+      compile_schema(parse(R"({"type":"string","pattern":"^a*é+.b?$"})")),
+      compile_schema(
+          parse(R"({"additionalProperties":{"type":"number"},"properties":{"a":{},"ab":{}}})")),
+      compile_gbnf(R"(root ::= [^\x00-\x1F"\\]{0,9} "a"{0,40} ("x" | "\n")*)"),
+      compile_gbnf(R"(root ::= .{2,12} | [^"]* "b")"),
+      compile_gbnf(R"(root ::= ([a-z]{1,9} [ ,]?)+)"),
+      compile_gbnf(R"(root ::= [A-Za-z0-9_]{3,12} [ab] [a-z0-9]{0,20} [A-Z]*)"),
+      compile_gbnf(R"(root ::= [^"\\\x00-\x1F]{2} [^"\\\x00-\x1F]{3} "!"?)"),
+  };
+  std::mt19937 random(7);
+  for (const auto& grammar : grammars) {
+    ASSERT_TRUE(grammar) << refusal(grammar);
+    auto automaton = std::make_shared<Automaton>(*grammar, vocabulary);
+    for (int walk = 0; walk < 30; ++walk) {
+      Constraint constraint(automaton);
+      std::string text;
+      for (int step = 0; step < 40; ++step) {
+        const auto mask = constraint.mask();
+        ASSERT_FALSE(mask.empty());
+        const std::vector<std::uint64_t> found(mask.begin(), mask.end());
+        std::vector<Token> allowed;
+        for (Token token = 0; token < static_cast<Token>(pieces.size()); ++token) {
+          const bool allows = constraint.allows(token);
+          ASSERT_EQ(has_bit(found, token), allows)
+              << "token " << token << " '" << pieces[static_cast<std::size_t>(token)] << "' after '"
+              << text << "'";
+          if (allows && token > 2) allowed.push_back(token);
+          if (token <= 2) {
+            ASSERT_EQ(allows, token != 0 && constraint.can_stop()) << token;
+          }
+        }
+        if (allowed.empty()) {
+          ASSERT_TRUE(constraint.can_stop()) << "stuck after '" << text << "'";
+          break;
+        }
+        const Token next = allowed[random() % allowed.size()];
+        ASSERT_TRUE(constraint.accept(next));
+        text += pieces[static_cast<std::size_t>(next)];
+      }
+    }
+  }
+}
+
+TEST(Constraint, ForbidsByLogits) {
+  const auto vocabulary = byte_vocabulary();
+  auto automaton = std::make_shared<Automaton>(*compile_gbnf(R"(root ::= "ab"?)"), vocabulary);
+  Constraint constraint(automaton);
+  std::vector<float> logits(257, 1.0F);
+  ASSERT_TRUE(constraint.apply(logits));
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    EXPECT_EQ(logits[i] == 1.0F, i == 'a' || i == 256) << i;
+  }
+  EXPECT_EQ(constraint.first_allowed(), 'a');
+  EXPECT_FALSE(constraint.accept('b'));
+  EXPECT_TRUE(constraint.accept('a'));
+  EXPECT_FALSE(constraint.can_stop());
+  EXPECT_FALSE(constraint.allows(256));
+  EXPECT_TRUE(constraint.accept('b'));
+  EXPECT_TRUE(constraint.can_stop());
+  EXPECT_TRUE(constraint.accept(256));
+  EXPECT_FALSE(constraint.allows('a'));
+  EXPECT_FALSE(constraint.allows(-1));
+  EXPECT_FALSE(constraint.allows(300));
+  // Others with the same grammar stand where they stood.
+  Constraint other(automaton);
+  EXPECT_TRUE(other.allows('a'));
+}
+
+TEST(Automaton, ForgetsWhatItHasSeenAndKeepsWhereItStands) {
+  // Every count is a state of its own.
+  auto automaton = std::make_shared<Automaton>(
+      *compile_gbnf(R"#(root ::= ("a"{0,100000} "b" | "(" root ")"){1,5})#"), byte_vocabulary());
+  Constraint early(automaton);
+  ASSERT_TRUE(early.accept('('));
+  ASSERT_TRUE(early.accept('a'));
+  Constraint constraint(automaton);
+  for (int i = 0; i < 50'000; ++i) ASSERT_TRUE(constraint.accept('a')) << i;
+  EXPECT_LT(automaton->state_count(), 20'000U);
+  EXPECT_TRUE(constraint.accept('b'));
+  EXPECT_TRUE(constraint.can_stop());
+  EXPECT_TRUE(early.accept('b'));
+  EXPECT_FALSE(early.can_stop());
+  EXPECT_TRUE(early.accept(')'));
+  EXPECT_TRUE(early.can_stop());
+}
+
+TEST(Automaton, AmbiguityHasALimit) {
+  // The number of readings doubles with every byte, if equal ones were not one; these are not
+  // equal.
+  std::string text = "root ::= r0\n";
+  for (int i = 0; i < 14; ++i) {
+    text += std::format("r{0} ::= \"a\" r{1} \"b{0}\" | \"a\" r{1} \"c{0}\" | \"x\"\n", i, i + 1);
+  }
+  text += "r14 ::= \"x\"";
+  const auto grammar = compile_gbnf(text);
+  ASSERT_TRUE(grammar) << refusal(grammar);
+  Automaton automaton(*grammar, byte_vocabulary());
+  State state = automaton.start();
+  for (int i = 0; i < 10; ++i) state = automaton.next(state, 'a');
+  EXPECT_NE(state, kDead) << "3072 readings are served";
+  EXPECT_EQ(automaton.next(state, "aa"), kDead) << "12288 are too many";
+}
+
+}  // namespace
+}  // namespace ollama::grammar
