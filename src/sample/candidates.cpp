@@ -68,7 +68,9 @@ Token first_maximum(std::span<const float> logits) {
 }
 
 Candidates::Candidates(std::size_t vocab_size, std::size_t top_k)
-    : top_k_(top_k), limit_(std::min(vocab_size, top_k + std::max<std::size_t>(top_k, 256))) {
+    : limited_(top_k < vocab_size),
+      top_k_(top_k),
+      limit_(std::min(vocab_size, top_k + std::max<std::size_t>(top_k, 256))) {
   items_.reserve(limit_);
   weights_.reserve(top_k_);
 }

@@ -35,6 +35,9 @@ class Candidates {
   // `top_k` and what collect() is called with are bounds: 0 < top_k <= vocab_size.
   Candidates(std::size_t vocab_size, std::size_t top_k);
 
+  // Whether collect() may leave tokens of a vocabulary out.
+  bool limited() const { return limited_; }
+
   // Starts over with the `top_k` best of `logits` (at most vocab_size of them). NaN and -inf never
   // get in; +inf counts as the greatest float.
   void collect(std::span<const float> logits);
@@ -59,6 +62,7 @@ class Candidates {
   void sort_to(std::size_t count);
   void keep_first(std::size_t count);
 
+  bool limited_;
   std::size_t top_k_;
   std::size_t limit_;  // what items_ may grow to before it is cut back to top_k_
   std::vector<Candidate> items_;

@@ -5,6 +5,7 @@
 #include <optional>
 #include <random>
 
+#include "grammar/constraint.h"
 #include "sample/candidates.h"
 #include "sample/penalties.h"
 
@@ -90,6 +91,34 @@ struct Sampler::State {
   Token sample(std::span<float> logits) {
     logits = logits.first(std::min(logits.size(), vocab_size));
     penalties.apply(logits);
+    return choose(logits);
+  }
+
+  Token sample(std::span<float> logits, grammar::Constraint& constraint) {
+    logits = logits.first(std::min(logits.size(), vocab_size));
+    penalties.apply(logits);
+    // Without a mask first, which most tokens need not wait for. Where a choice that is refused is
+    // made again among what is allowed, token t of the allowed ones comes up with
+    //   p(t) + (1 - p(allowed)) * p(t) / p(allowed) = p(t) / p(allowed),
+    // as it would with the mask alone. That holds for the softmax and for the maximum, and no
+    // longer where a filter cuts the candidates: of the 40 best of all tokens, few may be allowed,
+    // but 40 are left of the allowed ones.
+    if (!filters()) {
+      const Token token = choose(logits);
+      if (constraint.allows(token)) return token;
+    }
+    if (!constraint.apply(logits)) return tokenizer::kNoToken;
+    const Token token = choose(logits);
+    return constraint.allows(token) ? token : constraint.first_allowed();
+  }
+
+ private:
+  bool filters() const {
+    return candidates && (candidates->limited() || options.typical_p < 1.0F ||
+                          options.top_p < 1.0F || options.min_p > 0.0F);
+  }
+
+  Token choose(std::span<float> logits) {
     if (!candidates) return first_maximum(logits);
     candidates->collect(logits);
     candidates->keep_typical(options.typical_p);
@@ -98,6 +127,7 @@ struct Sampler::State {
     return candidates->draw(options.temperature, random.uniform());
   }
 
+ public:
   Options options;
   std::size_t vocab_size;
   Penalties penalties;
@@ -112,6 +142,9 @@ Sampler& Sampler::operator=(Sampler&&) noexcept = default;
 Sampler::~Sampler() = default;
 
 Token Sampler::sample(std::span<float> logits) { return state_->sample(logits); }
+Token Sampler::sample(std::span<float> logits, grammar::Constraint& constraint) {
+  return state_->sample(logits, constraint);
+}
 
 void Sampler::accept(Token token) { state_->penalties.accept(token); }
 

@@ -10,6 +10,10 @@
 #include "base/error.h"
 #include "tokenizer/tokenizer.h"
 
+namespace ollama::grammar {
+class Constraint;
+}  // namespace ollama::grammar
+
 namespace ollama::sample {
 
 using tokenizer::Token;
@@ -42,6 +46,10 @@ class Sampler {
   // Chooses from `logits` ([vocab_size]; may be changed in place). NaNs count as minus infinity;
   // when nothing is left, the lowest id is taken. Greedy picks the first of equal maxima.
   Token sample(std::span<float> logits);
+  // The same of the tokens that `constraint` allows, as if the others' logits were minus infinity:
+  // an end token exactly where the text may end. Where all that is allowed has no logit above minus
+  // infinity, the lowest id of it; kNoToken where nothing is allowed.
+  Token sample(std::span<float> logits, grammar::Constraint& constraint);
   // Tells the penalties of a token that is now part of the text (the prompt's included).
   void accept(Token token);
   // Forgets the text, restarts the random numbers.
