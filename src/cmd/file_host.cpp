@@ -36,6 +36,7 @@ runner::Generate make_generate(const api::InferenceRequest& request, const api::
   generate.think = request.think;
   generate.shift = request.shift.value_or(true);
   generate.truncate = request.truncate.value_or(true);
+  if (!request.format.is_null()) generate.format = api::to_string(request.format);
   generate.num_predict = options.num_predict.value_or(-1);
   generate.num_keep = options.num_keep.value_or(4);
   generate.stop = options.stop.value_or(std::vector<std::string>{});
@@ -166,9 +167,6 @@ class FileHost final : public ModelHost {
                               const std::function<bool(std::string_view)>& text) {
     const Clock::time_point begin = Clock::now();
     OLLAMA_ASSIGN(const api::Options options, api::parse_options(request.options));
-    if (!request.format.is_null()) {
-      log::warn("--format is not followed by a model that runs from a file");
-    }
     OLLAMA_TRY(prepare(options));
     const Clock::time_point ready = Clock::now();
 

@@ -32,11 +32,12 @@ Result<api::Think> parse_think(const std::string& value) {
 
 Result<api::Json> parse_format(const std::string& value) {
   if (value.empty()) return api::Json(nullptr);
-  if (value == "json") return api::Json("json");
+  // As the server has it: a grammar's rules are told by their sign.
+  if (value == "json" || value.contains("::=")) return api::Json(value);
   auto schema = api::parse_json(value);
   if (!schema || !schema->is_object()) {
     return fail(ErrorCode::kInvalidArgument,
-                "invalid value for --format: must be json or a JSON schema");
+                "invalid value for --format: must be json, a JSON schema or a GBNF grammar");
   }
   return schema;
 }
@@ -164,7 +165,7 @@ Command run_command(const envconfig::Config& config) {
           {{.name = "dimensions",
             .kind = FlagKind::kInt,
             .help = "Truncate output embeddings to specified dimension (embedding models only)"},
-           {.name = "format", .kind = FlagKind::kString, .help = "Response format (e.g. json)"},
+           {.name = "format", .kind = FlagKind::kString, .help = "json, a JSON schema or GBNF"},
            {.name = "hidethinking", .help = "Hide thinking output (if provided)"},
            {.name = "insecure", .help = "Use an insecure registry"},
            {.name = "keepalive",

@@ -11,6 +11,7 @@
 #include "engine/pooling.h"
 #include "engine/prefixes.h"
 #include "engine/stop_matcher.h"
+#include "grammar/constraint.h"
 
 namespace ollama::engine {
 namespace {
@@ -23,12 +24,39 @@ constexpr std::chrono::seconds kIdle{5};
 constexpr ErrorConstant kStopped{ErrorCode::kCancelled, "the engine is shutting down"};
 constexpr ErrorConstant kPromptTooLong{ErrorCode::kInvalidArgument,
                                        "the input length exceeds the context length"};
+constexpr ErrorConstant kNoToken{
+    ErrorCode::kUnsupported,
+    "the model's vocabulary has no token that the format allows here, or the grammar is too "
+    "ambiguous to find one"};
 constexpr ErrorConstant kNoRoom{ErrorCode::kOutOfMemory,
                                 "the KV cache has no room left for this request"};
 
 std::int64_t nanoseconds(Clock::duration duration) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count();
 }
+
+// The grammars of the last requests at work on the model's vocabulary. The engine thread's.
+class Automata {
+ public:
+  std::shared_ptr<grammar::Automaton> get(const grammar::GrammarPtr& wanted,
+                                          const tokenizer::Tokenizer& tokenizer) {
+    const auto found = std::ranges::find(
+        recent_, wanted.get(), [](const auto& automaton) { return &automaton->grammar(); });
+    if (found != recent_.end()) {
+      recent_.splice(recent_.begin(), recent_, found);
+    } else {
+      if (!vocabulary_) vocabulary_ = grammar::Vocabulary::make(tokenizer);
+      recent_.push_front(std::make_shared<grammar::Automaton>(wanted, vocabulary_));
+      if (recent_.size() > kKept) recent_.pop_back();
+    }
+    return recent_.front();
+  }
+
+ private:
+  static constexpr std::size_t kKept = 8;
+  std::list<std::shared_ptr<grammar::Automaton>> recent_;
+  std::shared_ptr<const grammar::Vocabulary> vocabulary_;
+};
 
 // A text whose embedding is wanted.
 struct Text {
@@ -57,6 +85,7 @@ struct Active {
   Request request;
   std::unique_ptr<Listener> listener;
   sample::Sampler sampler;
+  std::optional<grammar::Constraint> constraint;
   StopMatcher stops;
   tokenizer::StreamDecoder decoder;
   kvcache::Sequence sequence = 0;
@@ -232,6 +261,9 @@ class EngineImpl final : public Engine {
       a.piece.reserve(256);
       prefixes_.tokens(a.sequence).reserve(most);
       for (const Token token : a.text()) a.sampler.accept(token);
+      if (a.request.grammar) {
+        a.constraint.emplace(automata_.get(a.request.grammar, executor_->tokenizer()));
+      }
       active_.splice(active_.end(), waiting_, waiting_.begin());
     }
   }
@@ -383,15 +415,27 @@ class EngineImpl final : public Engine {
       a.first_token = Clock::now();
       a.stats.prompt_ns = nanoseconds(a.first_token - a.started);
     }
-    const Token token = a.sampler.sample(logits);
+    const Token token =
+        a.constraint ? a.sampler.sample(logits, *a.constraint) : a.sampler.sample(logits);
+    if (token == tokenizer::kNoToken) {
+      // A vocabulary without an end token, or one that cannot say it.
+      if (a.constraint->can_stop()) {
+        finish(active_, it, DoneReason::kStop);
+      } else {
+        abandon(it, Error(kNoToken));
+      }
+      return;
+    }
     a.sampler.accept(token);
     ++a.stats.generated_tokens;
     // A model that begins a new text has ended this one.
-    const bool ends = !a.request.ignore_end && (tok.is_end(token) || token == tok.special().bos);
+    const bool end_token = tok.is_end(token) || token == tok.special().bos;
+    const bool ends = end_token && (!a.request.ignore_end || a.constraint);
     if (ends) {
       finish(active_, it, DoneReason::kStop);
       return;
     }
+    if (a.constraint) a.constraint->accept(token);
     a.text().push_back(token);
     a.unreported.push_back(token);
     a.piece.clear();
@@ -462,6 +506,13 @@ class EngineImpl final : public Engine {
     a.unreported.clear();
   }
 
+  void abandon(ActiveList::iterator it, const Error& error) {
+    prefixes_.release((*it)->sequence, (*it)->request.reuse_prefix);
+    const std::unique_ptr<Active> abandoned = std::move(*it);
+    active_.erase(it);
+    abandoned->listener->failed(error);
+  }
+
   void finish(ActiveList& list, ActiveList::iterator it, DoneReason reason) {
     Active& a = **it;
     if (a.generating) {
@@ -485,6 +536,7 @@ class EngineImpl final : public Engine {
   std::unique_ptr<Executor> executor_;  // the engine thread's, but for what never changes
   Prefixes prefixes_;
   const std::uint32_t parallel_;
+  Automata automata_;
   StepBatch batch_;
   ActiveList active_;      // have a sequence; the engine thread's
   ActiveList waiting_;     // will get one, in this order; the engine thread's

@@ -18,6 +18,7 @@
 #include "api/types.h"
 #include "base/error.h"
 #include "base/units.h"
+#include "grammar/grammar.h"
 #include "ml/backend.h"
 #include "nn/validation.h"
 #include "sample/sampler.h"
@@ -91,6 +92,10 @@ struct Request {
   bool ignore_end = false;        // end tokens do not end the answer (benchmarks)
   bool reuse_prefix = true;       // false: evaluate the whole prompt (benchmarks)
   std::vector<std::string> stop;  // the answer ends before any of these
+  // What the answer keeps to; null: nothing. It ends with kStop where it is whole and the model
+  // ends it, or where nothing more may be said. Requests with one grammar share what is found out
+  // of it.
+  grammar::GrammarPtr grammar;
 };
 
 struct ModelInfo {

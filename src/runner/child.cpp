@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/unique_fd.h"
 #include "chat/prompt.h"
+#include "grammar/grammar.h"
 #include "runner/frame.h"
 #include "runner/protocol.h"
 
@@ -109,6 +110,35 @@ class ActiveRequests {
  private:
   std::mutex mutex_;
   std::unordered_map<Id, std::optional<engine::RequestId>> active_;
+};
+
+// The grammars of the last formats, by their text.
+class Grammars {
+ public:
+  // Null where nothing is asked for. Errors: those of grammar::compile_format.
+  Result<grammar::GrammarPtr> get(const std::string& format) {
+    if (format.empty()) return nullptr;
+    if (format.size() > kMaxFormat) {
+      return fail(ErrorCode::kInvalidArgument, "invalid format: it is larger than {} KiB",
+                  kMaxFormat >> 10);
+    }
+    const auto found = std::ranges::find(recent_, format, &Entry::first);
+    if (found != recent_.end()) {
+      std::rotate(recent_.begin(), found, found + 1);
+    } else {
+      OLLAMA_ASSIGN(const api::Json json, api::parse_json(format));
+      OLLAMA_ASSIGN(auto compiled, grammar::compile_format(json));
+      if (recent_.size() == kKept) recent_.pop_back();
+      recent_.emplace(recent_.begin(), format, std::move(compiled));
+    }
+    return recent_.front().second;
+  }
+
+ private:
+  using Entry = std::pair<std::string, grammar::GrammarPtr>;
+  static constexpr std::size_t kMaxFormat = 1U << 20;
+  static constexpr std::size_t kKept = 16;
+  std::vector<Entry> recent_;
 };
 
 class Forwarder final : public engine::Listener {
@@ -290,8 +320,14 @@ class Server {
       outbox_.send(Text{.id = message.id, .text = std::move(prompt->text)});
       return;
     }
+    auto grammar = grammars_.get(message.format);
+    if (!grammar) {
+      refuse(message.id, grammar.error());
+      return;
+    }
     engine::Request request;
     request.prompt = std::move(prompt->tokens);
+    request.grammar = std::move(*grammar);
     request.sampling = message.sampling;
     request.num_predict = message.num_predict;
     request.num_keep = message.num_keep;
@@ -460,6 +496,7 @@ class Server {
   int fd_;
   const EngineLoader& loader_;
   ActiveRequests active_;
+  Grammars grammars_;
   Outbox outbox_;
   std::mutex engine_mutex_;  // of the pointer, which is set once
   std::unique_ptr<engine::Engine> engine_;

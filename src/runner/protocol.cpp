@@ -127,6 +127,7 @@ void fields(Archive& a, Generate& m) {
   a("truncate", m.truncate);
   a("ignore_end", m.ignore_end);
   a("stop", m.stop);
+  a("format", m.format);
 }
 template <typename Archive>
 void fields(Archive& a, Cancel& m) {

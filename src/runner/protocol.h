@@ -48,6 +48,7 @@ struct Generate {
   bool truncate = true;
   bool ignore_end = false;
   std::vector<std::string> stop;
+  std::string format;  // JSON: "json", a schema, a grammar's text (see grammar::compile_format)
 };
 
 struct Cancel {
