@@ -444,6 +444,7 @@ TEST(Schema, SaysWhyItIsRefused) {
        "minLength and maxLength beside a pattern"},
       {R"({"type":"string","pattern":"a","format":"date"})", "cannot be enforced together"},
       {R"({"enum":["a"],"pattern":"a"})", "\"pattern\" beside \"enum\" is not supported"},
+      {R"({"enum":["a"],"format":"date"})", "\"format\" beside \"enum\" is not supported"},
       {R"({"properties":[]})", "\"properties\" is an object"},
       {R"({"properties":{"a":7}})", "#/properties/a: a schema is an object"},
       {R"({"required":"a"})", "\"required\" is an array"},

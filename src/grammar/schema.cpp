@@ -515,11 +515,12 @@ class SchemaCompiler {
       if (size < length.min || size > length.max) return false;
     }
     for (const auto& [keyword, of] : kTypeOfKeyword) {
-      if (of != type || keyword == "minLength" || keyword == "maxLength" || keyword == "format" ||
-          !schema.contains(keyword)) {
-        continue;
-      }
-      return error<bool>("\"{}\" beside \"enum\" is not supported", keyword);
+      const Json* rule = of == type ? schema.if_contains(keyword) : nullptr;
+      if (rule == nullptr || keyword == "minLength" || keyword == "maxLength") continue;
+      // A format that is not known binds nothing.
+      const bool binds = keyword != "format" ||
+                         (rule->is_string() && format_pattern(rule->get_string()).has_value());
+      if (binds) return error<bool>("\"{}\" beside \"enum\" is not supported", keyword);
     }
     return true;
   }
