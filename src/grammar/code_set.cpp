@@ -102,7 +102,7 @@ void append_utf8_sequences(CodeRange range, std::vector<ByteSequence>& out) {
     todo.push_back({part.first, last});
   };
   const auto split = [&](CodeRange part) {
-    for (const char32_t length_end : {0x7F, 0x7FF, 0xFFFF}) {
+    for (const char32_t length_end : {char32_t{0x7F}, char32_t{0x7FF}, char32_t{0xFFFF}}) {
       if (part.first <= length_end && part.last > length_end) {
         split_after(part, length_end);
         return true;
