@@ -38,15 +38,15 @@ std::int64_t nanoseconds(Clock::duration duration) {
 // The grammars of the last requests at work on the model's vocabulary. The engine thread's.
 class Automata {
  public:
-  std::shared_ptr<grammar::Automaton> get(const grammar::GrammarPtr& wanted,
-                                          const tokenizer::Tokenizer& tokenizer) {
+  std::shared_ptr<grammar::Automaton> get(
+      const grammar::GrammarPtr& wanted,
+      const std::shared_ptr<const grammar::Vocabulary>& vocabulary) {
     const auto found = std::ranges::find(
         recent_, wanted.get(), [](const auto& automaton) { return &automaton->grammar(); });
     if (found != recent_.end()) {
       recent_.splice(recent_.begin(), recent_, found);
     } else {
-      if (!vocabulary_) vocabulary_ = grammar::Vocabulary::make(tokenizer);
-      recent_.push_front(std::make_shared<grammar::Automaton>(wanted, vocabulary_));
+      recent_.push_front(std::make_shared<grammar::Automaton>(wanted, vocabulary));
       if (recent_.size() > kKept) recent_.pop_back();
     }
     return recent_.front();
@@ -55,7 +55,6 @@ class Automata {
  private:
   static constexpr std::size_t kKept = 8;
   std::list<std::shared_ptr<grammar::Automaton>> recent_;
-  std::shared_ptr<const grammar::Vocabulary> vocabulary_;
 };
 
 // A text whose embedding is wanted.
@@ -126,6 +125,11 @@ class EngineImpl final : public Engine {
     }
     OLLAMA_TRY(sample::validate(request.sampling));
     OLLAMA_TRY(fit(request));
+    if (request.grammar) {
+      // A tenth of a second for a large vocabulary, which steps shall not wait for.
+      std::call_once(vocabulary_once_,
+                     [this] { vocabulary_ = grammar::Vocabulary::make(executor_->tokenizer()); });
+    }
     const std::scoped_lock lock(mutex_);
     const RequestId id = ++last_id_;
     inbox_.push_back(
@@ -261,9 +265,7 @@ class EngineImpl final : public Engine {
       a.piece.reserve(256);
       prefixes_.tokens(a.sequence).reserve(most);
       for (const Token token : a.text()) a.sampler.accept(token);
-      if (a.request.grammar) {
-        a.constraint.emplace(automata_.get(a.request.grammar, executor_->tokenizer()));
-      }
+      if (a.request.grammar) a.constraint.emplace(automata_.get(a.request.grammar, vocabulary_));
       active_.splice(active_.end(), waiting_, waiting_.begin());
     }
   }
@@ -536,6 +538,8 @@ class EngineImpl final : public Engine {
   std::unique_ptr<Executor> executor_;  // the engine thread's, but for what never changes
   Prefixes prefixes_;
   const std::uint32_t parallel_;
+  std::once_flag vocabulary_once_;
+  std::shared_ptr<const grammar::Vocabulary> vocabulary_;  // set before a request is queued
   Automata automata_;
   StepBatch batch_;
   ActiveList active_;      // have a sequence; the engine thread's
