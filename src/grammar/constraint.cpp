@@ -1,16 +1,8 @@
 #include "grammar/constraint.h"
 
-#include <algorithm>
 #include <bit>
-#include <limits>
 
 namespace ollama::grammar {
-namespace {
-
-constexpr float kForbidden = -std::numeric_limits<float>::infinity();
-
-}  // namespace
-
 Constraint::Constraint(std::shared_ptr<Automaton> automaton)
     : automaton_(std::move(automaton)), state_(automaton_->start()) {
   automaton_->hold(&state_);
@@ -27,25 +19,6 @@ bool Constraint::allows(Token token) {
 }
 
 std::span<const std::uint64_t> Constraint::mask() { return automaton_->mask(state_); }
-
-bool Constraint::apply(std::span<float> logits) {
-  const std::span<const std::uint64_t> allowed = mask();
-  bool any = false;
-  for (std::size_t i = 0; i < logits.size(); i += 64) {
-    const auto part = logits.subspan(i, std::min<std::size_t>(64, logits.size() - i));
-    const std::uint64_t word = i / 64 < allowed.size() ? allowed[i / 64] : 0;
-    any = any || word != 0;
-    if (word == 0) {
-      std::ranges::fill(part, kForbidden);
-    } else {
-      for (std::uint64_t rest = ~word; rest != 0; rest &= rest - 1) {
-        const auto bit = static_cast<std::size_t>(std::countr_zero(rest));
-        if (bit < part.size()) part[bit] = kForbidden;
-      }
-    }
-  }
-  return any;
-}
 
 Token Constraint::first_allowed() {
   const std::span<const std::uint64_t> allowed = mask();

@@ -22,8 +22,6 @@ class Constraint {
   // A bit for each token, as allows() has it. Empty where it cannot be told (see Automaton::mask).
   // Valid until the next call of anything here.
   std::span<const std::uint64_t> mask();
-  // Sets the logits of all other tokens to minus infinity. False: no token may come.
-  bool apply(std::span<float> logits);
   // The lowest id that mask() has; kNoToken where there is none.
   Token first_allowed();
   // `token` is part of the text now. False, and nothing changes, where it may not be. An end token

@@ -147,9 +147,7 @@ void answers(benchmark::State& state, bool warm) {
   const auto grammar = *compile(static_cast<int>(state.range(0)));
   state.SetLabel(kNames[state.range(0)]);
   auto automaton = std::make_shared<Automaton>(grammar, vocabulary);
-  std::vector<float> logits(kVocabulary);
   Times mask_times;
-  Times whole_times;
   Times accept_times;
   std::uint32_t seed = 0;
   for (int round = 0; round < (warm ? 20 : 0); ++round) {
@@ -168,13 +166,10 @@ void answers(benchmark::State& state, bool warm) {
     for (int i = 0; i < kTokensOfAnAnswer; ++i) {
       const auto mask = mask_times.measure([&] { return constraint.mask(); });
       const Token token = choose(mask, random);
-      std::ranges::fill(logits, 1.0F);
-      whole_times.measure([&] { return constraint.apply(logits); });
       if (token == 0 || !accept_times.measure([&] { return constraint.accept(token); })) break;
     }
   }
   mask_times.report(state, "mask");
-  whole_times.report(state, "apply");
   accept_times.report(state, "accept");
 }
 void cold(benchmark::State& state) { answers(state, false); }

@@ -182,9 +182,13 @@ Answer say(Automaton& automaton, std::shared_ptr<Automaton> shared, std::uint64_
       if (piece.contains('[') || piece.contains('{') || piece == "\\") logits[i] -= 3;
     }
     logits[0] += 2;
-    if (!constraint.apply(logits)) {
+    if (constraint.first_allowed() == tokenizer::kNoToken) {
       ADD_FAILURE() << "nothing may follow " << answer.text;
       return answer;
+    }
+    const auto mask = constraint.mask();
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+      if (!has_bit(mask, static_cast<Token>(i))) logits[i] = -1e9F;
     }
     const auto token = static_cast<Token>(std::ranges::max_element(logits) - logits.begin());
     EXPECT_TRUE(constraint.accept(token));

@@ -635,14 +635,12 @@ TEST(Mask, IsWhatAskingEachTokenGives) {
   }
 }
 
-TEST(Constraint, ForbidsByLogits) {
+TEST(Constraint, KnowsWhatMayComeAndWhenToStop) {
   const auto vocabulary = byte_vocabulary();
   auto automaton = std::make_shared<Automaton>(*compile_gbnf(R"(root ::= "ab"?)"), vocabulary);
   Constraint constraint(automaton);
-  std::vector<float> logits(257, 1.0F);
-  ASSERT_TRUE(constraint.apply(logits));
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    EXPECT_EQ(logits[i] == 1.0F, i == 'a' || i == 256) << i;
+  for (Token token = 0; token <= 256; ++token) {
+    EXPECT_EQ(has_bit(constraint.mask(), token), token == 'a' || token == 256) << token;
   }
   EXPECT_EQ(constraint.first_allowed(), 'a');
   EXPECT_FALSE(constraint.accept('b'));

@@ -21,19 +21,29 @@ bool any_above(const float* logits, float threshold) {
   return any != 0;
 }
 
-// Calls visit(i) for each logit above `threshold`, which visit may raise. Nearly all blocks of a
-// real row are passed over whole.
+// The bits of the logits from `i` on, the first one lowest; all where there is no mask, none where
+// it ends.
+std::uint32_t bits_at(std::span<const std::uint64_t> allowed, std::size_t i) {
+  if (allowed.empty()) return ~0U;
+  return i / 64 < allowed.size() ? static_cast<std::uint32_t>(allowed[i / 64] >> (i % 64)) : 0;
+}
+
+// Calls visit(i) for each allowed logit above `threshold`, which visit may raise. Nearly all blocks
+// of a real row are passed over whole.
 template <typename Visit>
-void for_each_above(std::span<const float> logits, const float& threshold, Visit visit) {
+void for_each_above(std::span<const float> logits, std::span<const std::uint64_t> allowed,
+                    const float& threshold, Visit visit) {
+  static_assert(64 % kBlock == 0 && kBlock <= 32);
   std::size_t i = 0;
   for (; i + kBlock <= logits.size(); i += kBlock) {
-    if (!any_above(&logits[i], threshold)) continue;
+    const std::uint32_t bits = bits_at(allowed, i);
+    if (bits == 0 || !any_above(&logits[i], threshold)) continue;
     for (std::size_t j = i; j < i + kBlock; ++j) {
-      if (logits[j] > threshold) visit(j);
+      if ((bits >> (j - i) & 1) != 0 && logits[j] > threshold) visit(j);
     }
   }
   for (; i < logits.size(); ++i) {
-    if (logits[i] > threshold) visit(i);
+    if ((bits_at(allowed, i) & 1) != 0 && logits[i] > threshold) visit(i);
   }
 }
 
@@ -57,10 +67,10 @@ std::size_t next_part(std::size_t sorted, std::size_t size) {
 
 }  // namespace
 
-Token first_maximum(std::span<const float> logits) {
+Token first_maximum(std::span<const float> logits, std::span<const std::uint64_t> allowed) {
   float best = -kInfinity;
   std::size_t token = 0;
-  for_each_above(logits, best, [&](std::size_t i) {
+  for_each_above(logits, allowed, best, [&](std::size_t i) {
     best = logits[i];
     token = i;
   });
@@ -75,12 +85,12 @@ Candidates::Candidates(std::size_t vocab_size, std::size_t top_k)
   weights_.reserve(top_k_);
 }
 
-void Candidates::collect(std::span<const float> logits) {
+void Candidates::collect(std::span<const float> logits, std::span<const std::uint64_t> allowed) {
   items_.clear();
   sorted_ = 0;
   // A logit equal to the threshold comes after top_k_ better ones: ids ascend.
   float threshold = -kInfinity;
-  for_each_above(logits, threshold, [&](std::size_t i) {
+  for_each_above(logits, allowed, threshold, [&](std::size_t i) {
     items_.push_back({std::min(logits[i], kGreatest), static_cast<Token>(i)});
     if (items_.size() < limit_ || limit_ <= top_k_) return;
     std::nth_element(items_.begin(), iterator_at(items_, top_k_ - 1), items_.end(), better);

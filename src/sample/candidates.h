@@ -26,7 +26,8 @@ inline bool better(const Candidate& a, const Candidate& b) {
 }
 
 // The first of the greatest logits; NaNs are passed over. 0 where there is nothing above -inf.
-Token first_maximum(std::span<const float> logits);
+// `allowed`, here and below: a bit for each logit (64 to a word); others count as -inf. Empty: all.
+Token first_maximum(std::span<const float> logits, std::span<const std::uint64_t> allowed = {});
 
 // No call after the constructor allocates. The filters keep at least one candidate of a set that is
 // not empty; each looks at the softmax (at temperature 1) of the set that it is given.
@@ -40,7 +41,7 @@ class Candidates {
 
   // Starts over with the `top_k` best of `logits` (at most vocab_size of them). NaN and -inf never
   // get in; +inf counts as the greatest float.
-  void collect(std::span<const float> logits);
+  void collect(std::span<const float> logits, std::span<const std::uint64_t> allowed = {});
 
   // Locally typical sampling (Meister et al., 2022): the tokens whose information is closest to the
   // entropy, until their mass exceeds `p`. Off from 1 up.

@@ -91,7 +91,7 @@ struct Sampler::State {
   Token sample(std::span<float> logits) {
     logits = logits.first(std::min(logits.size(), vocab_size));
     penalties.apply(logits);
-    return choose(logits);
+    return choose(logits, {});
   }
 
   Token sample(std::span<float> logits, grammar::Constraint& constraint) {
@@ -104,12 +104,13 @@ struct Sampler::State {
     // longer where a filter cuts the candidates: of the 40 best of all tokens, few may be allowed,
     // but 40 are left of the allowed ones.
     if (!filters()) {
-      const Token token = choose(logits);
+      const Token token = choose(logits, {});
       if (constraint.allows(token)) return token;
     }
-    if (!constraint.apply(logits)) return tokenizer::kNoToken;
-    const Token token = choose(logits);
-    return constraint.allows(token) ? token : constraint.first_allowed();
+    const Token first = constraint.first_allowed();
+    if (first < 0 || static_cast<std::size_t>(first) >= logits.size()) return tokenizer::kNoToken;
+    const Token token = choose(logits, constraint.mask());
+    return constraint.allows(token) ? token : first;
   }
 
  private:
@@ -118,9 +119,9 @@ struct Sampler::State {
                           options.top_p < 1.0F || options.min_p > 0.0F);
   }
 
-  Token choose(std::span<float> logits) {
-    if (!candidates) return first_maximum(logits);
-    candidates->collect(logits);
+  Token choose(std::span<float> logits, std::span<const std::uint64_t> allowed) {
+    if (!candidates) return first_maximum(logits, allowed);
+    candidates->collect(logits, allowed);
     candidates->keep_typical(options.typical_p);
     candidates->keep_top_p(options.top_p);
     candidates->keep_min_p(options.min_p);
