@@ -337,7 +337,9 @@ class Server {
     request.stop = std::move(message.stop);
     std::optional<chat::AnswerParser> parser;
     if (message.take_apart) {
-      const chat::AnswerFormat format = prompts(*engine).answer_format(message.template_text);
+      const chat::AnswerFormat format = message.plain_calls
+                                            ? chat::AnswerFormat()
+                                            : prompts(*engine).answer_format(message.template_text);
       parser.emplace(parser_of(message, format, prompt->text));
       request.control_text = format.marks_are_tokens();
     }

@@ -114,6 +114,7 @@ void fields(Archive& a, Generate& m) {
   a("template", m.template_text);
   a("tools", m.tools);
   a("think", m.think);
+  a("plain_calls", m.plain_calls);
   a("take_apart", m.take_apart);
   a("suffix", m.suffix);
   a("raw", m.raw);

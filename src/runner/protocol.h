@@ -35,12 +35,13 @@ struct Generate {
   std::string template_text;
   api::Json tools;                  // null, or an array as in the API
   std::optional<api::Think> think;  // unset where the request says nothing
-  bool take_apart = false;          // tell thinking and calls of tools apart from text
-  std::string suffix;               // not empty: `prompt` stands before a gap and this after it
-  bool raw = false;                 // `prompt` as it is, not `messages`
-  std::vector<Token> context;       // an earlier answer's; stands before the prompt
-  bool want_context = false;        // Done tells the tokens of prompt and answer
-  bool render_only = false;         // answered by Text with the prompt instead of an answer
+  bool plain_calls = false;    // `format` makes the answer a call in JSON, whatever the model's way
+  bool take_apart = false;     // tell thinking and calls of tools apart from text
+  std::string suffix;          // not empty: `prompt` stands before a gap and this after it
+  bool raw = false;            // `prompt` as it is, not `messages`
+  std::vector<Token> context;  // an earlier answer's; stands before the prompt
+  bool want_context = false;   // Done tells the tokens of prompt and answer
+  bool render_only = false;    // answered by Text with the prompt instead of an answer
   sample::Options sampling;
   std::int32_t num_predict = -1;
   std::int32_t num_keep = 4;

@@ -23,6 +23,12 @@ api::Message message_of(std::string_view role, std::string_view content) {
   return message;
 }
 
+// Empty where no format is asked for: the runner judges what is.
+std::string format_text(const api::Json& format) {
+  const bool none = format.is_null() || (format.is_string() && format.get_string().empty());
+  return none ? std::string() : api::to_string(format);
+}
+
 // All but the messages or the prompt.
 runner::Generate to_generate(const api::InferenceRequest& request, const store::Model& model,
                              const api::Options& options) {
@@ -32,6 +38,7 @@ runner::Generate to_generate(const api::InferenceRequest& request, const store::
   generate.truncate = request.truncate.value_or(true);
   generate.template_text =
       request.template_text.empty() ? model.template_text : request.template_text;
+  generate.format = format_text(request.format);
   generate.think = request.think;
   generate.take_apart = true;
   return generate;
@@ -50,6 +57,43 @@ void add_messages(const api::ChatRequest& request, const store::Model& model,
 
 bool has_tools(const api::ChatRequest& request) {
   return request.tools.is_array() && !request.tools.get_array().empty();
+}
+
+// A choice that forces a call: of any tool, or of one of them.
+struct ForcedCall {
+  api::Json schema;  // null: nothing is forced
+};
+Result<ForcedCall> forced_call(const api::ChatRequest& request) {
+  const api::Json& choice = request.tool_choice;
+  if (choice.is_null() || choice == api::Json("auto") || choice == api::Json("none")) {
+    return ForcedCall{};
+  }
+  const auto named = choice.try_at_pointer("/function/name");
+  if (choice != api::Json("required") && !named) {
+    return fail(ErrorCode::kInvalidArgument,
+                "tool_choice must be \"auto\", \"none\", \"required\" or a function");
+  }
+  boost::json::array calls;
+  if (const auto* tools = request.tools.if_array()) {
+    for (const api::Json& tool : *tools) {
+      const auto name = tool.try_at_pointer("/function/name");
+      if (!name || (named && *named != *name)) continue;
+      const auto parameters = tool.try_at_pointer("/function/parameters");
+      calls.emplace_back(api::JsonObject{
+          {"type", "object"},
+          {"properties",
+           api::JsonObject{
+               {"name", api::JsonObject{{"const", *name}}},
+               {"arguments", parameters ? *parameters : api::Json({{"type", "object"}})}}},
+          {"required", boost::json::array{"name", "arguments"}},
+          {"additionalProperties", false}});
+    }
+  }
+  if (calls.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "tool_choice asks for a tool that is not in tools");
+  }
+  if (calls.size() == 1) return ForcedCall{std::move(calls.front())};
+  return ForcedCall{api::JsonObject{{"anyOf", std::move(calls)}}};
 }
 
 // The text of an answer that is not told apart.
@@ -292,6 +336,11 @@ Task<> Inference::chat(Exchange& x, api::ForeignChat chat) {
     co_return;
   }
   if (request.tool_choice == api::Json("none")) request.tools = nullptr;
+  const auto forced = forced_call(request);
+  if (!forced) {
+    co_await x.respond_error(forced.error());
+    co_return;
+  }
   auto problem = co_await check(*model, request, has_tools(request), false);
   if (std::ranges::any_of(request.messages, [](const auto& m) { return !m.images.empty(); })) {
     problem = {400, std::format("{} does not support images", json_quoted(request.model))};
@@ -311,6 +360,12 @@ Task<> Inference::chat(Exchange& x, api::ForeignChat chat) {
   }
   runner::Generate generate = to_generate(request, *model, options);
   if (has_tools(request)) generate.tools = request.tools;
+  if (!forced->schema.is_null()) {
+    // Nothing but a call can come, in the plainest way to write one.
+    generate.format = api::to_string(forced->schema);
+    generate.plain_calls = true;
+    generate.think = api::Think{};
+  }
   add_messages(request, *model, generate);
   if (request.debug_render_only) {
     co_await respond_rendered(x, *granted, std::move(generate), request.model);

@@ -6,7 +6,7 @@ namespace ollama::server {
 namespace {
 
 // A label's value: backslash, quote and line break are escaped.
-std::string quoted(std::string_view value) {
+std::string label_text(std::string_view value) {
   std::string text = "\"";
   for (const char c : value) {
     if (c == '\\' || c == '"') text += '\\';
@@ -66,12 +66,12 @@ std::string Metrics::text(const sched::Scheduler& scheduler) const {
   describe(out, "ollama_http_requests_total", "counter", "Requests answered.");
   for (const auto& [key, count] : requests_) {
     out += std::format("ollama_http_requests_total{{route={},status=\"{}\"}} {}\n",
-                       quoted(key.first), key.second, count);
+                       label_text(key.first), key.second, count);
   }
   describe(out, "ollama_http_request_duration_seconds", "histogram",
            "From a request's head to the end of its answer.");
   for (const auto& [route, histogram] : durations_) {
-    histogram.write(out, "ollama_http_request_duration_seconds", "route=" + quoted(route));
+    histogram.write(out, "ollama_http_request_duration_seconds", "route=" + label_text(route));
   }
   describe(out, "ollama_queue_requests", "gauge", "Requests that wait for a model.");
   out += std::format("ollama_queue_requests {}\n", scheduler.waiting());
@@ -79,7 +79,7 @@ std::string Metrics::text(const sched::Scheduler& scheduler) const {
   const auto each_model = [&](std::string_view name, std::string_view help, auto value) {
     describe(out, name, "counter", help);
     for (const auto& [model, tokens] : models_) {
-      out += std::format("{}{{model={}}} {}\n", name, quoted(model), value(tokens));
+      out += std::format("{}{{model={}}} {}\n", name, label_text(model), value(tokens));
     }
   };
   each_model("ollama_prompt_tokens_total", "Tokens of prompts.",
@@ -95,7 +95,7 @@ std::string Metrics::text(const sched::Scheduler& scheduler) const {
   describe(out, "ollama_time_to_first_token_seconds", "histogram",
            "From a request to the first piece of its answer.");
   for (const auto& [model, tokens] : models_) {
-    tokens.first.write(out, "ollama_time_to_first_token_seconds", "model=" + quoted(model));
+    tokens.first.write(out, "ollama_time_to_first_token_seconds", "model=" + label_text(model));
   }
 
   describe(out, "ollama_model_memory_bytes", "gauge", "Memory of loaded models, on each device.");
@@ -103,12 +103,12 @@ std::string Metrics::text(const sched::Scheduler& scheduler) const {
   for (const sched::Loaded& one : loaded) {
     for (const auto& part : one.info.devices) {
       out += std::format("ollama_model_memory_bytes{{model={},device={}}} {}\n",
-                         quoted(one.model.name), quoted(part.name), part.bytes);
+                         label_text(one.model.name), label_text(part.name), part.bytes);
     }
   }
   describe(out, "ollama_model_users", "gauge", "Requests that a loaded model works on.");
   for (const sched::Loaded& one : loaded) {
-    out += std::format("ollama_model_users{{model={}}} {}\n", quoted(one.model.name), one.users);
+    out += std::format("ollama_model_users{{model={}}} {}\n", label_text(one.model.name), one.users);
   }
   return out;
 }
