@@ -32,13 +32,19 @@ TEST(Prompt, BareContents) {
 
 // The model's own Go template comes first, then its Jinja, then its architecture.
 TEST(Prompt, ChoosesWhatTheModelHas) {
-  const PromptRenderer::Model gemma{.architecture = "gemma3", .jinja = "<|im_start|>"};
+  const PromptRenderer::Model gemma{
+      .architecture = "gemma3",
+      .jinja = "{% for m in messages %}{{ m.role }}={{ m.content }};{% endfor %}"};
   EXPECT_EQ(prompt_for(kTalk, "{{ range .Messages }}<{{ .Role }}>{{ end }}", gemma).value(),
             "<system><user><assistant><user>");
   EXPECT_EQ(prompt_for(kTalk, "", gemma).value(),
-            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
-            "<|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n"
-            "<|im_start|>assistant\n");
+            "system=Be brief.;user=Hi;assistant=Hello.;user=Bye;");
+  // A Jinja template that is broken tells at least what the model was trained on.
+  EXPECT_EQ(
+      prompt_for(kTalk, "", {.architecture = "gemma3", .jinja = "{% for <|im_start|>"}).value(),
+      "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+      "<|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n"
+      "<|im_start|>assistant\n");
   EXPECT_EQ(prompt_for(kTalk, "", {.architecture = "gemma3"}).value(),
             "<start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello."
             "<end_of_turn>\n<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n");

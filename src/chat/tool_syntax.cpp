@@ -239,6 +239,7 @@ CallReading read_llama(string_view text, bool ended) {
   // More of them follow semicolons.
   const string_view after = text.substr(reading.length);
   const std::size_t next = after.find_first_not_of(kJsonBlanks);
+  if (next == npos && !ended) return {.kind = Kind::kMore};
   if (next != npos && after[next] == ';') {
     CallReading others = read_llama(after.substr(next + 1), ended);
     if (others.kind == Kind::kMore) return others;

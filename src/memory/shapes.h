@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <format>
 #include <initializer_list>
+#include <ostream>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -113,6 +114,9 @@ struct Shape {
     return result;
   }
 };
+
+// In the names of tests.
+inline void PrintTo(const Shape& shape, std::ostream* out) { *out << shape.name; }
 
 inline const std::vector<Shape>& real_shapes() {
   using enum ml::DType;
