@@ -68,7 +68,9 @@ class OpenAi {
   }
 
   Task<> model(Exchange& x) {
-    const std::string name = x.request().parameters.at("model");
+    std::string name = x.request().parameters.at("model");
+    const auto name_space = x.request().parameters.find("namespace");
+    if (name_space != x.request().parameters.end()) name = name_space->second + "/" + name;
     const auto found =
         co_await services_.blocking.run([&] { return services_.store.resolve(name); });
     if (!found) {
@@ -110,7 +112,8 @@ std::vector<Route> openai_routes(Services& services) {
           route("POST", "/v1/embeddings", &OpenAi::embeddings),
           route("POST", "/v1/responses", &OpenAi::responses),
           route("GET", "/v1/models", &OpenAi::models),
-          route("GET", "/v1/models/:model", &OpenAi::model)};
+          route("GET", "/v1/models/:model", &OpenAi::model),
+          route("GET", "/v1/models/:namespace/:model", &OpenAi::model)};
 }
 
 }  // namespace ollama::server

@@ -848,6 +848,135 @@ TEST_F(ServerTest, ApiKeys) {
   EXPECT_EQ(ask("GET", "/").status, 200);
 }
 
+// ---- Other APIs' families
+
+TEST_F(ServerTest, AnswersInEachApisShape) {
+  const auto chat = ask("POST", "/v1/chat/completions",
+                        R"({"model":"stories260k","messages":[{"role":"user","content":"abc"}]})");
+  EXPECT_EQ(chat.json().at("object").as_string(), "chat.completion");
+  EXPECT_EQ(chat.json().at_pointer("/choices/0/message/content").as_string(), "ABC");
+  const auto several =
+      ask("POST", "/v1/chat/completions",
+          R"({"model":"stories260k","n":3,"messages":[{"role":"user","content":"abc"}]})");
+  EXPECT_EQ(several.json().at("choices").as_array().size(), 3U);
+  EXPECT_EQ(several.json().at_pointer("/choices/2/index").as_int64(), 2);
+  const auto completion = ask("POST", "/v1/completions",
+                              R"({"model":"stories260k","prompt":["abc","de"],"echo":true})");
+  EXPECT_EQ(completion.json().at_pointer("/choices/0/text").as_string(), "abcABC");
+  EXPECT_EQ(completion.json().at_pointer("/choices/1/text").as_string(), "deDE");
+  const auto responses = ask("POST", "/v1/responses", R"({"model":"stories260k","input":"abc"})");
+  EXPECT_EQ(responses.json().at_pointer("/output/0/content/0/text").as_string(), "ABC");
+  const auto messages =
+      ask("POST", "/v1/messages",
+          R"({"model":"stories260k","max_tokens":9,"messages":[{"role":"user","content":"abc"}]})");
+  EXPECT_EQ(messages.json().at_pointer("/content/0/text").as_string(), "ABC");
+  EXPECT_EQ(messages.json().at("stop_reason").as_string(), "end_turn");
+}
+
+TEST_F(ServerTest, StreamsInEachApisShape) {
+  const auto chat =
+      ask("POST", "/v1/chat/completions",
+          R"({"model":"stories260k","stream":true,"messages":[{"role":"user","content":"abc"}]})");
+  EXPECT_EQ(chat.header("Content-Type"), "text/event-stream");
+  EXPECT_TRUE(chat.body.ends_with("data: [DONE]\n\n"));
+  EXPECT_THAT(chat.body, HasSubstr(R"("finish_reason":"stop")"));
+  const auto messages = ask("POST", "/v1/messages",
+                            R"({"model":"stories260k","max_tokens":9,"stream":true,)"
+                            R"("messages":[{"role":"user","content":"abc"}]})");
+  EXPECT_TRUE(messages.body.starts_with("event: message_start\n"));
+  EXPECT_TRUE(
+      messages.body.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"));
+  const auto responses =
+      ask("POST", "/v1/responses", R"({"model":"stories260k","stream":true,"input":"abc"})");
+  EXPECT_TRUE(responses.body.starts_with("event: response.created\n"));
+  EXPECT_THAT(responses.body, HasSubstr("event: response.completed\n"));
+  const auto completion = ask(
+      "POST", "/v1/completions",
+      R"({"model":"stories260k","stream":true,"prompt":["abc","de"],"stream_options":{"include_usage":true}})");
+  EXPECT_THAT(completion.body, HasSubstr(R"("index":1)"));
+  EXPECT_THAT(completion.body, HasSubstr(R"("choices":[],"usage":)"));
+}
+
+TEST_F(ServerTest, ErrorsHaveTheShapeOfTheirApi) {
+  for (
+      const auto& [path, body, status, expected] :
+      {std::tuple("/v1/chat/completions",
+                  R"({"model":"x","messages":[{"role":"user","content":"a"}]})", 404,
+                  R"({"error":{"message":"model 'x' not found","type":"not_found_error")"),
+       std::tuple("/v1/chat/completions", "{", 400, R"("type":"invalid_request_error")"),
+       std::tuple("/v1/chat/completions", "", 400, "missing request body"),
+       std::tuple("/v1/responses", R"({"model":"stories260k"})", 400, "input is required"),
+       std::tuple(
+           "/v1/messages", R"({"model":"stories260k","messages":[]})", 400,
+           R"({"type":"error","error":{"type":"invalid_request_error","message":"max_tokens)"),
+       std::tuple(
+           "/v1/chat/completions",
+           R"({"model":"stories260k","tool_choice":"required","messages":[{"role":"user","content":"a"}]})",
+           400, "not in tools"),
+       std::tuple("/v1/embeddings", R"({"model":"stories260k"})", 400, "invalid input"),
+       std::tuple("/v1/rerank", R"({"model":"stories260k","query":"a"})", 400, "documents"),
+       std::tuple("/detokenize", R"({"model":"stories260k","tokens":[99999]})", 400,
+                  "outside the vocabulary")}) {
+    const auto answer = ask("POST", path, body);
+    EXPECT_EQ(answer.status, status) << path << body;
+    EXPECT_THAT(answer.body, HasSubstr(expected)) << path << body;
+  }
+  stop();
+  config_.api_keys = {"secret"};
+  EXPECT_THAT(ask("GET", "/v1/models").body, HasSubstr(R"("type":"authentication_error")"));
+  EXPECT_THAT(ask("POST", "/v1/messages", "{}").body, HasSubstr(R"({"type":"error")"));
+  EXPECT_EQ(ask("POST", "/v1/messages", "{}", "x-api-key: secret\r\n").status, 400);
+}
+
+TEST_F(ServerTest, ListsModelsAsOpenAiDoes) {
+  const auto list = ask("GET", "/v1/models").json();
+  EXPECT_EQ(list.at_pointer("/data/0/id").as_string(), "stories260k:latest");
+  EXPECT_EQ(ask("GET", "/v1/models/stories260k").json().at("object").as_string(), "model");
+  EXPECT_EQ(ask("GET", "/v1/models/library/stories260k").json().at("owned_by").as_string(),
+            "library");
+  EXPECT_EQ(ask("GET", "/v1/models/none").status, 404);
+}
+
+TEST_F(ServerTest, TokenizesAndRanks) {
+  const auto tokens =
+      ask("POST", "/tokenize", R"({"model":"stories260k","content":"ab","add_special":true})")
+          .json();
+  EXPECT_EQ(json::serialize(tokens.at("tokens")), "[256,97,98]");
+  EXPECT_EQ(ask("POST", "/detokenize", R"({"model":"stories260k","tokens":[97,98]})")
+                .json()
+                .at("content")
+                .as_string(),
+            "ab");
+  const auto counted =
+      ask("POST", "/v1/messages/count_tokens",
+          R"({"model":"stories260k","messages":[{"role":"user","content":"abc"}]})");
+  EXPECT_EQ(counted.body, R"({"input_tokens":4})");
+  const auto ranked =
+      ask("POST", "/v1/rerank",
+          R"({"model":"stories260k","query":"a","documents":["a","b",{"text":"c"}],)"
+          R"("top_n":2,"return_documents":true})")
+          .json();
+  ASSERT_EQ(ranked.at("results").as_array().size(), 2U);
+  EXPECT_GE(ranked.at_pointer("/results/0/relevance_score").to_number<double>(),
+            ranked.at_pointer("/results/1/relevance_score").to_number<double>());
+}
+
+TEST_F(ServerTest, CountsForPrometheus) {
+  ask("POST", "/api/generate", kPrompt);
+  ask("GET", "/nowhere/at/all");
+  const auto metrics = ask("GET", "/metrics");
+  EXPECT_EQ(metrics.header("Content-Type"), "text/plain; version=0.0.4; charset=utf-8");
+  for (const char* line :
+       {R"(ollama_http_requests_total{route="/api/generate",status="200"} 1)",
+        R"(ollama_http_requests_total{route="other",status="404"} 1)",
+        R"(ollama_generated_tokens_total{model="stories260k"} 3)",
+        R"(ollama_time_to_first_token_seconds_count{model="stories260k"} 1)",
+        R"(ollama_http_request_duration_seconds_bucket{route="/api/generate",le="+Inf"} 1)",
+        "# TYPE ollama_queue_requests gauge"}) {
+    EXPECT_THAT(metrics.body, HasSubstr(line));
+  }
+}
+
 // ---- Router
 
 TEST(Router, MatchesPatterns) {
