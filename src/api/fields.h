@@ -1,5 +1,5 @@
-// For parsers of requests: reading a JSON object field by field. The first error is kept, and the reads
-// after it do nothing, so that a parser is a plain list of fields.
+// For parsers of requests: reading a JSON object field by field. The first error is kept, and the
+// reads after it do nothing, so that a parser is a plain list of fields.
 #pragma once
 
 #include <boost/json/array.hpp>

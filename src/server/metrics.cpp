@@ -108,7 +108,8 @@ std::string Metrics::text(const sched::Scheduler& scheduler) const {
   }
   describe(out, "ollama_model_users", "gauge", "Requests that a loaded model works on.");
   for (const sched::Loaded& one : loaded) {
-    out += std::format("ollama_model_users{{model={}}} {}\n", label_text(one.model.name), one.users);
+    out +=
+        std::format("ollama_model_users{{model={}}} {}\n", label_text(one.model.name), one.users);
   }
   return out;
 }
