@@ -155,7 +155,7 @@ Result<std::optional<Think>> parse_effort(const Json& value) {
     return fail(ErrorCode::kInvalidArgument, "reasoning effort must be a string, not {}",
                 kind_text(value));
   }
-  OLLAMA_ASSIGN(const Think think, foreign::effort_of(*text));
+  OLLAMA_ASSIGN(Think think, foreign::effort_of(*text));
   return think;
 }
 

@@ -234,7 +234,7 @@ class AnswerParser::Plain final : public State {
     tell(out, take(buffer_, certain));
     return false;
   }
-  void tell(AnswerPiece& out, std::string text) {
+  void tell(AnswerPiece& out, std::string_view text) {
     const bool blank = trailing_blanks(text) == text.size();
     if (blank && next_index_ > 0) return;
     said_ = said_ || !blank;
@@ -311,7 +311,7 @@ class AnswerParser::Harmony final : public State {
   }
 
   // Text between two marks.
-  void pass(AnswerPiece& out, std::string text) {
+  void pass(AnswerPiece& out, std::string_view text) {
     if (header_) {
       header_text_ += text;
     } else if (!recipient_.empty()) {

@@ -11,12 +11,12 @@ namespace {
 
 using Kind = CallReading::Kind;
 using std::string_view;
-constexpr std::size_t npos = string_view::npos;
+constexpr std::size_t kEnd = string_view::npos;
 constexpr string_view kJsonBlanks = " \t\r\n";
 
 string_view without_blanks(string_view text) {
   const std::size_t begin = text.find_first_not_of(kJsonBlanks);
-  if (begin == npos) return {};
+  if (begin == kEnd) return {};
   return text.substr(begin, text.find_last_not_of(kJsonBlanks) - begin + 1);
 }
 
@@ -39,7 +39,7 @@ struct Enclosed {
 };
 Enclosed enclosed(string_view text, string_view open, string_view close, bool ended) {
   const std::size_t end = text.find(close, open.size());
-  if (end != npos) return {text.substr(open.size(), end - open.size()), end + close.size()};
+  if (end != kEnd) return {text.substr(open.size(), end - open.size()), end + close.size()};
   if (!ended) return {};
   return {text.substr(open.size()), text.size()};
 }
@@ -63,13 +63,13 @@ bool may_be_call(string_view text) {
                                                     "id",        "tool_name",  "tool_call_id",
                                                     "arguments", "parameters", "args"};
   std::size_t at = text.find_first_not_of(" \t\r\n[");
-  if (at == npos) return true;
+  if (at == kEnd) return true;
   if (text[at] != '{') return false;
   at = text.find_first_not_of(kJsonBlanks, at + 1);
-  if (at == npos) return true;
+  if (at == kEnd) return true;
   if (text[at] != '"') return false;
   const string_view key = text.substr(at + 1, text.find('"', at + 1) - at - 1);
-  const bool whole = text.find('"', at + 1) != npos;
+  const bool whole = text.find('"', at + 1) != kEnd;
   return std::ranges::any_of(
       kKeys, [&](string_view known) { return whole ? known == key : known.starts_with(key); });
 }
@@ -77,7 +77,7 @@ bool may_be_call(string_view text) {
 CallReading read_json(string_view text, bool ended) {
   if (!may_be_call(text)) return {};
   const std::size_t length = json_length(text);
-  if (length == npos) return {};
+  if (length == kEnd) return {};
   if (length == 0) return more_unless(ended);
   return calls_up_to(length, parse_calls(text.substr(0, length)));
 }
@@ -205,12 +205,12 @@ class Python {
 bool may_be_python(string_view text) {
   if (!consume(text, "[")) return false;
   const std::size_t at = text.find_first_not_of(kJsonBlanks);
-  if (at == npos) return true;
+  if (at == kEnd) return true;
   const auto c = static_cast<unsigned char>(text[at]);
   if (std::isalpha(c) == 0 && c != '_') return false;
   // A word in brackets is no call before its parenthesis comes.
   const std::size_t end = text.find_first_of("( ,]\"'", at);
-  return end == npos || text[end] == '(';
+  return end == kEnd || text[end] == '(';
 }
 
 CallReading read_python(string_view text, bool ended) {
@@ -239,8 +239,8 @@ CallReading read_llama(string_view text, bool ended) {
   // More of them follow semicolons.
   const string_view after = text.substr(reading.length);
   const std::size_t next = after.find_first_not_of(kJsonBlanks);
-  if (next == npos && !ended) return {.kind = Kind::kMore};
-  if (next != npos && after[next] == ';') {
+  if (next == kEnd && !ended) return {.kind = Kind::kMore};
+  if (next != kEnd && after[next] == ';') {
     CallReading others = read_llama(after.substr(next + 1), ended);
     if (others.kind == Kind::kMore) return others;
     if (others.kind == Kind::kCalls) {
@@ -268,15 +268,15 @@ CallReading read_qwen_coder(string_view text, bool ended) {
   string_view rest = without_blanks(*inside);
   if (!consume(rest, "<function=")) return calls_up_to(length, parse_calls(rest));
   const std::size_t end = rest.find('>');
-  if (end == npos) return {};
+  if (end == kEnd) return {};
   api::ToolCall call;
   call.name = without_blanks(rest.substr(0, end));
   rest.remove_prefix(end + 1);
   static constexpr string_view kParameter = "<parameter=";
-  for (std::size_t at = rest.find(kParameter); at != npos; at = rest.find(kParameter)) {
+  for (std::size_t at = rest.find(kParameter); at != kEnd; at = rest.find(kParameter)) {
     rest.remove_prefix(at + kParameter.size());
     const std::size_t name_end = rest.find('>');
-    if (name_end == npos) return {};
+    if (name_end == kEnd) return {};
     const string_view name = rest.substr(0, name_end);
     rest.remove_prefix(name_end + 1);
     const std::size_t value_end = std::min(rest.find("</parameter>"), rest.find("</function>"));
@@ -296,12 +296,12 @@ CallReading read_glm(string_view text, bool ended) {
   string_view rest = *inside;
   api::ToolCall call;
   call.name = without_blanks(rest.substr(0, rest.find(kKey)));
-  for (std::size_t at = rest.find(kKey); at != npos; at = rest.find(kKey)) {
+  for (std::size_t at = rest.find(kKey); at != kEnd; at = rest.find(kKey)) {
     rest.remove_prefix(at + kKey.size());
     const std::size_t key_end = rest.find(kKeyEnd);
     const std::size_t begin = rest.find(kValue);
     const std::size_t end = rest.find(kValueEnd);
-    if (key_end == npos || begin == npos || end == npos || end < begin + kValue.size()) return {};
+    if (key_end == kEnd || begin == kEnd || end == kEnd || end < begin + kValue.size()) return {};
     const string_view value = rest.substr(begin + kValue.size(), end - begin - kValue.size());
     call.arguments[without_blanks(rest.substr(0, key_end))] = value_of(without_blanks(value));
     rest.remove_prefix(end + kValueEnd.size());
@@ -318,15 +318,15 @@ CallReading read_named(string_view text, bool ended) {
   const std::size_t brace = text.find('{');
   const std::size_t args = text.find("[ARGS]");
   const std::size_t name_end = std::min(brace, args);
-  if (name_end == npos) return more_unless(ended);
+  if (name_end == kEnd) return more_unless(ended);
   api::ToolCall call;
   call.name = without_blanks(text.substr(0, name_end));
   // "f[CALL_ID]x" has an id that nobody needs.
   call.name.resize(std::min(call.name.find('['), call.name.size()));
-  if (brace == npos) return more_unless(ended);
+  if (brace == kEnd) return more_unless(ended);
   const std::size_t length = json_length(text.substr(brace));
   if (length == 0) return more_unless(ended);
-  if (length == npos) return {};
+  if (length == kEnd) return {};
   auto arguments = api::parse_json(text.substr(brace, length));
   if (!arguments || !arguments->is_object()) return {};
   call.arguments = std::move(arguments->as_object());
@@ -357,13 +357,13 @@ constexpr string_view kCallSeparator = "<｜tool▁sep｜>";
 std::optional<api::ToolCall> deepseek_call(string_view text) {
   const std::size_t separator = text.find(kCallSeparator);
   const std::size_t brace = text.find('{');
-  if (separator == npos || brace == npos || brace < separator) return std::nullopt;
+  if (separator == kEnd || brace == kEnd || brace < separator) return std::nullopt;
   const string_view before = without_blanks(text.substr(0, separator));
   string_view between = text.substr(separator + kCallSeparator.size());
   between = between.substr(0, brace - separator - kCallSeparator.size());
   const string_view named = without_blanks(between.substr(0, between.find("```")));
   const std::size_t length = json_length(text.substr(brace));
-  if (length == 0 || length == npos) return std::nullopt;
+  if (length == 0 || length == kEnd) return std::nullopt;
   auto arguments = api::parse_json(text.substr(brace, length));
   if (!arguments || !arguments->is_object()) return std::nullopt;
   api::ToolCall call;
@@ -379,7 +379,7 @@ CallReading read_deepseek(string_view text, bool ended) {
   if (!inside) return more_unless(ended);
   std::vector<api::ToolCall> calls;
   string_view rest = *inside;
-  for (std::size_t at = rest.find(kCallBegin); at != npos; at = rest.find(kCallBegin)) {
+  for (std::size_t at = rest.find(kCallBegin); at != kEnd; at = rest.find(kCallBegin)) {
     rest.remove_prefix(at + kCallBegin.size());
     auto call = deepseek_call(rest.substr(0, rest.find(kCallEnd)));
     if (!call) return {};
@@ -402,22 +402,22 @@ CallReading read_command_r(string_view text, bool ended) {
   static constexpr string_view kFence = "```";
   string_view rest = text.substr(kAction.size());
   const std::size_t fence = rest.find_first_not_of(kJsonBlanks);
-  if (fence == npos) return more_unless(ended);
+  if (fence == kEnd) return more_unless(ended);
   rest.remove_prefix(fence);
   if (!rest.starts_with(kFence)) {
     return kFence.starts_with(rest) ? more_unless(ended) : CallReading();
   }
   const std::size_t list = rest.find_first_of("[{");
-  if (list == npos) return more_unless(ended);
+  if (list == kEnd) return more_unless(ended);
   const std::size_t length = json_length(rest.substr(list));
-  if (length == npos) return {};
+  if (length == kEnd) return {};
   if (length == 0) return more_unless(ended);
   std::vector<api::ToolCall> calls = parse_calls(rest.substr(list, length));
   // It answers the user by such a call as well.
   std::erase_if(calls, [](const api::ToolCall& call) { return call.name == "directly-answer"; });
   const std::size_t close = rest.find(kFence, list + length);
-  if (close == npos && !ended) return {.kind = Kind::kMore};
-  const std::size_t end = close == npos ? rest.size() : close + kFence.size();
+  if (close == kEnd && !ended) return {.kind = Kind::kMore};
+  const std::size_t end = close == kEnd ? rest.size() : close + kFence.size();
   return calls_up_to(text.size() - rest.size() + end, std::move(calls));
 }
 
@@ -477,8 +477,8 @@ std::vector<api::ToolCall> calls_of(const api::Json& json) {
 
 std::size_t json_length(string_view text) {
   const std::size_t begin = text.find_first_not_of(kJsonBlanks);
-  if (begin == npos) return 0;
-  if (text[begin] != '{' && text[begin] != '[') return npos;
+  if (begin == kEnd) return 0;
+  if (text[begin] != '{' && text[begin] != '[') return kEnd;
   std::size_t depth = 0;
   bool quoted = false;
   for (std::size_t i = begin; i < text.size(); ++i) {

@@ -452,7 +452,7 @@ void Scheduler::await_recovery(const Entry& entry) {
   if (shutting_down_) return;
   for (const auto& part : entry.info.devices) {
     if (!part.gpu || part.bytes == 0 || !capacity_.contains(part.name)) continue;
-    if (!recovery_) recovery_.emplace();
+    if (!recovery_) recovery_ = Recovery{};
     recovery_->slack[part.name] += part.bytes / 4;
     recovery_->end = TimePoint::max();  // from now on, for all of it
   }
