@@ -45,6 +45,11 @@ void AnswerPrinter::add(std::string_view thinking, std::string_view content,
   print_tool_calls(tool_calls);
 }
 
+void AnswerPrinter::finish() {
+  if (thinks_ && style_.terminal) write(kPlain);
+  thinks_ = false;
+}
+
 void AnswerPrinter::print(std::string_view text) {
   if (text.empty()) return;
   if (!style_.terminal) {

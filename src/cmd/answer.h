@@ -24,6 +24,8 @@ class AnswerPrinter {
 
   void add(std::string_view thinking, std::string_view content,
            const std::vector<api::ToolCall>& tool_calls);
+  // Nothing more comes: what was thought may have had no answer, and must not colour what follows.
+  void finish();
 
   const std::string& content() const { return content_; }
   const std::string& thinking() const { return thinking_; }

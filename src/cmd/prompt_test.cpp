@@ -4,16 +4,19 @@
 
 #include <fstream>
 
+#include "cmd/answer.h"
 #include "cmd/history.h"
 #include "cmd/interactive.h"
 #include "cmd/interrupt.h"
 #include "cmd/model_path.h"
 #include "cmd/prompt_input.h"
+#include "cmd/terminal.h"
 
 namespace ollama::cmd {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using Kind = PromptInput::Kind;
 
@@ -300,6 +303,18 @@ TEST_F(SlashCommand, AnAnswerJoinsTheConversation) {
   ASSERT_EQ(session_.messages.size(), 2U);
   EXPECT_EQ(session_.messages[1].role, "assistant");
   EXPECT_EQ(session_.messages[1].content, "part and rest");
+}
+
+// An answer that ends while it thinks: what is printed next must not be grey too.
+TEST(AnswerPrinter, GivesTheColourBack) {
+  AnswerPrinter printer({.word_wrap = false, .terminal = true}, nullptr);
+  ::testing::internal::CaptureStdout();
+  printer.add("Hm", {}, {});
+  printer.finish();
+  EXPECT_THAT(::testing::internal::GetCapturedStdout(), EndsWith("Hm" + std::string(kPlain)));
+  ::testing::internal::CaptureStdout();
+  printer.finish();
+  EXPECT_EQ(::testing::internal::GetCapturedStdout(), "");
 }
 
 // Ctrl-C stops the answer, not the program, and what came of it stays in the conversation.

@@ -59,6 +59,7 @@ Result<> generate_once(ModelHost& host, const Session& session) {
         return true;
       });
   spinner.stop_and_clear();
+  printer.finish();
   if (!result && !interrupt.requested()) return fail(result);
   if (!session.prompt.empty()) finish_answer();
   if (result) print_summary(session, metrics);
@@ -80,6 +81,7 @@ Result<> chat_once(ModelHost& host, Session& session) {
     return true;
   });
   spinner.stop_and_clear();
+  printer.finish();
   if (!result && !interrupt.requested()) return fail(result);
   finish_answer();
   if (!printer.content().empty() || result) {
