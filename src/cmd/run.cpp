@@ -4,6 +4,7 @@
 #include <iostream>
 #include <iterator>
 #include <print>
+#include <utility>
 
 #include "cmd/answer.h"
 #include "cmd/commands.h"
@@ -84,7 +85,12 @@ Result<> print_embedding(ModelHost& host, const Session& session, const Argument
   request.single_input = true;
   request.keep_alive = session.keep_alive;
   if (arguments.given("truncate")) request.truncate = arguments.boolean("truncate");
-  request.dimensions = static_cast<std::int32_t>(arguments.number("dimensions"));
+  const std::int64_t dimensions = arguments.number("dimensions");
+  if (!std::in_range<std::int32_t>(dimensions)) {
+    return fail(ErrorCode::kInvalidArgument, "invalid value for --dimensions: {} is out of range",
+                dimensions);
+  }
+  request.dimensions = static_cast<std::int32_t>(dimensions);
   OLLAMA_ASSIGN(const api::EmbedResponse response, host.embed(request));
   if (response.embeddings.empty()) return fail(ErrorCode::kInternal, "no embeddings returned");
   std::string text;
