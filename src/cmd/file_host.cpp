@@ -76,7 +76,8 @@ class FileHost final : public ModelHost {
     model.details.format = "gguf";
     model.details.family = file_->architecture();
     model.details.quantization_level = gguf::file_type_name(*file_);
-    model.capabilities = {"completion"};
+    const bool embeds = file_->find(".pooling_type") != nullptr;
+    model.capabilities = {embeds ? "embedding" : "completion"};
     api::JsonObject& info = model.model_info;
     info["general.architecture"] = file_->architecture();
     info["general.parameter_count"] = file_->parameter_count();
@@ -166,6 +167,10 @@ class FileHost final : public ModelHost {
                               std::vector<api::Message> messages, const std::stop_token& stop,
                               const std::function<bool(std::string_view)>& text) {
     const Clock::time_point begin = Clock::now();
+    if (request.think && request.think->enabled) {
+      return fail(ErrorCode::kUnsupported,
+                  "thinking needs a model of the server; `ollama create` makes one of a file");
+    }
     OLLAMA_ASSIGN(const api::Options options, api::parse_options(request.options));
     OLLAMA_TRY(prepare(options));
     const Clock::time_point ready = Clock::now();
