@@ -1,6 +1,7 @@
 // npm's `ollama` client, unchanged, against the server that OLLAMA_HOST names.
 import assert from "node:assert/strict";
 import { Ollama } from "ollama";
+import { abortEndless } from "./common.mjs";
 
 const client = new Ollama({ host: `http://${process.env.OLLAMA_HOST}` });
 const begin = ", there was a little girl named Lily. She loved to play outside in the park.";
@@ -36,21 +37,63 @@ for await (const part of await client.chat({ model: "stories260k", messages, str
 }
 assert.equal(streamed, chat.message.content);
 
-// Aborting ends the stream with an error on this side and nothing worse.
-const endless = await client.generate({
-  model: "stories260k", prompt: "Once upon a time", stream: true,
-  options: { num_predict: 100000, temperature: 1.2 },
+const greedy = { options: { temperature: 0 } };
+const first = (await client.generate({ ...greedy, model: "stories260k", prompt: "Once upon a time" })).response;
+assert.equal((await client.chat({ ...greedy, model: "stories260k", messages })).message.content, first);
+
+// Structured output, and a tool that is called, answered, and the conversation goes on.
+const schema = {
+  type: "object",
+  properties: { city: { enum: ["Paris", "Rome"] }, days: { type: "integer", minimum: 1, maximum: 9 } },
+  required: ["city", "days"],
+  additionalProperties: false,
+};
+const isWeather = (value) => ["Paris", "Rome"].includes(value.city) && value.days >= 1 && value.days <= 9;
+const limited = { options: { temperature: 0, num_predict: 500 } };
+const formatted = await client.chat({ ...limited, model: "stories260k", messages, format: schema });
+assert.equal(formatted.done_reason, "stop");
+assert.ok(isWeather(JSON.parse(formatted.message.content)));
+
+const tools = [{ type: "function", function: { name: "weather", description: "tells the weather", parameters: schema } }];
+const asking = { ...limited, model: "tools", tools, tool_choice: "required" };
+const called = await client.chat({ ...asking, messages });
+const [call] = called.message.tool_calls;
+assert.equal(call.function.name, "weather");
+assert.ok(isWeather(call.function.arguments));
+const calls = [];
+for await (const part of await client.chat({ ...asking, messages, stream: true })) {
+  calls.push(...(part.message.tool_calls ?? []));
+}
+assert.deepEqual(calls.map((one) => one.function.arguments), [call.function.arguments]);
+const answered = await client.chat({
+  ...asking, tool_choice: "none", messages: [...messages, called.message, { role: "tool", tool_name: "weather", content: "sunny" }],
 });
-setTimeout(() => endless.abort(), 50);
-await assert.rejects(async () => { for await (const _ of endless) { /* read on */ } }, /abort/i)
-  .catch((error) => { if (!/Missing expected rejection/.test(String(error))) throw error; });
+assert.equal(answered.message.tool_calls, undefined);
+await assert.rejects(client.chat({ ...asking, model: "stories260k", messages }), /does not support tools/);
+
+const thought = await client.chat({ model: "thinker", messages, think: true, options: { temperature: 0, num_predict: 20 } });
+assert.ok(thought.message.thinking.length > 10);
+assert.equal(thought.message.content, "");
+
+const { embeddings } = await client.embed({ model: "bert", input: ["a cat", "a dog"] });
+assert.equal(embeddings.length, 2);
+const [alone] = (await client.embed({ model: "bert", input: "a dog" })).embeddings;
+alone.forEach((value, i) => assert.ok(Math.abs(value - embeddings[1][i]) < 1e-6));
+
+await abortEndless(async (signal) => {
+  const endless = await client.generate({
+    model: "endless", prompt: "Once upon a time", stream: true, options: { num_predict: 10_000_000, temperature: 0 },
+  });
+  signal.addEventListener("abort", () => endless.abort());
+  return endless;
+});
 
 const shown = await client.show({ model: "stories260k" });
 assert.equal(shown.model_info["general.architecture"], "llama");
 assert.ok(shown.capabilities.includes("completion"));
 
 const running = await client.ps();
-assert.ok(running.models.some((model) => model.name === "stories260k:latest"));
+assert.ok(running.models.some((model) => model.name === "endless:latest"));
 
 await client.copy({ source: "stories260k", destination: "mine" });
 assert.ok((await client.list()).models.some((model) => model.name === "mine:latest"));

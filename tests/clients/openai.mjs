@@ -1,0 +1,227 @@
+// npm's `openai` client, unchanged, against the server that OLLAMA_HOST names.
+import assert from "node:assert/strict";
+import OpenAI, { AuthenticationError, BadRequestError, NotFoundError } from "openai";
+import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
+import { z } from "zod";
+import { abortEndless, host, key, prompt, toldNatively } from "./common.mjs";
+
+const baseURL = `${host}/v1`;
+const client = new OpenAI({ baseURL, apiKey: key ?? "any", maxRetries: 0 });
+const greedy = { model: "stories260k", temperature: 0 };
+const messages = [{ role: "user", content: prompt }];
+
+if (key) {
+  await client.models.list();
+  const stranger = new OpenAI({ baseURL, apiKey: "wrong", maxRetries: 0 });
+  await assert.rejects(stranger.models.list(), AuthenticationError);
+  await assert.rejects(stranger.chat.completions.create({ ...greedy, messages, stream: true }), AuthenticationError);
+  console.log("openai, with a key: ok");
+  process.exit(0);
+}
+
+// ---- Models
+
+const ids = [];
+for await (const model of client.models.list()) ids.push(model.id);
+assert.ok(ids.includes("stories260k:latest"), ids);
+const model = await client.models.retrieve("stories260k");
+assert.equal(model.object, "model");
+assert.equal(model.owned_by, "library");
+assert.ok(Number.isInteger(model.created));
+
+// ---- The same text from every interface, streamed and not
+
+const story = await toldNatively();
+
+const chat = await client.chat.completions.create({ ...greedy, messages });
+assert.equal(chat.object, "chat.completion");
+assert.equal(chat.choices[0].message.role, "assistant");
+assert.equal(chat.choices[0].message.content, story);
+assert.equal(chat.choices[0].finish_reason, "length");
+assert.equal(chat.usage.total_tokens, chat.usage.prompt_tokens + chat.usage.completion_tokens);
+
+let text = "";
+let usage;
+const finishes = [];
+const ticking = { stream: true, stream_options: { include_usage: true } };
+for await (const chunk of await client.chat.completions.create({ ...greedy, messages, ...ticking })) {
+  assert.equal(chunk.object, "chat.completion.chunk");
+  if (chunk.usage) usage = chunk.usage;
+  const [choice] = chunk.choices;
+  text += choice?.delta.content ?? "";
+  if (choice?.finish_reason) finishes.push(choice.finish_reason);
+}
+assert.equal(text, story);
+assert.deepEqual(finishes, ["length"]);
+assert.equal(usage.completion_tokens, chat.usage.completion_tokens);
+
+const accumulated = await client.chat.completions.stream({ ...greedy, messages, max_tokens: 1000 }).finalChatCompletion();
+assert.ok(accumulated.choices[0].message.content.startsWith(story));
+assert.equal(accumulated.choices[0].finish_reason, "stop");
+
+const completion = await client.completions.create({ ...greedy, prompt });
+assert.equal(completion.choices[0].text, story);
+text = "";
+for await (const chunk of await client.completions.create({ ...greedy, prompt, stream: true })) {
+  text += chunk.choices[0]?.text ?? "";
+}
+assert.equal(text, story);
+const echoed = await client.completions.create({ ...greedy, prompt: [prompt, prompt], echo: true, max_tokens: 8 });
+assert.deepEqual(echoed.choices.map((choice) => choice.index), [0, 1]);
+for (const choice of echoed.choices) assert.ok(choice.text.startsWith(`${prompt}, there was`), choice.text);
+
+const response = await client.responses.create({ ...greedy, input: prompt });
+assert.equal(response.output_text, story);
+assert.equal(response.status, "incomplete");
+assert.equal(response.incomplete_details.reason, "max_output_tokens");
+const kinds = [];
+text = "";
+const events = client.responses.stream({ ...greedy, input: prompt });
+for await (const event of events) {
+  assert.equal(event.sequence_number, kinds.length);
+  kinds.push(event.type);
+  if (event.type === "response.output_text.delta") text += event.delta;
+}
+assert.equal(text, story);
+assert.equal((await events.finalResponse()).output_text, story);
+assert.deepEqual(kinds.filter((kind, i) => kind !== kinds[i - 1]), [
+  "response.created", "response.in_progress", "response.output_item.added", "response.content_part.added",
+  "response.output_text.delta", "response.output_text.done", "response.content_part.done",
+  "response.output_item.done", "response.incomplete",
+]);
+
+// ---- Sampling, limits and stops
+
+const short = await client.chat.completions.create({ ...greedy, messages, max_completion_tokens: 4, n: 2 });
+assert.equal(short.choices.length, 2);
+assert.equal(short.choices[0].message.content, short.choices[1].message.content);
+const stopped = await client.chat.completions.create({ ...greedy, messages, stop: [" Lily"] });
+assert.equal(stopped.choices[0].message.content, ", there was a little girl named");
+assert.equal(stopped.choices[0].finish_reason, "stop");
+const seeded = () => client.chat.completions.create({ model: "stories260k", messages, seed: 7, max_tokens: 30 });
+assert.equal((await seeded()).choices[0].message.content, (await seeded()).choices[0].message.content);
+
+// ---- Thinking
+
+const thought = await client.chat.completions.create({
+  model: "thinker", messages, temperature: 0, max_tokens: 20, reasoning_effort: "low",
+});
+assert.equal(thought.choices[0].message.content, "");
+assert.ok(thought.choices[0].message.reasoning.length > 10);
+const unthought = await client.chat.completions.create({
+  model: "thinker", messages, temperature: 0, max_tokens: 20, reasoning_effort: "none",
+});
+assert.ok(story.startsWith(unthought.choices[0].message.content));
+const pondered = await client.responses
+  .stream({ model: "thinker", input: prompt, temperature: 0, max_output_tokens: 20, reasoning: { effort: "low" } })
+  .finalResponse();
+assert.equal(pondered.output[0].type, "reasoning");
+assert.equal(pondered.output[0].summary[0].text, thought.choices[0].message.reasoning);
+
+// ---- Structured output
+
+const Weather = z.object({ city: z.enum(["Paris", "Rome"]), days: z.int().min(1).max(9) });
+const parsed = await client.chat.completions.parse({
+  ...greedy, messages, max_tokens: 500, response_format: zodResponseFormat(Weather, "weather"),
+});
+assert.equal(parsed.choices[0].finish_reason, "stop");
+assert.ok(Weather.safeParse(parsed.choices[0].message.parsed).success);
+const formatted = await client.responses.parse({
+  ...greedy, input: prompt, max_output_tokens: 500, text: { format: zodTextFormat(Weather, "weather") },
+});
+assert.equal(formatted.status, "completed");
+assert.deepEqual(formatted.output_parsed, parsed.choices[0].message.parsed);
+const free = await client.chat.completions.create({
+  ...greedy, messages, max_tokens: 2000, response_format: { type: "json_object" },
+});
+if (free.choices[0].finish_reason === "stop") JSON.parse(free.choices[0].message.content);
+
+// ---- Tools: called, answered, and the conversation goes on
+
+const parameters = {
+  type: "object",
+  properties: { city: { enum: ["Paris", "Rome"] }, days: { type: "integer", minimum: 1, maximum: 9 } },
+  required: ["city", "days"],
+  additionalProperties: false,
+};
+const tool = { type: "function", function: { name: "weather", description: "tells the weather", parameters } };
+const asking = { model: "tools", messages, temperature: 0, max_tokens: 500, tools: [tool], tool_choice: "required" };
+const called = (await client.chat.completions.create(asking)).choices[0];
+assert.equal(called.finish_reason, "tool_calls");
+const [call] = called.message.tool_calls;
+assert.equal(call.function.name, "weather");
+assert.ok(Weather.safeParse(JSON.parse(call.function.arguments)).success, call.function.arguments);
+
+const calledLive = (await client.chat.completions.stream(asking).finalChatCompletion()).choices[0];
+assert.equal(calledLive.finish_reason, "tool_calls");
+assert.equal(calledLive.message.tool_calls.length, 1);
+assert.deepEqual(calledLive.message.tool_calls[0].function.arguments, call.function.arguments);
+
+const answered = await client.chat.completions.create({
+  model: "tools", temperature: 0, max_tokens: 20, tools: [tool], tool_choice: "none",
+  messages: [...messages, called.message, { role: "tool", tool_call_id: call.id, content: "sunny" }],
+});
+assert.equal(answered.choices[0].message.role, "assistant");
+assert.equal(answered.choices[0].message.tool_calls, undefined);
+
+// The client's own loop. A forced choice is forced each time, so that the second turn must end it.
+const asked = [];
+const runner = client.chat.completions.runTools({
+  ...asking, tool_choice: { type: "function", function: { name: "weather" } },
+  tools: [{ type: "function", function: {
+    name: "weather", parameters, parse: JSON.parse,
+    function: (args) => { asked.push(args); return "sunny"; },
+  } }],
+});
+await runner.done();
+assert.equal(asked.length, 1);
+assert.ok(Weather.safeParse(asked[0]).success);
+
+const { name, description } = tool.function;
+const flat = { type: "function", name, description, parameters, strict: true };
+const acting = await client.responses
+  .stream({ model: "tools", input: prompt, temperature: 0, max_output_tokens: 500, tools: [flat], tool_choice: "required" })
+  .finalResponse();
+const action = acting.output.find((item) => item.type === "function_call");
+assert.equal(action.name, "weather");
+assert.ok(Weather.safeParse(JSON.parse(action.arguments)).success);
+const concluded = await client.responses.create({
+  model: "tools", temperature: 0, max_output_tokens: 20, tools: [flat], tool_choice: "auto",
+  input: [
+    { role: "user", content: prompt }, ...acting.output,
+    { type: "function_call_output", call_id: action.call_id, output: "sunny" },
+  ],
+});
+assert.ok(concluded.output.length > 0);
+
+// ---- Embeddings. The client asks for base64 and decodes it, unless told.
+
+const embedded = await client.embeddings.create({ model: "bert", input: ["a cat", "a dog"] });
+assert.equal(embedded.data.length, 2);
+const plain = await client.embeddings.create({ model: "bert", input: "a dog", encoding_format: "float" });
+assert.equal(plain.data[0].embedding.length, embedded.data[1].embedding.length);
+plain.data[0].embedding.forEach((value, i) => assert.ok(Math.abs(value - embedded.data[1].embedding[i]) < 1e-6));
+const less = await client.embeddings.create({ model: "bert", input: "a dog", dimensions: 8 });
+assert.equal(less.data[0].embedding.length, 8);
+assert.ok(embedded.usage.prompt_tokens > 0);
+
+// ---- Errors, and an answer that nobody waits for
+
+await assert.rejects(client.models.retrieve("missing"), NotFoundError);
+await assert.rejects(client.chat.completions.create({ model: "missing", messages }), (error) => {
+  assert.ok(error instanceof NotFoundError);
+  assert.match(error.message, /model 'missing' not found/);
+  assert.equal(error.type, "not_found_error");
+  return true;
+});
+await assert.rejects(client.chat.completions.create({ ...greedy, messages: [] }), BadRequestError);
+await assert.rejects(client.chat.completions.create({ ...greedy, messages, n: 1000 }), BadRequestError);
+await assert.rejects(client.responses.create({ ...greedy, input: prompt, previous_response_id: "resp_1" }), BadRequestError);
+await assert.rejects(client.chat.completions.create({ ...asking, model: "stories260k" }), BadRequestError);
+
+const endless = { model: "endless", temperature: 0, stream: true };
+const limit = 10_000_000;
+await abortEndless((signal) => client.chat.completions.create({ ...endless, messages, max_tokens: limit }, { signal }));
+await abortEndless((signal) => client.completions.create({ ...endless, prompt, max_tokens: limit }, { signal }));
+await abortEndless((signal) => client.responses.create({ ...endless, input: prompt, max_output_tokens: limit }, { signal }));
+console.log("openai: ok");
