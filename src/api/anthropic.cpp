@@ -328,8 +328,12 @@ class AnthropicFormat final : public ChatFormat {
 };
 
 Result<ForeignChat> parse_common(Fields& fields) {
-  if (fields.find("messages") == nullptr) {
+  const Json* messages = fields.find("messages");
+  if (messages == nullptr) {
     return fail(ErrorCode::kInvalidArgument, "messages: Field required");
+  }
+  if (const auto* list = messages->if_array(); list != nullptr && list->empty()) {
+    return fail(ErrorCode::kInvalidArgument, "messages: at least one message is required");
   }
   ForeignChat chat;
   ChatRequest& request = chat.request;

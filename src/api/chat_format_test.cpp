@@ -324,6 +324,7 @@ TEST(AnthropicMessages, RefuseWhatTheyCannotUse) {
   const std::pair<const char*, const char*> cases[] = {
       {R"({"model":"m","messages":[{"role":"user","content":"a"}]})", "max_tokens"},
       {R"({"model":"m","max_tokens":1})", "messages"},
+      {R"({"model":"m","max_tokens":1,"messages":[]})", "at least one message"},
       {R"({"max_tokens":1,"messages":[{"role":"robot","content":"a"}]})", "role"},
       {R"({"max_tokens":1,"messages":[{"role":"user"}]})", "content is required"},
       {R"({"max_tokens":1,"messages":[{"role":"user","content":[{"type":"video"}]}]})", "video"},

@@ -47,7 +47,8 @@ runner::Generate to_generate(const api::InferenceRequest& request, const store::
 // The conversation, behind what the model brings along.
 void add_messages(const api::ChatRequest& request, const store::Model& model,
                   runner::Generate& generate) {
-  if (request.messages.front().role != "system" && !model.system.empty()) {
+  const bool has_system = !request.messages.empty() && request.messages.front().role == "system";
+  if (!has_system && !model.system.empty()) {
     generate.messages.push_back(message_of("system", model.system));
   }
   for (const auto* messages : {&model.messages, &request.messages}) {

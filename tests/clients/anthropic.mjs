@@ -123,6 +123,8 @@ await assert.rejects(client.messages.create({ ...greedy, model: "missing" }), (e
   return true;
 });
 await assert.rejects(client.messages.create({ ...greedy, max_tokens: 0 }), BadRequestError);
+await assert.rejects(client.messages.create({ ...greedy, messages: [] }), BadRequestError);
+await assert.rejects(client.messages.countTokens({ model: "stories260k", messages: [] }), BadRequestError);
 await assert.rejects(client.messages.create({ ...greedy, tools: [tool] }), BadRequestError);
 await assert.rejects(client.messages.create({ ...asking, tool_choice: { type: "tool", name: "other" } }), BadRequestError);
 await assert.rejects(client.messages.create({ ...greedy, messages: [{ role: "robot", content: "x" }] }), BadRequestError);
