@@ -69,7 +69,9 @@ Result<ForcedCall> forced_call(const api::ChatRequest& request) {
   if (choice.is_null() || choice == api::Json("auto") || choice == api::Json("none")) {
     return ForcedCall{};
   }
-  const auto named = choice.try_at_pointer("/function/name");
+  // As chat completions name it, or as responses do: clients of the native API send either.
+  const char* const path = choice.try_at_pointer("/function/name") ? "/function/name" : "/name";
+  const auto named = choice.try_at_pointer(path);
   if (choice != api::Json("required") && !named) {
     return fail(ErrorCode::kInvalidArgument,
                 "tool_choice must be \"auto\", \"none\", \"required\" or a function");

@@ -79,7 +79,6 @@ for (const [name, of] of Object.entries(interfaces)) {
   assert.equal((await actedLive.steps).length, 2, name);
   assert.deepEqual(asked.map((input) => Weather.safeParse(input).success), [true, true], name);
   assert.deepEqual(asked[0], asked[1], name);
-  if (name === "ollama") continue;
   const named = { ...asking, stopWhen: stepCountIs(1), prepareStep: () => ({ toolChoice: { type: "tool", toolName: "weather" } }) };
   assert.equal((await generateText(named)).toolCalls[0].toolName, "weather", name);
 }
