@@ -176,6 +176,27 @@ Result<std::optional<Think>> parse_thinking(const Json& json) {
   return Think{.enabled = type == "enabled" || type == "adaptive", .level = {}};
 }
 
+// A schema that the answer has to meet. How much effort an answer is worth is a hint, and not
+// taken.
+Result<Json> parse_output_config(const Json& json) {
+  Fields fields(json);
+  JsonObject format;
+  fields.read("format", format);
+  OLLAMA_TRY(std::move(fields).finish(true));
+  if (format.empty()) return Json();
+  Fields inner(format);
+  std::string type;
+  Json schema;
+  inner.read("type", type);
+  inner.read_any("schema", schema);
+  OLLAMA_TRY(std::move(inner).finish(true));
+  if (type != "json_schema" || !schema.is_object()) {
+    return fail(ErrorCode::kInvalidArgument,
+                "output_config.format: type must be json_schema, with a schema");
+  }
+  return schema;
+}
+
 void read_sampling(Fields& fields, Options& options) {
   double temperature = 1;
   fields.read("temperature", temperature);
@@ -353,6 +374,7 @@ Result<ForeignChat> parse_common(Fields& fields) {
     return parse_tool_choice(value, chat.parallel_tools);
   });
   fields.read_with("thinking", request.think, parse_thinking);
+  fields.read_with("output_config", request.format, parse_output_config);
   read_sampling(fields, request.parsed_options);
   return chat;
 }

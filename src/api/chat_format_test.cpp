@@ -283,6 +283,7 @@ TEST(AnthropicMessages, BecomeANativeRequest) {
   const ForeignChat chat = parsed(anthropic::parse_messages, R"({
     "model": "m", "max_tokens": 9, "system": [{"type": "text", "text": "be brief"}],
     "stop_sequences": ["END"], "top_k": 3, "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {"type": "string"}}},
     "tools": [{"name": "f", "description": "d", "input_schema": {"type": "object"}}],
     "tool_choice": {"type": "any", "disable_parallel_tool_use": true},
     "messages": [
@@ -303,6 +304,7 @@ TEST(AnthropicMessages, BecomeANativeRequest) {
   EXPECT_EQ(messages[4].content, "go on");
   EXPECT_EQ(chat.request.parsed_options.num_predict, 9);
   EXPECT_EQ(chat.request.parsed_options.top_k, 3);
+  EXPECT_EQ(to_string(chat.request.format), R"({"type":"string"})");
   EXPECT_TRUE(chat.request.think->enabled);
   EXPECT_EQ(chat.request.tool_choice, Json("required"));
   EXPECT_FALSE(chat.parallel_tools);
@@ -332,6 +334,8 @@ TEST(AnthropicMessages, RefuseWhatTheyCannotUse) {
        "base64"},
       {R"({"max_tokens":1,"tool_choice":{"type":"x"},"messages":[{"role":"user","content":"a"}]})",
        "tool_choice"},
+      {R"({"max_tokens":1,"output_config":{"format":{"type":"xml"}},"messages":[{"role":"user","content":"a"}]})",
+       "output_config.format"},
       {R"({"max_tokens":1,"tools":[{"type":"bash_20250124","name":"bash"}],"messages":[{"role":"user","content":"a"}]})",
        "bash_20250124"},
   };

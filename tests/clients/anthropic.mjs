@@ -1,6 +1,8 @@
 // npm's `@anthropic-ai/sdk`, unchanged, against the server that OLLAMA_HOST names.
 import assert from "node:assert/strict";
 import Anthropic, { AuthenticationError, BadRequestError, NotFoundError } from "@anthropic-ai/sdk";
+import { zodOutputFormat } from "@anthropic-ai/sdk/helpers/zod";
+import { z } from "zod";
 import { abortEndless, host, key, prompt, toldNatively } from "./common.mjs";
 
 const baseURL = host;
@@ -78,6 +80,13 @@ const thoughtLive = await client.messages.stream(thinking).finalMessage();
 assert.deepEqual(thoughtLive.content, thought.content.filter((block) => block.type === "thinking"));
 const unthought = await client.messages.create({ ...thinking, thinking: { type: "disabled" } });
 assert.ok(story.startsWith(unthought.content[0].text));
+
+// ---- Structured output
+
+const Weather = z.object({ city: z.enum(["Paris", "Rome"]), sunny: z.boolean() });
+const parsed = await client.messages.parse({ ...greedy, max_tokens: 500, output_config: { format: zodOutputFormat(Weather) } });
+assert.equal(parsed.stop_reason, "end_turn");
+assert.ok(Weather.safeParse(parsed.parsed_output).success);
 
 // ---- Tools: called, answered, and the conversation goes on
 
