@@ -75,7 +75,9 @@ bool name_allowed(std::string_view host) {
 
 constexpr std::string_view kMethods = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS";
 constexpr std::string_view kHeaders =
-    "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,X-Stainless-Arch,"
+    "Authorization,X-Api-Key,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,"
+    "Openai-Organization,Openai-Project,Anthropic-Version,Anthropic-Beta,"
+    "Anthropic-Dangerous-Direct-Browser-Access,X-Stainless-Helper,X-Stainless-Arch,"
     "X-Stainless-Async,X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,"
     "X-Stainless-Os,X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Retry-Count,"
     "X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout";

@@ -799,6 +799,7 @@ TEST_F(ServerTest, CrossOriginRules) {
   EXPECT_EQ(preflight.status, 204);
   EXPECT_THAT(preflight.header("Access-Control-Allow-Methods"), HasSubstr("DELETE"));
   EXPECT_THAT(preflight.header("Access-Control-Allow-Headers"), HasSubstr("Authorization"));
+  EXPECT_THAT(preflight.header("Access-Control-Allow-Headers"), HasSubstr("Anthropic-Version"));
   EXPECT_EQ(ask("GET", "/api/version", {}, "Origin: http://localhost\r\n").status, 200);
 }
 
