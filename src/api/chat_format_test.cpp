@@ -266,11 +266,15 @@ TEST(OpenAiResponses, StreamInOrder) {
 }
 
 TEST(OpenAiResponses, AnswerWhole) {
-  const ForeignChat chat = parsed(openai::parse_responses, R"({"model":"m","input":"a"})");
+  const ForeignChat chat = parsed(openai::parse_responses, R"({"model":"m","input":"a",
+    "temperature":0,"tools":[{"type":"function","name":"f","strict":true}]})");
   ChatResponse answer = last("length");
   answer.message.content = "Hi";
   const std::string text = steady(to_string(chat.format->whole({answer})));
   EXPECT_THAT(text, HasSubstr(R"("status":"incomplete")"));
+  EXPECT_THAT(text, HasSubstr(R"("tools":[{"type":"function","name":"f","strict":true}])"));
+  EXPECT_THAT(text, HasSubstr(R"("temperature":0,)"));
+  EXPECT_THAT(text, HasSubstr(R"("tool_choice":"auto")"));
   EXPECT_THAT(
       text,
       HasSubstr(

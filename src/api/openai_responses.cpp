@@ -168,13 +168,33 @@ Result<Json> parse_text_format(const Json& text) {
 
 // ---- Answers
 
+// What a response repeats of its request, as it was sent; else OpenAI's defaults.
+JsonObject repeated_of(const JsonObject& request) {
+  JsonObject result{{"instructions", nullptr},
+                    {"max_output_tokens", nullptr},
+                    {"metadata", JsonObject()},
+                    {"parallel_tool_calls", true},
+                    {"reasoning", JsonObject{{"effort", nullptr}, {"summary", nullptr}}},
+                    {"temperature", 1},
+                    {"text", JsonObject{{"format", JsonObject{{"type", "text"}}}}},
+                    {"tool_choice", "auto"},
+                    {"tools", array()},
+                    {"top_p", 1},
+                    {"truncation", "auto"}};
+  for (auto& [name, value] : result) {
+    const Json* sent = request.if_contains(name);
+    if (sent != nullptr && !sent->is_null()) value = *sent;
+  }
+  return result;
+}
+
 class ResponsesFormat final : public ChatFormat {
  public:
-  explicit ResponsesFormat(const ChatRequest& request)
+  ResponsesFormat(std::string model, JsonObject repeated)
       : id_(foreign::new_id("resp_")),
-        model_(request.model),
+        model_(std::move(model)),
         created_(foreign::seconds_now()),
-        tools_(request.tools.is_null() ? Json(array()) : request.tools) {}
+        repeated_(std::move(repeated)) {}
 
   std::string_view stream_type() const override { return "text/event-stream"; }
 
@@ -231,19 +251,12 @@ class ResponsesFormat final : public ChatFormat {
   }
 
   JsonObject body(std::string_view status, const Metrics* metrics) const {
-    JsonObject response{{"id", id_},
-                        {"object", "response"},
-                        {"created_at", created_},
-                        {"status", status},
-                        {"error", nullptr},
-                        {"incomplete_details", nullptr},
-                        {"model", model_},
-                        {"output", output_},
-                        {"parallel_tool_calls", true},
-                        {"previous_response_id", nullptr},
-                        {"store", false},
-                        {"tools", tools_},
-                        {"usage", nullptr}};
+    JsonObject response{
+        {"id", id_},        {"object", "response"}, {"created_at", created_},
+        {"status", status}, {"error", nullptr},     {"incomplete_details", nullptr},
+        {"model", model_},  {"output", output_},    {"previous_response_id", nullptr},
+        {"store", false},   {"usage", nullptr}};
+    for (const auto& [name, value] : repeated_) response[name] = value;
     if (status == "incomplete") {
       response["incomplete_details"] = JsonObject{{"reason", "max_output_tokens"}};
     }
@@ -356,7 +369,7 @@ class ResponsesFormat final : public ChatFormat {
   std::string id_;
   std::string model_;
   std::int64_t created_;
-  Json tools_;
+  JsonObject repeated_;
   std::int64_t sequence_ = 0;
   bool begun_ = false;
   Open open_ = Open::kNothing;
@@ -415,7 +428,8 @@ Result<ForeignChat> parse_responses(const Json& json) {
   if (chat.request.messages.empty()) {
     return fail(ErrorCode::kInvalidArgument, "input is required");
   }
-  chat.format = std::make_unique<ResponsesFormat>(chat.request);
+  chat.format =
+      std::make_unique<ResponsesFormat>(chat.request.model, repeated_of(json.as_object()));
   return chat;
 }
 

@@ -182,6 +182,7 @@ const flat = { type: "function", name, description, parameters, strict: true };
 const acting = await client.responses
   .stream({ model: "tools", input: prompt, temperature: 0, max_output_tokens: 500, tools: [flat], tool_choice: "required" })
   .finalResponse();
+assert.deepEqual([acting.tools, acting.tool_choice, acting.temperature, acting.instructions], [[flat], "required", 0, null]);
 const action = acting.output.find((item) => item.type === "function_call");
 assert.equal(action.name, "weather");
 assert.ok(Weather.safeParse(JSON.parse(action.arguments)).success);
