@@ -239,6 +239,12 @@ TEST(OpenAiResponses, BecomeANativeRequest) {
   EXPECT_EQ(to_string(chat.request.tool_choice), R"({"type":"function","function":{"name":"f"}})");
   EXPECT_FALSE(openai::parse_responses(
       body_of(R"({"model":"m","input":"a","previous_response_id":"resp_1"})")));
+  EXPECT_FALSE(
+      openai::parse_responses(body_of(R"({"model":"m","input":"a","conversation":"conv_1"})")));
+  EXPECT_FALSE(
+      openai::parse_responses(body_of(R"({"model":"m","input":"a","prompt":{"id":"pmpt_1"}})")));
+  EXPECT_FALSE(openai::parse_responses(
+      body_of(R"({"model":"m","input":"a","text":{"format":{"type":"xml"}}})")));
 }
 
 TEST(OpenAiResponses, StreamInOrder) {

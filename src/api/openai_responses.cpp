@@ -161,7 +161,10 @@ Result<Json> parse_text_format(const Json& text) {
   fields.read_any("schema", schema);
   OLLAMA_TRY(std::move(fields).finish(true));
   if (type == "json_object") return Json("json");
-  if (type != "json_schema") return Json();
+  if (type == "text" || type.empty()) return Json();
+  if (type != "json_schema") {
+    return fail(ErrorCode::kInvalidArgument, "invalid text.format type \"{}\"", type);
+  }
   if (schema.is_null()) return fail(ErrorCode::kInvalidArgument, "text.format has no schema");
   return schema;
 }
@@ -391,6 +394,7 @@ Result<ForeignChat> parse_responses(const Json& json) {
   fields.read("instructions", instructions);
   fields.read("previous_response_id", previous);
   fields.read("background", background);
+  const bool stored = fields.find("conversation") != nullptr || fields.find("prompt") != nullptr;
   request.stream = false;
   fields.read("stream", request.stream);
   fields.read("parallel_tool_calls", chat.parallel_tools);
@@ -417,10 +421,10 @@ Result<ForeignChat> parse_responses(const Json& json) {
   }
   if (const Json* input = fields.find("input")) OLLAMA_TRY(read_input(*input, request.messages));
   OLLAMA_ASSIGN(chat, std::move(fields).finish(std::move(chat)));
-  if (!previous.empty() || background) {
+  if (!previous.empty() || background || stored) {
     return fail(ErrorCode::kInvalidArgument,
                 "nothing is stored here: send the whole conversation as input, without "
-                "previous_response_id and background");
+                "previous_response_id, conversation, prompt and background");
   }
   if (const Json* effort = reasoning.if_contains("effort"); effort && effort->is_string()) {
     OLLAMA_ASSIGN(chat.request.think, foreign::effort_of(effort->get_string()));
