@@ -149,6 +149,29 @@ Result<Json> parse_format(const Json& json) {
   return *schema;
 }
 
+// They stay as they are; what is no function with a name cannot be called.
+Result<Json> checked_tools(const Json& value) {
+  const auto* tools = value.if_array();
+  if (tools == nullptr) {
+    return fail(ErrorCode::kInvalidArgument, "\"tools\" must be an array, not {}",
+                kind_text(value));
+  }
+  for (const Json& tool : *tools) {
+    const auto name = tool.try_at_pointer("/function/name");
+    if (!name || !(*name).is_string()) {
+      return fail(ErrorCode::kInvalidArgument, "\"tools\" must hold functions with a name");
+    }
+  }
+  return value;
+}
+
+Result<bool> parse_stream_options(const Json& value) {
+  Fields fields(value);
+  bool include_usage = false;
+  fields.read("include_usage", include_usage);
+  return std::move(fields).finish(include_usage);
+}
+
 Result<std::optional<Think>> parse_effort(const Json& value) {
   const auto* text = value.if_string();
   if (text == nullptr) {
@@ -322,7 +345,6 @@ Result<ForeignChat> parse_chat(const Json& json) {
   ForeignChat chat;
   ChatRequest& request = chat.request;
   bool include_usage = false;
-  JsonObject stream_options;
   fields.read("model", request.model);
   fields.each("messages", [&](const Json& item) -> Result<> {
     OLLAMA_ASSIGN(Message message, parse_message(item, request.messages));
@@ -331,13 +353,13 @@ Result<ForeignChat> parse_chat(const Json& json) {
   });
   request.stream = false;
   fields.read("stream", request.stream);
-  fields.read("stream_options", stream_options);
+  fields.read_with("stream_options", include_usage, parse_stream_options);
   read_sampling(fields, request.parsed_options);
   read_limit(fields, "max_tokens", request.parsed_options);
   read_limit(fields, "max_completion_tokens", request.parsed_options);
   read_stop(fields, request.parsed_options);
   fields.read_with("response_format", request.format, parse_format);
-  fields.read_any("tools", request.tools);
+  fields.read_with("tools", request.tools, checked_tools);
   fields.read_any("tool_choice", request.tool_choice);
   fields.read("parallel_tool_calls", chat.parallel_tools);
   fields.read_with("reasoning_effort", request.think, parse_effort);
@@ -354,7 +376,6 @@ Result<ForeignChat> parse_chat(const Json& json) {
   if (chat.request.messages.empty()) {
     return fail(ErrorCode::kInvalidArgument, "[] is too short - 'messages'");
   }
-  Fields(stream_options).read("include_usage", include_usage);
   chat.format = std::make_unique<OpenAiFormat>(chat.request.model, include_usage);
   return chat;
 }
@@ -394,8 +415,7 @@ Result<Completion> parse_completion(const Json& json) {
   if (const Json* prompt = fields.find("prompt")) OLLAMA_TRY(read_prompts(*prompt, completion));
   request.stream = false;
   fields.read("stream", request.stream);
-  JsonObject stream_options;
-  fields.read("stream_options", stream_options);
+  fields.read_with("stream_options", completion.include_usage, parse_stream_options);
   fields.read("suffix", request.suffix);
   fields.read("echo", completion.echo);
   read_sampling(fields, request.parsed_options);
@@ -412,7 +432,6 @@ Result<Completion> parse_completion(const Json& json) {
   if (completion.prompts.empty() && completion.token_prompts.empty()) {
     completion.prompts.emplace_back();
   }
-  Fields(stream_options).read("include_usage", completion.include_usage);
   return completion;
 }
 
