@@ -489,7 +489,16 @@ Task<> Inference::complete(Exchange& x, api::openai::Completion completion) {
   const auto granted = co_await lease_for(x, request, *model, options, "completions");
   if (!granted) co_return;
   const Times times{start, Clock::now()};
+  const std::size_t vocabulary = granted->info().vocab_size;
   for (std::vector<std::int32_t>& tokens : completion.token_prompts) {
+    const auto outside = std::ranges::find_if(tokens, [&](std::int32_t token) {
+      return token < 0 || static_cast<std::size_t>(token) >= vocabulary;
+    });
+    if (outside != tokens.end()) {
+      co_await x.respond_error(
+          400, std::format("token {} is outside the vocabulary of {}", *outside, vocabulary));
+      co_return;
+    }
     auto text = co_await detokenize(x, *granted, std::move(tokens));
     if (!text) co_return;
     completion.prompts.push_back(std::move(*text));

@@ -218,6 +218,7 @@ await assert.rejects(client.chat.completions.create({ model: "missing", messages
 await assert.rejects(client.chat.completions.create({ ...greedy, messages: [] }), BadRequestError);
 await assert.rejects(client.chat.completions.create({ ...greedy, messages, n: 1000 }), BadRequestError);
 await assert.rejects(client.responses.create({ ...greedy, input: prompt, previous_response_id: "resp_1" }), BadRequestError);
+await assert.rejects(client.completions.create({ ...greedy, prompt: [1, 99999] }), BadRequestError);
 const custom = { type: "custom", custom: { name: "weather" } };
 await assert.rejects(client.chat.completions.create({ ...asking, tool_choice: "auto", tools: [custom] }), BadRequestError);
 await assert.rejects(client.responses.create({ ...greedy, input: prompt, conversation: "conv_1" }), BadRequestError);
