@@ -9,6 +9,9 @@ namespace {
 
 using boost::json::array;
 
+constexpr std::string_view kNoThreads =
+    "thread: no conversation is kept here, send the whole of it without thread";
+
 // ---- Requests
 
 // A text, or blocks of text.
@@ -356,6 +359,9 @@ Result<ForeignChat> parse_common(Fields& fields) {
   if (const auto* list = messages->if_array(); list != nullptr && list->empty()) {
     return fail(ErrorCode::kInvalidArgument, "messages: at least one message is required");
   }
+  if (fields.find("thread") != nullptr) {
+    return fail(ErrorCode::kInvalidArgument, "{}", kNoThreads);
+  }
   ForeignChat chat;
   ChatRequest& request = chat.request;
   fields.read("model", request.model);
@@ -403,9 +409,12 @@ JsonObject error_json(const StatusError& error) {
         return "api_error";
     }
   }();
-  return {{"type", "error"},
-          {"error", JsonObject{{"type", type}, {"message", error.message}}},
-          {"request_id", foreign::new_id("req_")}};
+  JsonObject body{{"type", type}, {"message", error.message}};
+  if (error.message == kNoThreads) {
+    // What makes Anthropic's client go on with whole conversations.
+    body["details"] = JsonObject{{"error_code", "thread_unsupported_request"}};
+  }
+  return {{"type", "error"}, {"error", std::move(body)}, {"request_id", foreign::new_id("req_")}};
 }
 
 Result<ForeignChat> parse_messages(const Json& json) {

@@ -399,6 +399,11 @@ TEST(Anthropic, TellsErrorsInItsShape) {
       steady(to_string(anthropic::error_json({404, "x"}))),
       R"({"type":"error","error":{"type":"not_found_error","message":"x"},"request_id":"req_#"})");
   EXPECT_THAT(to_string(anthropic::error_json({401, "x"})), HasSubstr("authentication_error"));
+  const auto thread = anthropic::parse_messages(body_of(
+      R"({"max_tokens":1,"thread":{"type":"create"},"messages":[{"role":"user","content":"a"}]})"));
+  ASSERT_FALSE(thread);
+  EXPECT_THAT(to_string(anthropic::error_json({400, std::string(thread.error().message())})),
+              HasSubstr(R"("details":{"error_code":"thread_unsupported_request"})"));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // npm's `@anthropic-ai/sdk`, unchanged, against the server that OLLAMA_HOST names.
 import assert from "node:assert/strict";
 import Anthropic, { AuthenticationError, BadRequestError, NotFoundError } from "@anthropic-ai/sdk";
+import { betaZodTool } from "@anthropic-ai/sdk/helpers/beta/zod";
 import { zodOutputFormat } from "@anthropic-ai/sdk/helpers/zod";
 import { z } from "zod";
 import { abortEndless, host, key, prompt, toldNatively } from "./common.mjs";
@@ -122,6 +123,13 @@ for (const tool_choice of [{ type: "any" }, { type: "tool", name: "weather" }]) 
   });
   assert.ok(answered.content.every((block) => block.type === "text"));
 }
+
+// The client's own loop. It asks the server to keep the conversation, and sends the whole of it when
+// told that there is no such thing.
+const asked = [];
+const weather = betaZodTool({ name: "weather", description: "", inputSchema: Weather, run: (input) => { asked.push(input); return "sunny"; } });
+await client.beta.messages.toolRunner({ ...asking, tools: [weather], tool_choice: { type: "any" }, max_iterations: 2 });
+assert.deepEqual(asked.map((input) => Weather.safeParse(input).success), [true, true]);
 
 // ---- Errors, and an answer that nobody waits for
 
