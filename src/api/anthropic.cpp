@@ -179,25 +179,27 @@ Result<std::optional<Think>> parse_thinking(const Json& json) {
   return Think{.enabled = type == "enabled" || type == "adaptive", .level = {}};
 }
 
-// A schema that the answer has to meet. How much effort an answer is worth is a hint, and not
-// taken.
-Result<Json> parse_output_config(const Json& json) {
+// A schema that the answer has to meet.
+Result<Json> parse_output_format(const Json& json) {
   Fields fields(json);
-  JsonObject format;
-  fields.read("format", format);
-  OLLAMA_TRY(std::move(fields).finish(true));
-  if (format.empty()) return Json();
-  Fields inner(format);
   std::string type;
   Json schema;
-  inner.read("type", type);
-  inner.read_any("schema", schema);
-  OLLAMA_TRY(std::move(inner).finish(true));
+  fields.read("type", type);
+  fields.read_any("schema", schema);
+  OLLAMA_TRY(std::move(fields).finish(true));
   if (type != "json_schema" || !schema.is_object()) {
     return fail(ErrorCode::kInvalidArgument,
                 "output_config.format: type must be json_schema, with a schema");
   }
   return schema;
+}
+
+// How much effort an answer is worth is a hint, and not taken.
+Result<Json> parse_output_config(const Json& json) {
+  Fields fields(json);
+  Json schema;
+  fields.read_with("format", schema, parse_output_format);
+  return std::move(fields).finish(std::move(schema));
 }
 
 void read_sampling(Fields& fields, Options& options) {
@@ -381,6 +383,7 @@ Result<ForeignChat> parse_common(Fields& fields) {
   });
   fields.read_with("thinking", request.think, parse_thinking);
   fields.read_with("output_config", request.format, parse_output_config);
+  fields.read_with("output_format", request.format, parse_output_format);  // its older place
   read_sampling(fields, request.parsed_options);
   return chat;
 }

@@ -328,6 +328,13 @@ TEST(AnthropicMessages, BecomeANativeRequest) {
       R"([{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}}])");
 }
 
+TEST(AnthropicMessages, ReadTheOlderPlaceOfAFormat) {
+  const ForeignChat chat = parsed(anthropic::parse_messages, R"({"model":"m","max_tokens":1,
+    "output_format":{"type":"json_schema","schema":{"type":"string"}},
+    "messages":[{"role":"user","content":"a"}]})");
+  EXPECT_EQ(to_string(chat.request.format), R"({"type":"string"})");
+}
+
 // A message of results alone is no empty message beside them.
 TEST(AnthropicMessages, ResultsStandAlone) {
   const ForeignChat chat =
