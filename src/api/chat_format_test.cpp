@@ -13,6 +13,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 Json body_of(std::string_view text) {
   auto json = parse_json(text);
@@ -274,6 +275,18 @@ TEST(OpenAiResponses, StreamInOrder) {
   for (int i = 0; i < 20; ++i) {
     EXPECT_THAT(stream, HasSubstr(std::format("\"sequence_number\":{},", i)));
   }
+}
+
+TEST(OpenAiResponses, GiveReasoningThatClientsSendBack) {
+  ChatResponse answer = last();
+  answer.message.thinking = "hm";
+  const auto told = [&](const char* request) {
+    return steady(to_string(parsed(openai::parse_responses, request).format->whole({answer})));
+  };
+  EXPECT_THAT(
+      told(R"({"model":"m","input":"a","include":["reasoning.encrypted_content"]})"),
+      HasSubstr(R"("summary":[{"type":"summary_text","text":"hm"}],"encrypted_content":"hm")"));
+  EXPECT_THAT(told(R"({"model":"m","input":"a"})"), Not(HasSubstr("encrypted_content")));
 }
 
 TEST(OpenAiResponses, AnswerWhole) {

@@ -1,4 +1,5 @@
 // POST /v1/responses: items in, items out, and a stream that tells how each of them grows.
+#include <algorithm>
 #include <boost/json/array.hpp>
 
 #include "api/foreign.h"
@@ -193,11 +194,12 @@ JsonObject repeated_of(const JsonObject& request) {
 
 class ResponsesFormat final : public ChatFormat {
  public:
-  ResponsesFormat(std::string model, JsonObject repeated)
+  ResponsesFormat(std::string model, JsonObject repeated, bool encrypted)
       : id_(foreign::new_id("resp_")),
         model_(std::move(model)),
         created_(foreign::seconds_now()),
-        repeated_(std::move(repeated)) {}
+        repeated_(std::move(repeated)),
+        encrypted_(encrypted) {}
 
   std::string_view stream_type() const override { return "text/event-stream"; }
 
@@ -279,7 +281,10 @@ class ResponsesFormat final : public ChatFormat {
     if (open_ == Open::kReasoning) {
       array summary;
       if (!text_.empty()) summary.emplace_back(part());
-      return {{"id", item_}, {"type", "reasoning"}, {"summary", std::move(summary)}};
+      JsonObject thought{{"id", item_}, {"type", "reasoning"}, {"summary", std::move(summary)}};
+      // Clients send back only reasoning that has it. There is no secret: it is the text.
+      if (encrypted_) thought["encrypted_content"] = text_;
+      return thought;
     }
     array content;
     if (status == "completed") content.emplace_back(part());
@@ -373,6 +378,7 @@ class ResponsesFormat final : public ChatFormat {
   std::string model_;
   std::int64_t created_;
   JsonObject repeated_;
+  bool encrypted_;  // "reasoning.encrypted_content" is asked for
   std::int64_t sequence_ = 0;
   bool begun_ = false;
   Open open_ = Open::kNothing;
@@ -394,6 +400,8 @@ Result<ForeignChat> parse_responses(const Json& json) {
   fields.read("instructions", instructions);
   fields.read("previous_response_id", previous);
   fields.read("background", background);
+  std::vector<std::string> include;
+  fields.read("include", include);
   const bool stored = fields.find("conversation") != nullptr || fields.find("prompt") != nullptr;
   request.stream = false;
   fields.read("stream", request.stream);
@@ -432,8 +440,9 @@ Result<ForeignChat> parse_responses(const Json& json) {
   if (chat.request.messages.empty()) {
     return fail(ErrorCode::kInvalidArgument, "input is required");
   }
-  chat.format =
-      std::make_unique<ResponsesFormat>(chat.request.model, repeated_of(json.as_object()));
+  chat.format = std::make_unique<ResponsesFormat>(
+      chat.request.model, repeated_of(json.as_object()),
+      std::ranges::contains(include, std::string_view("reasoning.encrypted_content")));
   return chat;
 }
 

@@ -113,9 +113,13 @@ const unthought = await client.chat.completions.create({
 });
 assert.ok(story.startsWith(unthought.choices[0].message.content));
 const pondered = await client.responses
-  .stream({ model: "thinker", input: prompt, temperature: 0, max_output_tokens: 20, reasoning: { effort: "low" } })
+  .stream({
+    model: "thinker", input: prompt, temperature: 0, max_output_tokens: 20, reasoning: { effort: "low" },
+    include: ["reasoning.encrypted_content"],
+  })
   .finalResponse();
 assert.equal(pondered.output[0].type, "reasoning");
+assert.ok(pondered.output[0].encrypted_content);
 assert.equal(pondered.output[0].summary[0].text, thought.choices[0].message.reasoning);
 
 // ---- Structured output
