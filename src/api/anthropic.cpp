@@ -340,7 +340,8 @@ class AnthropicFormat final : public ChatFormat {
   }
   std::string called(const ToolCall& call) {
     called_ = true;
-    std::string text = close() + begin(call_json(call, {}));
+    std::string text = close();  // first: it counts blocks
+    text += begin(call_json(call, {}));
     text += delta({{"type", "input_json_delta"}, {"partial_json", to_string(call.arguments)}});
     return text + event("content_block_stop", {{"index", index_++}});
   }

@@ -277,6 +277,16 @@ TEST(OpenAiResponses, StreamInOrder) {
   }
 }
 
+TEST(OpenAiResponses, BreakInOrder) {
+  const ForeignChat chat =
+      parsed(openai::parse_responses, R"({"model":"m","stream":true,"input":"a"})");
+  std::string stream = chat.format->piece(piece("Hi"), 0);
+  stream += chat.format->broken({500, "x"});
+  EXPECT_THAT(stream, HasSubstr(R"({"type":"response.output_text.done","sequence_number":5,)"));
+  EXPECT_THAT(stream, HasSubstr(R"({"type":"response.failed","sequence_number":8,)"));
+  EXPECT_THAT(steady(stream), HasSubstr(R"("output":[{"id":"msg_#","type":"message")"));
+}
+
 TEST(OpenAiResponses, GiveReasoningThatClientsSendBack) {
   ChatResponse answer = last();
   answer.message.thinking = "hm";
@@ -396,6 +406,7 @@ TEST(AnthropicMessages, StreamInOrder) {
       stream,
       HasSubstr(
           R"({"type":"content_block_delta","index":1,"delta":{"type":"text_delta","text":"Hi"}})"));
+  EXPECT_THAT(stream, HasSubstr(R"("index":2,"content_block":{"type":"tool_use")"));
   EXPECT_THAT(stream, HasSubstr(R"({"type":"input_json_delta","partial_json":"{\"a\":1}"})"));
   EXPECT_THAT(stream, HasSubstr(R"("stop_reason":"tool_use")"));
   EXPECT_THAT(stream, HasSubstr(R"("output_tokens":3)"));

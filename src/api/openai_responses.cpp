@@ -222,9 +222,10 @@ class ResponsesFormat final : public ChatFormat {
   }
   std::string end() override { return {}; }
   std::string broken(const StatusError& error) override {
+    const std::string text = close();  // first: it counts events and completes what was said
     JsonObject failed = body("failed", nullptr);
     failed["error"] = {{"code", "server_error"}, {"message", error.message}};
-    return close() + event("response.failed", {{"response", std::move(failed)}});
+    return text + event("response.failed", {{"response", std::move(failed)}});
   }
 
   JsonObject whole(const std::vector<ChatResponse>& responses) override {
