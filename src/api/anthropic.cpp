@@ -228,7 +228,8 @@ void read_sampling(Fields& fields, Options& options) {
 // ---- Answers
 
 JsonObject usage_json(const Metrics& metrics) {
-  return {{"input_tokens", metrics.prompt_eval_count},
+  // What is read from a cache does not count among the input's.
+  return {{"input_tokens", metrics.prompt_eval_count - metrics.prompt_eval_cached_count},
           {"output_tokens", metrics.eval_count},
           {"cache_creation_input_tokens", 0},
           {"cache_read_input_tokens", metrics.prompt_eval_cached_count}};

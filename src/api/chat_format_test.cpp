@@ -421,7 +421,7 @@ TEST(AnthropicMessages, AnswerWhole) {
   EXPECT_EQ(
       steady(to_string(chat.format->whole({answer}))),
       R"({"id":"msg_#","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Hi"}],)"
-      R"("stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":5,"output_tokens":3,)"
+      R"("stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":3,)"
       R"("cache_creation_input_tokens":0,"cache_read_input_tokens":2}})");
 }
 

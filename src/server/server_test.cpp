@@ -908,8 +908,8 @@ TEST_F(ServerTest, ErrorsHaveTheShapeOfTheirApi) {
        std::tuple("/v1/chat/completions", "", 400, "missing request body"),
        std::tuple("/v1/responses", R"({"model":"stories260k"})", 400, "input is required"),
        std::tuple(
-           "/v1/messages", R"({"model":"stories260k","messages":[]})", 400,
-           R"({"type":"error","error":{"type":"invalid_request_error","message":"max_tokens)"),
+           "/v1/messages", R"({"model":"stories260k","messages":[{"role":"user","content":"a"}]})",
+           400, R"({"type":"error","error":{"type":"invalid_request_error","message":"max_tokens)"),
        std::tuple(
            "/v1/chat/completions",
            R"({"model":"stories260k","tool_choice":"required","messages":[{"role":"user","content":"a"}]})",
