@@ -168,8 +168,87 @@ void Candidates::keep_min_p(float p) {
   sorted_ = std::min(sorted_, items_.size());
 }
 
+void Candidates::drop_top(float threshold) {
+  if (threshold > 0.5F || items_.size() <= 1) return;
+  const float best = best_logit();
+  double mass = 0.0;
+  for (const Candidate& item : items_) mass += std::exp(item.logit - best);
+  const double least = threshold * mass;
+  const auto count = static_cast<std::size_t>(std::ranges::count_if(
+      items_, [&](const Candidate& item) { return std::exp(item.logit - best) >= least; }));
+  if (count < 2) return;
+  sort_to(count);
+  items_.erase(items_.begin(), iterator_at(items_, count - 1));
+  sorted_ -= count - 1;
+}
+
+void Candidates::keep_best(std::size_t count) {
+  count = std::clamp<std::size_t>(count, 1, std::max<std::size_t>(items_.size(), 1));
+  if (count >= items_.size()) return;
+  sort_to(count);
+  keep_first(count);
+}
+
+void Candidates::keep_likelier(double floor) {
+  if (items_.size() <= 1) return;
+  const float best = best_logit();
+  const double log_mass = static_cast<double>(best) - logprob(best);
+  if (!(static_cast<double>(best) - log_mass >= floor)) {
+    keep_best(1);
+    return;
+  }
+  std::erase_if(items_, [&](const Candidate& item) {
+    return static_cast<double>(item.logit) - log_mass < floor;
+  });
+  sorted_ = std::min(sorted_, items_.size());
+}
+
+void Candidates::scale(float temperature) {
+  if (items_.empty()) return;
+  const float best = best_logit();
+  for (Candidate& item : items_) {
+    item.logit = std::max((item.logit - best) / temperature, -kGreatest);
+  }
+}
+
+double Candidates::entropy_share() const {
+  if (items_.size() <= 1) return 0.0;
+  const float best = best_logit();
+  double mass = 0.0;
+  double sum = 0.0;
+  for (const Candidate& item : items_) {
+    const double x = item.logit - best;
+    const double weight = std::exp(x);
+    if (weight <= 0.0) continue;
+    mass += weight;
+    sum += weight * x;
+  }
+  const double entropy = std::log(mass) - sum / mass;
+  return std::clamp(entropy / std::log(static_cast<double>(items_.size())), 0.0, 1.0);
+}
+
+double Candidates::logprob(float logit) const {
+  const float best = best_logit();
+  double mass = 0.0;
+  for (const Candidate& item : items_) mass += std::exp(item.logit - best);
+  return static_cast<double>(logit - best) - std::log(mass);
+}
+
+std::span<const Candidate> Candidates::best(std::size_t count) {
+  count = std::min(count, items_.size());
+  sort_to(count);
+  return std::span(items_).first(count);
+}
+
 Token Candidates::draw(float temperature, double uniform) {
   if (items_.empty()) return 0;
+  if (!(temperature > 0.0F)) return best(1).front().id;
+  return items_[draw_index(temperature, uniform)].id;
+}
+
+Candidate Candidates::draw(double uniform) { return items_[draw_index(1.0F, uniform)]; }
+
+std::size_t Candidates::draw_index(float temperature, double uniform) {
   const float best = best_logit();
   weights_.clear();
   double mass = 0.0;
@@ -188,7 +267,7 @@ Token Candidates::draw(float temperature, double uniform) {
     sum += weights_[i];
     if (sum > target) break;
   }
-  return items_[chosen].id;
+  return chosen;
 }
 
 float Candidates::best_logit() const {

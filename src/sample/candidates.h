@@ -52,13 +52,34 @@ class Candidates {
   // Tokens at least `p` times as likely as the best. Off from 0 down.
   void keep_min_p(float p);
 
-  // The token at `uniform`, in [0, 1), of the distribution at `temperature` > 0. 0 of an empty set.
+  // "Exclude top choices": of the tokens with a probability of at least `threshold` only the least
+  // likely stays, where there are two or more.
+  void drop_top(float threshold);
+  // The `count` best tokens, at least one.
+  void keep_best(std::size_t count);
+  // Tokens with a log-probability of at least `floor`, and the best one.
+  void keep_likelier(double floor);
+
+  // Makes of the logits what they are at `temperature` > 0, less the best one's.
+  void scale(float temperature);
+  // The entropy as a share of the most that so many candidates can have: 0 to 1.
+  double entropy_share() const;
+  // Of a candidate with this logit.
+  double logprob(float logit) const;
+
+  // The token at `uniform`, in [0, 1), of the distribution at `temperature`; the best one where
+  // that is 0. 0 of an empty set.
   Token draw(float temperature, double uniform);
+  // At temperature 1, of a set that is not empty.
+  Candidate draw(double uniform);
 
   std::span<const Candidate> items() const { return items_; }
+  // The best ones in order, at most `count`.
+  std::span<const Candidate> best(std::size_t count);
 
  private:
   float best_logit() const;
+  std::size_t draw_index(float temperature, double uniform);
   // Puts the best `count` candidates, at least, in order at the front.
   void sort_to(std::size_t count);
   void keep_first(std::size_t count);

@@ -3,8 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <limits>
 #include <memory>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
@@ -18,7 +22,14 @@ namespace ollama::sample {
 
 using tokenizer::Token;
 
-// Ollama's options and defaults.
+// Added to a token's logit before anything else looks at it. -100 forbids the token, 100 puts it
+// before all tokens without one.
+struct TokenBias {
+  Token token = 0;
+  float bias = 0;  // -100 to 100
+};
+
+// Ollama's options and defaults; of those that only llama.cpp has, llama.cpp's.
 struct Options {
   float temperature = 0.8F;  // 0 or less: greedy
   std::int32_t top_k = 40;   // 0 or less: off
@@ -30,15 +41,48 @@ struct Options {
   float presence_penalty = 0.0F;
   float frequency_penalty = 0.0F;
   std::int64_t seed = -1;  // negative: a random one, drawn anew by reset()
+  std::vector<TokenBias> logit_bias;
+  // Dynamic temperature: temperature - range at no entropy to temperature + range at the most that
+  // the candidates can have, by the exponent's power of the share.
+  float dynatemp_range = 0.0F;  // 0: off
+  float dynatemp_exponent = 1.0F;
+  // XTC: with the probability, drops all but the least likely of the tokens that have at least the
+  // threshold's share.
+  float xtc_probability = 0.0F;  // 0: off
+  float xtc_threshold = 0.1F;    // above 0.5: off
+  float dry_multiplier = 0.0F;   // 0: off; see dry.h
+  float dry_base = 1.75F;
+  std::int32_t dry_allowed_length = 2;
+  std::int32_t dry_penalty_last_n = -1;  // as repeat_last_n
+  std::vector<std::string> dry_sequence_breakers{"\n", ":", "\"", "*"};
+  // Mirostat 1 or 2 in place of top_k, typical_p, top_p, min_p and XTC; see mirostat.h.
+  std::int32_t mirostat = 0;   // 0: off
+  float mirostat_tau = 5.0F;   // the wanted surprise in bits
+  float mirostat_eta = 0.1F;   // how fast its bound follows
+  std::int32_t logprobs = -1;  // alternatives to tell of beside the chosen token; -1: tell nothing
 };
 
-// kInvalidArgument names the option that is out of range. Probabilities beyond 0 or 1 are not: they
-// mean the strictest filter or none.
-Result<> validate(const Options& options);
+inline constexpr std::int32_t kMostLogprobs = 20;
+inline constexpr float kMostBias = 100.0F;
+
+// kInvalidArgument names the option that is out of range. Filters' probabilities beyond 0 or 1 are
+// not: they mean the strictest filter or none. Tokens with a bias are of the vocabulary.
+Result<> validate(const Options& options,
+                  std::size_t vocab_size = std::numeric_limits<std::size_t>::max());
+
+// The natural logarithm of a token's probability, at least -9999.
+struct TokenLogprob {
+  Token token = 0;
+  float logprob = 0;
+};
+
+// The text that a token stands for, which outlives the call.
+using PieceOf = std::function<std::string_view(Token)>;
 
 class Sampler {
  public:
-  Sampler(const Options& options, std::size_t vocab_size);
+  // `piece` finds the texts of dry_sequence_breakers; without it there are none.
+  Sampler(const Options& options, std::size_t vocab_size, PieceOf piece = {});
   Sampler(Sampler&&) noexcept;
   Sampler& operator=(Sampler&&) noexcept;
   ~Sampler();
@@ -50,6 +94,11 @@ class Sampler {
   // an end token exactly where the text may end. Where all that is allowed has no logit above minus
   // infinity, the lowest id of it; kNoToken where nothing is allowed.
   Token sample(std::span<float> logits, grammar::Constraint& constraint);
+  // With Options::logprobs, of the last sample(): the chosen token, then the most probable ones,
+  // best first. They are of the model's own distribution: the log-softmax of the logits as they
+  // were given, before biases, penalties, filters, temperature and grammar. Valid until the next
+  // sample().
+  std::span<const TokenLogprob> logprobs() const;
   // Tells the penalties of a token that is now part of the text (the prompt's included).
   void accept(Token token);
   // Forgets the text, restarts the random numbers.

@@ -537,7 +537,7 @@ TEST(Allocations, NoneAfterConstruction) {
   constexpr std::size_t kVocab = 32'000;
   const std::vector<float> logits = random_logits(21, kVocab, 0);
   std::vector<float> row(kVocab);
-  std::vector<Options> variants(6);
+  std::vector<Options> variants(9);
   variants[0].temperature = 0.0F;
   variants[1].top_k = 0;
   variants[2].top_k = 0;
@@ -546,8 +546,16 @@ TEST(Allocations, NoneAfterConstruction) {
   variants[3].repeat_last_n = -1;
   variants[4].top_k = 5000;
   variants[4].repeat_last_n = 4096;
+  variants[6].dynatemp_range = 0.5F;
+  variants[6].xtc_probability = 0.5F;
+  variants[6].dry_multiplier = 0.8F;
+  variants[6].dry_penalty_last_n = 32;
+  variants[6].logit_bias = {{3, 1.0F}, {4, -100.0F}};
+  variants[6].logprobs = 20;
+  variants[7].mirostat = 1;
+  variants[8].mirostat = 2;
   for (const Options& options : variants) {
-    Sampler sampler(options, kVocab);
+    Sampler sampler(options, kVocab, [](Token) { return std::string_view("abc"); });
     const std::size_t before = allocations;
     for (int i = 0; i < 50; ++i) {
       std::copy(logits.begin(), logits.end(), row.begin());
@@ -599,6 +607,29 @@ TEST(Validate, NamesTheOption) {
   expect_error(&Options::repeat_penalty, 0.0F, "repeat_penalty");
   expect_error(&Options::repeat_penalty, -1.0F, "repeat_penalty");
   expect_error(&Options::repeat_last_n, -2, "repeat_last_n");
+  expect_error(&Options::dynatemp_range, -0.1F, "dynatemp_range");
+  expect_error(&Options::dynatemp_exponent, kNaN, "dynatemp_exponent");
+  expect_error(&Options::xtc_probability, 1.1F, "xtc_probability");
+  expect_error(&Options::xtc_threshold, -0.1F, "xtc_threshold");
+  expect_error(&Options::dry_multiplier, kInf, "dry_multiplier");
+  expect_error(&Options::dry_base, 0.9F, "dry_base");
+  expect_error(&Options::dry_allowed_length, -1, "dry_allowed_length");
+  expect_error(&Options::dry_penalty_last_n, -2, "dry_penalty_last_n");
+  using Texts = std::vector<std::string>;
+  expect_error(&Options::dry_sequence_breakers, Texts{""}, "dry_sequence_breakers");
+  expect_error(&Options::dry_sequence_breakers, Texts{std::string(129, 'a')}, "1 to 128 bytes");
+  expect_error(&Options::dry_sequence_breakers, Texts(65, "a"), "more than 64 texts");
+  expect_error(&Options::mirostat, 3, "mirostat");
+  expect_error(&Options::mirostat_tau, -1.0F, "mirostat_tau");
+  expect_error(&Options::mirostat_eta, kNaN, "mirostat_eta");
+  expect_error(&Options::logprobs, 21, "top_logprobs must be between 0 and 20");
+  using Biases = std::vector<TokenBias>;
+  expect_error(&Options::logit_bias, Biases{{-1, 0}}, "names the token -1");
+  expect_error(&Options::logit_bias, Biases{{1, 100.5F}}, "-100 to 100");
+  expect_error(&Options::logit_bias, Biases{{1, kNaN}}, "-100 to 100");
+  options.logit_bias = {{7, 1.0F}};
+  EXPECT_TRUE(validate(options, 8));
+  EXPECT_FALSE(validate(options, 7)) << "a token that the vocabulary does not have";
 }
 
 }  // namespace
