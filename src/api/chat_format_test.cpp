@@ -218,6 +218,49 @@ TEST(OpenAi, ReadsCompletionsAndEmbeddings) {
   EXPECT_THAT(to_string(openai::embeddings_json(response, false)), HasSubstr("[1,-2]"));
 }
 
+TEST(OpenAi, ReadsWhatIsAskedOfSampling) {
+  const auto chat = openai::parse_chat(
+      body_of(R"({"model":"m","messages":[{"role":"user","content":"a"}],"logit_bias":{"5":-100},)"
+              R"("logprobs":true,"top_logprobs":2})"));
+  ASSERT_TRUE(chat);
+  EXPECT_EQ(to_string(*chat->request.parsed_options.logit_bias), R"({"5":-100})");
+  EXPECT_EQ(chat->request.top_logprobs, 2);
+  EXPECT_FALSE(openai::parse_chat(body_of(
+      R"({"model":"m","messages":[{"role":"user","content":"a"}],"logit_bias":{"5":101}})")));
+  EXPECT_FALSE(openai::parse_completion(body_of(R"({"model":"m","logit_bias":{"x":1}})")));
+  const auto completion =
+      openai::parse_completion(body_of(R"({"model":"m","n":2,"best_of":4,"logprobs":0})"));
+  ASSERT_TRUE(completion);
+  EXPECT_EQ(completion->best_of, 4U);
+  EXPECT_TRUE(completion->request.logprobs);
+  EXPECT_EQ(openai::parse_completion(body_of(R"({"model":"m","n":2})"))->best_of, 2U);
+  for (const char* bad : {R"({"n":2,"best_of":1})", R"({"n":1,"best_of":2,"stream":true})",
+                          R"({"logprobs":21})", R"({"logprobs":-1})", R"({"best_of":129})"}) {
+    EXPECT_FALSE(openai::parse_completion(body_of(bad))) << bad;
+  }
+}
+
+TEST(OpenAi, WritesLogprobsOfCompletions) {
+  openai::CompletionFormat format("m", false);
+  format.begin(0, "\xC3\xA9!");  // two characters
+  GenerateResponse response;
+  const auto logprob = [](std::string token, double value, std::vector<std::int32_t> bytes) {
+    Logprob result;
+    result.token = std::move(token);
+    result.logprob = value;
+    result.bytes = std::move(bytes);
+    return result;
+  };
+  response.logprobs = {logprob("\xEF\xBF\xBD", -1, {0xC3}), logprob("\xEF\xBF\xBD", -1, {0xA9})};
+  EXPECT_THAT(format.piece(response, 0),
+              HasSubstr(R"("logprobs":{"tokens":["�","�"],"token_logprobs":[-1E0,-1E0],)"
+                        R"("top_logprobs":null,"text_offset":[2,3]})"));
+  response.logprobs = {logprob("b", -2, {'b'})};
+  response.logprobs[0].top = {{"a", -0.5, {}}};
+  EXPECT_THAT(format.piece(response, 0),
+              HasSubstr(R"("top_logprobs":[{"a":-5E-1,"b":-2E0}],"text_offset":[3]})"));
+}
+
 // ---- OpenAI's responses
 
 TEST(OpenAiResponses, BecomeANativeRequest) {

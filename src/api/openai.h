@@ -20,7 +20,8 @@ struct Completion {
   std::vector<std::string> prompts;  // one of texts and token lists has entries
   std::vector<std::vector<std::int32_t>> token_prompts;
   std::size_t choices = 1;
-  bool echo = false;  // the prompt stands before the answer
+  std::size_t best_of = 1;  // at least `choices`: the answers that the likeliest are taken from
+  bool echo = false;        // the prompt stands before the answer
   bool include_usage = false;
 };
 Result<Completion> parse_completion(const Json& json);
@@ -29,17 +30,21 @@ Result<Completion> parse_completion(const Json& json);
 class CompletionFormat {
  public:
   CompletionFormat(std::string model, bool include_usage);
+  // Before the answer of that number: `echo` stands before it.
+  void begin(std::size_t index, std::string_view echo);
   std::string piece(const GenerateResponse& response, std::size_t index);
   std::string end();
   JsonObject whole(const std::vector<GenerateResponse>& responses);
 
  private:
   JsonObject frame() const;
+  Json logprobs(const std::vector<Logprob>& logprobs, std::size_t index);
   std::string id_;
   std::string model_;
   bool include_usage_;
   std::int64_t created_;
   Metrics usage_;
+  std::vector<std::int64_t> offsets_;  // of each answer: characters before its next token
 };
 
 // POST /v1/embeddings.

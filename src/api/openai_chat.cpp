@@ -10,6 +10,7 @@ using boost::json::array;
 using foreign::append_text;
 
 constexpr std::size_t kMostChoices = 128;
+constexpr std::int32_t kMostLogprobs = 20;
 
 // ---- Requests
 
@@ -92,7 +93,7 @@ Result<Message> parse_message(const Json& json, const std::vector<Message>& befo
 }
 
 // OpenAI's defaults hold, not the model's.
-void read_sampling(Fields& fields, Options& options) {
+Result<> read_sampling(Fields& fields, Options& options) {
   double temperature = 1;
   double top_p = 1;
   double frequency = 0;
@@ -112,7 +113,9 @@ void read_sampling(Fields& fields, Options& options) {
   if (fields.find("logit_bias")) {
     options.logit_bias.emplace();
     fields.read("logit_bias", *options.logit_bias);
+    OLLAMA_TRY(parse_logit_bias(*options.logit_bias));
   }
+  return {};
 }
 
 void read_limit(Fields& fields, std::string_view name, Options& options) {
@@ -354,7 +357,7 @@ Result<ForeignChat> parse_chat(const Json& json) {
   request.stream = false;
   fields.read("stream", request.stream);
   fields.read_with("stream_options", include_usage, parse_stream_options);
-  read_sampling(fields, request.parsed_options);
+  OLLAMA_TRY(read_sampling(fields, request.parsed_options));
   read_limit(fields, "max_tokens", request.parsed_options);
   read_limit(fields, "max_completion_tokens", request.parsed_options);
   read_stop(fields, request.parsed_options);
@@ -405,6 +408,24 @@ Result<> read_prompts(const Json& value, Completion& completion) {
   return {};
 }
 
+Result<> check_choices(const Completion& completion) {
+  if (completion.request.top_logprobs < 0 || completion.request.top_logprobs > kMostLogprobs) {
+    return fail(ErrorCode::kInvalidArgument, "\"logprobs\" must be 0 to {}", kMostLogprobs);
+  }
+  if (completion.best_of < completion.choices) {
+    return fail(ErrorCode::kInvalidArgument, "\"best_of\" must be at least \"n\"");
+  }
+  if (completion.best_of > completion.choices && completion.request.streaming()) {
+    return fail(ErrorCode::kInvalidArgument, "\"best_of\" above \"n\" cannot be streamed");
+  }
+  return {};
+}
+
+// In characters, also of tokens that are a part of one: the one that begins it counts.
+std::int64_t characters(const std::vector<std::int32_t>& bytes) {
+  return std::ranges::count_if(bytes, [](std::int32_t byte) { return (byte & 0xC0) != 0x80; });
+}
+
 }  // namespace
 
 Result<Completion> parse_completion(const Json& json) {
@@ -418,17 +439,18 @@ Result<Completion> parse_completion(const Json& json) {
   fields.read_with("stream_options", completion.include_usage, parse_stream_options);
   fields.read("suffix", request.suffix);
   fields.read("echo", completion.echo);
-  read_sampling(fields, request.parsed_options);
+  OLLAMA_TRY(read_sampling(fields, request.parsed_options));
   read_limit(fields, "max_tokens", request.parsed_options);
   read_stop(fields, request.parsed_options);
   fields.read("logprobs", request.top_logprobs);
   request.logprobs = fields.find("logprobs") != nullptr;
   OLLAMA_ASSIGN(completion.choices, choices_of(fields, "n"));
-  OLLAMA_ASSIGN(const std::size_t best_of, choices_of(fields, "best_of"));
-  OLLAMA_ASSIGN(completion, std::move(fields).finish(std::move(completion)));
-  if (best_of > completion.choices) {
-    return fail(ErrorCode::kInvalidArgument, "best_of above n is not supported");
+  completion.best_of = completion.choices;
+  if (fields.find("best_of") != nullptr) {
+    OLLAMA_ASSIGN(completion.best_of, choices_of(fields, "best_of"));
   }
+  OLLAMA_ASSIGN(completion, std::move(fields).finish(std::move(completion)));
+  OLLAMA_TRY(check_choices(completion));
   if (completion.prompts.empty() && completion.token_prompts.empty()) {
     completion.prompts.emplace_back();
   }
@@ -449,6 +471,38 @@ JsonObject CompletionFormat::frame() const {
           {"system_fingerprint", "fp_ollama"}};
 }
 
+void CompletionFormat::begin(std::size_t index, std::string_view echo) {
+  if (offsets_.size() <= index) offsets_.resize(index + 1);
+  offsets_[index] =
+      std::ranges::count_if(echo, [](char c) { return (static_cast<unsigned>(c) & 0xC0) != 0x80; });
+}
+
+// The chosen token is one of its alternatives, be it a likely one or not.
+Json CompletionFormat::logprobs(const std::vector<Logprob>& logprobs, std::size_t index) {
+  if (logprobs.empty()) return nullptr;
+  if (offsets_.size() <= index) offsets_.resize(index + 1);
+  array tokens;
+  array values;
+  array alternatives;
+  array offsets;
+  bool any = false;
+  for (const Logprob& logprob : logprobs) {
+    tokens.emplace_back(logprob.token);
+    values.emplace_back(logprob.logprob);
+    offsets.emplace_back(offsets_[index]);
+    offsets_[index] += characters(logprob.bytes);
+    JsonObject best;
+    for (const TokenLogprob& other : logprob.top) best.emplace(other.token, other.logprob);
+    any = any || !best.empty();
+    best.emplace(logprob.token, logprob.logprob);
+    alternatives.emplace_back(std::move(best));
+  }
+  return JsonObject{{"tokens", std::move(tokens)},
+                    {"token_logprobs", std::move(values)},
+                    {"top_logprobs", any ? Json(std::move(alternatives)) : Json()},
+                    {"text_offset", std::move(offsets)}};
+}
+
 std::string CompletionFormat::piece(const GenerateResponse& response, std::size_t index) {
   JsonObject choice{{"text", response.response}, {"index", index}, {"finish_reason", nullptr}};
   if (response.done) {
@@ -456,6 +510,7 @@ std::string CompletionFormat::piece(const GenerateResponse& response, std::size_
     usage_.prompt_eval_count += response.metrics.prompt_eval_count;
     usage_.eval_count += response.metrics.eval_count;
   }
+  if (!response.logprobs.empty()) choice["logprobs"] = logprobs(response.logprobs, index);
   JsonObject data = frame();
   data["choices"] = array{std::move(choice)};
   if (include_usage_) data["usage"] = nullptr;
@@ -479,7 +534,7 @@ JsonObject CompletionFormat::whole(const std::vector<GenerateResponse>& response
     choices.emplace_back(
         JsonObject{{"text", response.response},
                    {"index", choices.size()},
-                   {"logprobs", nullptr},
+                   {"logprobs", logprobs(response.logprobs, choices.size())},
                    {"finish_reason", response.done_reason == "length" ? "length" : "stop"}});
     usage_.prompt_eval_count += response.metrics.prompt_eval_count;
     usage_.eval_count += response.metrics.eval_count;

@@ -33,6 +33,18 @@ void each_option(F&& f) {
   f("repeat_penalty", &Options::repeat_penalty);
   f("presence_penalty", &Options::presence_penalty);
   f("frequency_penalty", &Options::frequency_penalty);
+  f("mirostat", &Options::mirostat);
+  f("mirostat_tau", &Options::mirostat_tau);
+  f("mirostat_eta", &Options::mirostat_eta);
+  f("dynatemp_range", &Options::dynatemp_range);
+  f("dynatemp_exponent", &Options::dynatemp_exponent);
+  f("xtc_probability", &Options::xtc_probability);
+  f("xtc_threshold", &Options::xtc_threshold);
+  f("dry_multiplier", &Options::dry_multiplier);
+  f("dry_base", &Options::dry_base);
+  f("dry_allowed_length", &Options::dry_allowed_length);
+  f("dry_penalty_last_n", &Options::dry_penalty_last_n);
+  f("dry_sequence_breakers", &Options::dry_sequence_breakers);
   f("stop", &Options::stop);
   f("logit_bias", &Options::logit_bias);
 }
@@ -84,11 +96,7 @@ Result<> set(std::string_view name, const Json& value,
 Result<> set(std::string_view name, const Json& value, std::optional<JsonObject>& out) {
   const auto* object = value.if_object();
   if (object == nullptr) return invalid("option \"{}\" must be an object", name);
-  for (const auto& [token, bias] : *object) {
-    if (!bias.is_number() || !parse_number<std::int32_t>(token)) {
-      return invalid("option \"{}\" must map token ids to numbers", name);
-    }
-  }
+  OLLAMA_TRY(parse_logit_bias(*object));
   out = *object;
   return {};
 }
@@ -178,6 +186,24 @@ Result<Options> parse_options_value(const Json& json) {
   const auto* object = json.if_object();
   if (object == nullptr) return invalid("\"options\" must be an object, not {}", kind_text(json));
   return parse_options(*object);
+}
+
+Result<std::vector<std::pair<std::int32_t, float>>> parse_logit_bias(const JsonObject& object) {
+  constexpr double kMost = 100;
+  std::vector<std::pair<std::int32_t, float>> biases;
+  biases.reserve(object.size());
+  for (const auto& [key, value] : object) {
+    const auto token = parse_number<std::int32_t>(key);
+    const auto bias = number_of(value);
+    if (!token || *token < 0 || !bias) {
+      return invalid("option \"logit_bias\" must map token ids to numbers");
+    }
+    if (!(std::abs(*bias) <= kMost)) {
+      return invalid("option \"logit_bias\" must hold numbers of -{0} to {0}", kMost);
+    }
+    biases.emplace_back(*token, static_cast<float>(*bias));
+  }
+  return biases;
 }
 
 JsonObject to_json(const Options& options) {

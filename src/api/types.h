@@ -60,8 +60,21 @@ struct Options {
   std::optional<float> repeat_penalty;
   std::optional<float> presence_penalty;
   std::optional<float> frequency_penalty;
+  std::optional<std::int32_t> mirostat;
+  std::optional<float> mirostat_tau;
+  std::optional<float> mirostat_eta;
+  // Ours, with llama.cpp's names.
+  std::optional<float> dynatemp_range;
+  std::optional<float> dynatemp_exponent;
+  std::optional<float> xtc_probability;
+  std::optional<float> xtc_threshold;
+  std::optional<float> dry_multiplier;
+  std::optional<float> dry_base;
+  std::optional<std::int32_t> dry_allowed_length;
+  std::optional<std::int32_t> dry_penalty_last_n;
+  std::optional<std::vector<std::string>> dry_sequence_breakers;
   std::optional<std::vector<std::string>> stop;
-  // {"token id": bias}, of our own: added to the logits.
+  // {"token id": bias}, -100 to 100, of our own: added to the logits.
   std::optional<JsonObject> logit_bias;
 
   bool operator==(const Options&) const = default;
@@ -74,6 +87,8 @@ Options merge(const Options& base, const Options& over);
 Result<Options> parse_options(const JsonObject& object,
                               std::vector<std::string>* unknown = nullptr);
 JsonObject to_json(const Options& options);
+// A logit_bias as it may be sent. kInvalidArgument says which entry is wrong.
+Result<std::vector<std::pair<std::int32_t, float>>> parse_logit_bias(const JsonObject& object);
 // A Modelfile's or `/set parameter`'s texts as the JSON value an option has; several for `stop`.
 // kInvalidArgument: "unknown parameter 'x'", "invalid float value [x]".
 Result<Json> parse_parameter(std::string_view name, const std::vector<std::string>& values);

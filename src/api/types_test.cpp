@@ -132,8 +132,11 @@ TEST(Options, EveryOptionRoundTrips) {
       R"({"num_ctx":2048,"num_batch":256,"num_gpu":-1,"main_gpu":1,"use_mmap":false,"num_thread":4,)"
       R"("draft_num_predict":3,"num_keep":24,"seed":9007199254740993,"num_predict":-2,"top_k":20,)"
       R"("top_p":0.9,"min_p":0.05,"typical_p":0.7,"repeat_last_n":-1,"temperature":0.8,)"
-      R"("repeat_penalty":1.2,"presence_penalty":1.5,"frequency_penalty":-0.1,"stop":["\n","x"],)"
-      R"("logit_bias":{"7":-100}})";
+      R"("repeat_penalty":1.2,"presence_penalty":1.5,"frequency_penalty":-0.1,"mirostat":2,)"
+      R"("mirostat_tau":5.5,"mirostat_eta":0.2,"dynatemp_range":0.3,"dynatemp_exponent":1.5,)"
+      R"("xtc_probability":0.6,"xtc_threshold":0.15,"dry_multiplier":0.8,"dry_base":1.75,)"
+      R"("dry_allowed_length":3,"dry_penalty_last_n":-1,"dry_sequence_breakers":["\n",":"],)"
+      R"("stop":["\n","x"],"logit_bias":{"7":-100}})";
   std::vector<std::string> unknown;
   const auto options = options_of(text, &unknown);
   ASSERT_TRUE(options) << options.error().message();
@@ -154,6 +157,13 @@ TEST(Options, WrongTypesAreNamedAsOllamaNamesThem) {
            {R"({"num_ctx":99999999999})", R"(option "num_ctx" is out of range)"},
            {R"({"temperature":1e300})", R"(option "temperature" is out of range)"},
            {R"({"logit_bias":{"a":1}})", R"(option "logit_bias" must map token ids to numbers)"},
+           {R"({"logit_bias":{"-1":1}})", R"(option "logit_bias" must map token ids to numbers)"},
+           {R"({"logit_bias":{"1":"x"}})", R"(option "logit_bias" must map token ids to numbers)"},
+           {R"({"logit_bias":{"1":101}})",
+            R"(option "logit_bias" must hold numbers of -100 to 100)"},
+           {R"({"mirostat":"on"})", R"(option "mirostat" must be of type integer)"},
+           {R"({"dry_sequence_breakers":":"})",
+            R"(option "dry_sequence_breakers" must be of type array)"},
        }) {
     EXPECT_EQ(message_of(options_of(text)), message);
   }
@@ -161,11 +171,11 @@ TEST(Options, WrongTypesAreNamedAsOllamaNamesThem) {
 
 TEST(Options, NullsAreSkippedAndUnknownOnesNamed) {
   std::vector<std::string> unknown;
-  const auto options = options_of(R"({"top_k":null,"mirostat":1,"num_ctx":3.7})", &unknown);
+  const auto options = options_of(R"({"top_k":null,"tfs_z":1,"num_ctx":3.7})", &unknown);
   ASSERT_TRUE(options);
   EXPECT_EQ(options->top_k, std::nullopt);
   EXPECT_EQ(options->num_ctx, 3);
-  EXPECT_THAT(unknown, ElementsAre("mirostat"));
+  EXPECT_THAT(unknown, ElementsAre("tfs_z"));
 }
 
 TEST(Options, RequestsOverrideModels) {

@@ -6,6 +6,7 @@
 #include "gguf/file.h"
 #include "ml/dtype.h"
 #include "runner/local.h"
+#include "runner/options.h"
 
 namespace ollama::cmd {
 namespace {
@@ -37,20 +38,7 @@ runner::Generate make_generate(const api::InferenceRequest& request, const api::
   generate.shift = request.shift.value_or(true);
   generate.truncate = request.truncate.value_or(true);
   if (!request.format.is_null()) generate.format = api::to_string(request.format);
-  generate.num_predict = options.num_predict.value_or(-1);
-  generate.num_keep = options.num_keep.value_or(4);
-  generate.stop = options.stop.value_or(std::vector<std::string>{});
-  sample::Options& sampling = generate.sampling;
-  sampling.temperature = options.temperature.value_or(sampling.temperature);
-  sampling.top_k = options.top_k.value_or(sampling.top_k);
-  sampling.top_p = options.top_p.value_or(sampling.top_p);
-  sampling.min_p = options.min_p.value_or(sampling.min_p);
-  sampling.typical_p = options.typical_p.value_or(sampling.typical_p);
-  sampling.repeat_last_n = options.repeat_last_n.value_or(sampling.repeat_last_n);
-  sampling.repeat_penalty = options.repeat_penalty.value_or(sampling.repeat_penalty);
-  sampling.presence_penalty = options.presence_penalty.value_or(sampling.presence_penalty);
-  sampling.frequency_penalty = options.frequency_penalty.value_or(sampling.frequency_penalty);
-  sampling.seed = options.seed.value_or(sampling.seed);
+  runner::apply_options(options, generate);
   return generate;
 }
 

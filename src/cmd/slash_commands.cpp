@@ -126,6 +126,11 @@ void help_parameters() {
       {"/set parameter temperature <float>", "Set creativity level"},
       {"/set parameter repeat_penalty <float>", "How strongly to penalize repetitions"},
       {"/set parameter repeat_last_n <int>", "Set how far back to look for repetitions"},
+      {"/set parameter mirostat <int>", "Sample by Mirostat 1 or 2 (0: off)"},
+      {"/set parameter dynatemp_range <float>", "Let the temperature follow the entropy"},
+      {"/set parameter xtc_probability <float>", "How often to drop the likeliest tokens"},
+      {"/set parameter dry_multiplier <float>", "How strongly to penalize repeated sequences"},
+      {"/set parameter logit_bias <json>", "Added to the logits: {\"token id\": bias}"},
       {"/set parameter num_gpu <int>", "The number of layers to send to the GPU"},
       {"/set parameter stop <string> <string> ...", "Set the stop parameters"},
   };

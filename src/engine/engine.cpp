@@ -69,11 +69,13 @@ struct Text {
 
 // A request in the engine's hands.
 struct Active {
-  Active(RequestId request_id, Request r, std::unique_ptr<Listener> l, std::size_t vocab)
+  Active(RequestId request_id, Request r, std::unique_ptr<Listener> l,
+         const tokenizer::Tokenizer& tokenizer, std::size_t vocab)
       : id(request_id),
         request(std::move(r)),
         listener(std::move(l)),
-        sampler(request.sampling, vocab),
+        sampler(request.sampling, vocab,
+                [&tokenizer](Token token) { return tokenizer.piece(token); }),
         stops(std::move(request.stop)) {}
 
   // Prompt and answer so far; what is not yet in the sequence's cached tokens waits to be
@@ -97,6 +99,11 @@ struct Active {
   std::ptrdiff_t logits = -1;     // index of its row in the step's logits
   std::vector<Token> unreported;  // generated since the listener last heard
   std::string piece;              // scratch
+  // With logprobs: of tokens whose text has not been shown, and where in the answer it begins.
+  std::vector<TokenLogprobs> logprobs;
+  std::vector<std::uint64_t> begins;
+  std::uint64_t decoded = 0;  // bytes of text so far
+  std::uint64_t shown = 0;    // of these, told to the listener
   Stats stats;
   Clock::time_point started;
   Clock::time_point first_token;
@@ -123,7 +130,7 @@ class EngineImpl final : public Engine {
     if (info().is_embedding) {
       return fail(ErrorCode::kUnsupported, "the model gives embeddings, no text");
     }
-    OLLAMA_TRY(sample::validate(request.sampling));
+    OLLAMA_TRY(sample::validate(request.sampling, info().vocab_size));
     OLLAMA_TRY(fit(request));
     if (request.grammar) {
       // A tenth of a second for a large vocabulary, which steps shall not wait for.
@@ -132,8 +139,8 @@ class EngineImpl final : public Engine {
     }
     const std::scoped_lock lock(mutex_);
     const RequestId id = ++last_id_;
-    inbox_.push_back(
-        std::make_unique<Active>(id, std::move(request), std::move(listener), info().vocab_size));
+    inbox_.push_back(std::make_unique<Active>(id, std::move(request), std::move(listener),
+                                              executor_->tokenizer(), info().vocab_size));
     wake_.notify_all();
     return id;
   }
@@ -440,8 +447,10 @@ class EngineImpl final : public Engine {
     if (a.constraint) a.constraint->accept(token);
     a.text().push_back(token);
     a.unreported.push_back(token);
+    note_logprobs(a);
     a.piece.clear();
     a.decoder.push(tok.piece(token, a.request.control_text), a.piece);
+    a.decoded += a.piece.size();
     bool stopped = false;
     const std::string_view shown = a.stops.push(a.piece, stopped);
     if (!shown.empty()) report(a, shown);
@@ -503,9 +512,37 @@ class EngineImpl final : public Engine {
     return true;
   }
 
-  static void report(Active& a, std::string_view text) {
+  static void note_logprobs(Active& a) {
+    const std::span<const sample::TokenLogprob> entries = a.sampler.logprobs();
+    if (entries.empty()) return;
+    a.logprobs.push_back({entries.front(), {entries.begin() + 1, entries.end()}});
+    a.begins.push_back(a.decoded);
+  }
+
+  // How many of the tokens with logprobs begin in the first `bytes` of the answer.
+  static std::ptrdiff_t begun(const Active& a, std::uint64_t bytes) {
+    return std::ranges::lower_bound(a.begins, bytes) - a.begins.begin();
+  }
+
+  // Of tokens that a stop string cuts off, where `rest` bytes before it are still to be shown.
+  static void drop_logprobs(Active& a, std::size_t rest) {
+    const std::ptrdiff_t count = begun(a, a.shown + rest);
+    a.logprobs.erase(a.logprobs.begin() + count, a.logprobs.end());
+    a.begins.erase(a.begins.begin() + count, a.begins.end());
+  }
+
+  static void report(Active& a, std::string_view text, bool last = false) {
+    a.shown += text.size();
+    if (!a.logprobs.empty()) report_logprobs(a, last ? std::ssize(a.begins) : begun(a, a.shown));
     a.listener->text(text, a.unreported);
     a.unreported.clear();
+  }
+
+  static void report_logprobs(Active& a, std::ptrdiff_t count) {
+    if (count == 0) return;
+    a.listener->logprobs(std::span(a.logprobs).first(static_cast<std::size_t>(count)));
+    a.logprobs.erase(a.logprobs.begin(), a.logprobs.begin() + count);
+    a.begins.erase(a.begins.begin(), a.begins.begin() + count);
   }
 
   void abandon(ActiveList::iterator it, const Error& error) {
@@ -523,11 +560,11 @@ class EngineImpl final : public Engine {
       if (!a.text_ended) {
         a.piece.clear();
         a.decoder.flush(a.piece);
-        bool stopped = false;
-        rest = a.stops.push(a.piece, stopped);
-        if (!stopped) rest += a.stops.flush();
+        rest = a.stops.push(a.piece, a.text_ended);
+        if (!a.text_ended) rest += a.stops.flush();
       }
-      if (!rest.empty() || !a.unreported.empty()) report(a, rest);
+      if (a.text_ended) drop_logprobs(a, rest.size());
+      if (!rest.empty() || !a.unreported.empty() || !a.logprobs.empty()) report(a, rest, true);
     }
     if (a.admitted) prefixes_.release(a.sequence, a.request.reuse_prefix);
     const std::unique_ptr<Active> done = std::move(*it);

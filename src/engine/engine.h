@@ -69,6 +69,12 @@ struct Stats {
 
 using RequestId = std::uint64_t;
 
+// What a model thought of a token that it said: see sample::Sampler::logprobs.
+struct TokenLogprobs {
+  sample::TokenLogprob chosen;
+  std::vector<sample::TokenLogprob> best;
+};
+
 // What becomes of one request. Exactly one of done and failed is called, last.
 class Listener {
  public:
@@ -76,6 +82,9 @@ class Listener {
   // The next piece of the answer: complete UTF-8 characters, stop strings and end tokens removed.
   // `tokens` are those generated since the last call (their text may still be held back).
   virtual void text(std::string_view piece, std::span<const Token> tokens) = 0;
+  // With sampling.logprobs: before text(), of the tokens whose text begins in its piece, in their
+  // order. Tokens that a stop string cuts off are not told.
+  virtual void logprobs(std::span<const TokenLogprobs> /*tokens*/) {}
   virtual void done(DoneReason reason, const Stats& stats) = 0;
   virtual void failed(const Error& error) = 0;
 };

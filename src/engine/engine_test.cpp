@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <cmath>
 #include <condition_variable>
 #include <fstream>
 #include <mutex>
@@ -33,6 +34,7 @@ struct Outcome {
   std::condition_variable changed;
   std::string text;
   std::vector<Token> tokens;
+  std::vector<TokenLogprobs> logprobs;
   std::optional<DoneReason> reason;
   std::optional<std::string> error;
   Stats stats;
@@ -57,6 +59,10 @@ class Recorder final : public Listener {
     outcome_->tokens.insert(outcome_->tokens.end(), tokens.begin(), tokens.end());
     ++outcome_->pieces;
     outcome_->changed.notify_all();
+  }
+  void logprobs(std::span<const TokenLogprobs> tokens) override {
+    const std::scoped_lock lock(outcome_->mutex);
+    outcome_->logprobs.insert(outcome_->logprobs.end(), tokens.begin(), tokens.end());
   }
   void done(DoneReason reason, const Stats& stats) override {
     const std::scoped_lock lock(outcome_->mutex);
@@ -113,6 +119,73 @@ TEST(Engine, TellsTheStoryThatLlamaCppTells) {
   EXPECT_EQ(outcome->error, std::nullopt);
   EXPECT_TRUE(outcome->text.starts_with(kStory)) << outcome->text;
   EXPECT_EQ(outcome->stats.prompt_tokens, 5U);
+}
+
+TEST(Engine, TellsLogprobsOfWhatItShows) {
+  const auto engine = load();
+  Request request = greedy(*engine, "Once upon a time", 12);
+  request.sampling.logprobs = 4;
+  const auto outcome = run(*engine, request);
+  ASSERT_EQ(outcome->logprobs.size(), 12U);
+  for (std::size_t i = 0; i < 12; ++i) {
+    const auto& [chosen, best] = outcome->logprobs[i];
+    EXPECT_EQ(chosen.token, outcome->tokens[i]);
+    ASSERT_EQ(best.size(), 4U);
+    EXPECT_EQ(best[0].token, chosen.token) << "greedy";
+    double sum = 0;
+    for (const auto& [token, logprob] : best) sum += std::exp(static_cast<double>(logprob));
+    EXPECT_LE(sum, 1 + 1e-5);
+    EXPECT_GT(sum, 0.1);
+  }
+  EXPECT_EQ(run(*engine, greedy(*engine, "Once upon a time", 12))->logprobs.size(), 0U);
+
+  // A stop string's tokens are not told, of those before it none is missing.
+  request = greedy(*engine, "Once upon a time", 40);
+  request.sampling.logprobs = 0;
+  request.stop = {"named Lily"};
+  const auto stopped = run(*engine, request);
+  EXPECT_EQ(stopped->text, ", there was a little girl ");
+  std::string said;
+  for (const auto& [chosen, best] : stopped->logprobs) {
+    said += engine->tokenizer().piece(chosen.token);
+  }
+  EXPECT_TRUE(said.starts_with(", there was a little girl")) << said;
+  EXPECT_FALSE(said.contains("Lily")) << said;
+}
+
+TEST(Engine, SamplingOptionsWork) {
+  const auto engine = load();
+  const Token comma = run(*engine, greedy(*engine, "Once upon a time", 1))->tokens.at(0);
+  Request request = greedy(*engine, "Once upon a time", 30);
+  request.sampling.logit_bias = {{comma, -100.0F}};
+  EXPECT_FALSE(std::ranges::contains(run(*engine, request)->tokens, comma));
+  request.sampling.logit_bias = {{comma, 100.0F}};
+  EXPECT_EQ(run(*engine, request)->text, std::string(30, ','));
+  request.sampling.logit_bias = {{100'000, 1.0F}};
+  EXPECT_TRUE(run(*engine, request)->error->contains("logit_bias")) << "not in the vocabulary";
+
+  // Each option changes what is said, and what is said is the seed's.
+  std::vector<std::string> texts;
+  for (int option = 0; option < 6; ++option) {
+    Request sampled = greedy(*engine, "Once upon a time", 60);
+    sample::Options& sampling = sampled.sampling;
+    sampling.temperature = 1.0F;
+    sampling.top_k = 0;
+    sampling.seed = 7;
+    sampling.mirostat_tau = 1.0F;
+    if (option == 1) sampling.mirostat = 1;
+    if (option == 2) sampling.mirostat = 2;
+    if (option == 3) sampling.dynatemp_range = 0.8F;
+    if (option == 4) sampling.xtc_probability = 0.5F;
+    if (option == 5) {
+      sampling.dry_multiplier = 5.0F;
+      sampling.dry_allowed_length = 1;
+    }
+    const std::string text = run(*engine, sampled)->text;
+    EXPECT_EQ(run(*engine, sampled)->text, text) << option;
+    EXPECT_FALSE(std::ranges::contains(texts, text)) << option;
+    texts.push_back(text);
+  }
 }
 
 TEST(Engine, ChunksAndBatchSizesDoNotChangeTheText) {

@@ -159,8 +159,18 @@ class Forwarder final : public engine::Listener {
     send(parser_ ? parser_->feed(piece)
                  : chat::AnswerPiece{.text = std::string(piece), .thinking = {}, .calls = {}});
   }
+  void logprobs(std::span<const engine::TokenLogprobs> tokens) override {
+    for (const auto& [chosen, best] : tokens) {
+      api::Logprob& told = unsent_logprobs_.emplace_back();
+      static_cast<api::TokenLogprob&>(told) = described(chosen);
+      told.top.reserve(best.size());
+      for (const sample::TokenLogprob& other : best) told.top.push_back(described(other));
+    }
+  }
   void done(engine::DoneReason reason, const engine::Stats& stats) override {
-    if (parser_) send(parser_->finish());
+    chat::AnswerPiece rest;
+    if (parser_) rest = parser_->finish();
+    if (!rest.empty() || !unsent_logprobs_.empty()) send(std::move(rest), true);
     active_.end(id_);
     if (lagging_) {
       outbox_.send(Failed{.id = id_,
@@ -179,13 +189,26 @@ class Forwarder final : public engine::Listener {
   }
 
  private:
-  void send(chat::AnswerPiece piece) {
-    if (piece.empty() || lagging_) return;
+  // The token's text, made whole where its bytes are a part of a character.
+  api::TokenLogprob described(const sample::TokenLogprob& token) const {
+    const std::string_view piece = engine_.tokenizer().piece(token.token, true);
+    api::TokenLogprob told{.token = {}, .logprob = static_cast<double>(token.logprob), .bytes = {}};
+    tokenizer::StreamDecoder decoder;
+    decoder.push(piece, told.token);
+    decoder.flush(told.token);
+    for (const char byte : piece) told.bytes.push_back(static_cast<unsigned char>(byte));
+    return told;
+  }
+
+  // Pieces without anything are kept to go with the next one, but for the last.
+  void send(chat::AnswerPiece piece, bool last = false) {
+    if ((piece.empty() && !last) || lagging_) return;
     if (outbox_.send(Piece{.id = id_,
                            .text = std::move(piece.text),
                            .thinking = std::move(piece.thinking),
                            .calls = std::move(piece.calls),
-                           .tokens = unsent_tokens_},
+                           .tokens = unsent_tokens_,
+                           .logprobs = std::exchange(unsent_logprobs_, {})},
                      false)) {
       unsent_tokens_ = 0;
       return;
@@ -201,6 +224,7 @@ class Forwarder final : public engine::Listener {
   std::optional<std::vector<Token>> context_;
   std::optional<chat::AnswerParser> parser_;
   std::uint32_t unsent_tokens_ = 0;
+  std::vector<api::Logprob> unsent_logprobs_;
   bool lagging_ = false;
 };
 

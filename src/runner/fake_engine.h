@@ -172,8 +172,22 @@ class FakeEngine final : public engine::Engine {
     ++work.stats.generated_tokens;
     work.stats.generate_ns += 1000;
     const std::string text(1, static_cast<char>(std::toupper(static_cast<int>(token))));
+    tell_logprobs(work, static_cast<engine::Token>(text.front()));
     work.listener->text(text, std::span(&token, 1));
     return false;
+  }
+
+  // Each token has the logprob -1 less a quarter for each seed above a multiple of four, its
+  // alternatives (itself, then "a", "b", ...) -1, -2, -3, ...
+  static void tell_logprobs(Work& work, engine::Token token) {
+    if (work.request.sampling.logprobs < 0) return;
+    const auto seed = std::max<std::int64_t>(work.request.sampling.seed, 0);
+    engine::TokenLogprobs told{.chosen = {token, -1.0F - 0.25F * static_cast<float>(seed % 4)},
+                               .best = {}};
+    for (std::int32_t i = 0; i < work.request.sampling.logprobs; ++i) {
+      told.best.push_back({i == 0 ? token : 'a' + i - 1, -1.0F - static_cast<float>(i)});
+    }
+    work.listener->logprobs(std::span(&told, 1));
   }
 
   engine::ModelInfo info_;

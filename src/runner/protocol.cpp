@@ -16,6 +16,11 @@ namespace json = boost::json;
 // ---- One list of fields for each struct, for both directions
 
 template <typename Archive>
+void fields(Archive& a, sample::TokenBias& b) {
+  a("token", b.token);
+  a("bias", b.bias);
+}
+template <typename Archive>
 void fields(Archive& a, sample::Options& o) {
   a("temperature", o.temperature);
   a("top_k", o.top_k);
@@ -27,6 +32,20 @@ void fields(Archive& a, sample::Options& o) {
   a("presence_penalty", o.presence_penalty);
   a("frequency_penalty", o.frequency_penalty);
   a("seed", o.seed);
+  a("logit_bias", o.logit_bias);
+  a("dynatemp_range", o.dynatemp_range);
+  a("dynatemp_exponent", o.dynatemp_exponent);
+  a("xtc_probability", o.xtc_probability);
+  a("xtc_threshold", o.xtc_threshold);
+  a("dry_multiplier", o.dry_multiplier);
+  a("dry_base", o.dry_base);
+  a("dry_allowed_length", o.dry_allowed_length);
+  a("dry_penalty_last_n", o.dry_penalty_last_n);
+  a("dry_sequence_breakers", o.dry_sequence_breakers);
+  a("mirostat", o.mirostat);
+  a("mirostat_tau", o.mirostat_tau);
+  a("mirostat_eta", o.mirostat_eta);
+  a("logprobs", o.logprobs);
 }
 template <typename Archive>
 void fields(Archive& a, ml::DeviceOptions& o) {
@@ -185,12 +204,24 @@ void fields(Archive& a, LoadFailed& m) {
   a("message", m.message);
 }
 template <typename Archive>
+void fields(Archive& a, api::TokenLogprob& l) {
+  a("token", l.token);
+  a("logprob", l.logprob);
+  a("bytes", l.bytes);
+}
+template <typename Archive>
+void fields(Archive& a, api::Logprob& l) {
+  fields(a, static_cast<api::TokenLogprob&>(l));
+  a("top", l.top);
+}
+template <typename Archive>
 void fields(Archive& a, Piece& m) {
   a("id", m.id);
   a("text", m.text);
   a("thinking", m.thinking);
   a("calls", m.calls);
   a("tokens", m.tokens);
+  a("logprobs", m.logprobs);
 }
 template <typename Archive>
 void fields(Archive& a, Done& m) {

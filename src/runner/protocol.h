@@ -113,6 +113,8 @@ struct Piece {
   std::string thinking;
   std::vector<api::ToolCall> calls;
   std::uint32_t tokens = 0;  // generated since the last piece
+  // With sampling.logprobs, of the tokens that this piece tells.
+  std::vector<api::Logprob> logprobs;
 };
 // The end of a Generate that went well or was cancelled.
 struct Done {

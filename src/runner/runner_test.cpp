@@ -16,6 +16,7 @@
 #include "runner/fake_engine.h"
 #include "runner/frame.h"
 #include "runner/local.h"
+#include "runner/options.h"
 #include "runner/process.h"
 #include "runner/process_runner.h"
 #include "runner/protocol.h"
@@ -144,6 +145,65 @@ TEST(Protocol, GenerateRoundTrip) {
   EXPECT_EQ(got.sampling.presence_penalty, -1.0F);
   EXPECT_EQ(got.sampling.frequency_penalty, 2.0F);
   EXPECT_EQ(got.sampling.seed, 1LL << 60);
+}
+
+TEST(Protocol, SamplingRoundTrip) {
+  Generate message;
+  message.sampling = {.logit_bias = {{7, -100.0F}, {8, 0.5F}},
+                      .dynatemp_range = 0.1F,
+                      .dynatemp_exponent = 0.2F,
+                      .xtc_probability = 0.3F,
+                      .xtc_threshold = 0.4F,
+                      .dry_multiplier = 0.5F,
+                      .dry_base = 1.6F,
+                      .dry_allowed_length = 7,
+                      .dry_penalty_last_n = 8,
+                      .dry_sequence_breakers = {"x"},
+                      .mirostat = 2,
+                      .mirostat_tau = 9.0F,
+                      .mirostat_eta = 0.9F,
+                      .logprobs = 3};
+  const sample::Options got = round_trip<ToRunner>(message).sampling;
+  ASSERT_EQ(got.logit_bias.size(), 2U);
+  EXPECT_EQ(got.logit_bias[0].token, 7);
+  EXPECT_EQ(got.logit_bias[1].bias, 0.5F);
+  EXPECT_EQ(got.dynatemp_range, 0.1F);
+  EXPECT_EQ(got.dynatemp_exponent, 0.2F);
+  EXPECT_EQ(got.xtc_probability, 0.3F);
+  EXPECT_EQ(got.xtc_threshold, 0.4F);
+  EXPECT_EQ(got.dry_multiplier, 0.5F);
+  EXPECT_EQ(got.dry_base, 1.6F);
+  EXPECT_EQ(got.dry_allowed_length, 7);
+  EXPECT_EQ(got.dry_penalty_last_n, 8);
+  EXPECT_EQ(got.dry_sequence_breakers, std::vector<std::string>{"x"});
+  EXPECT_EQ(got.mirostat, 2);
+  EXPECT_EQ(got.mirostat_tau, 9.0F);
+  EXPECT_EQ(got.mirostat_eta, 0.9F);
+  EXPECT_EQ(got.logprobs, 3);
+}
+
+// Each option that a request may have reaches the sampler.
+TEST(Options, AreAllApplied) {
+  const auto json = api::parse_json(
+      R"({"temperature":0.5,"top_k":7,"seed":3,"num_predict":9,"stop":["x"],"mirostat":1,)"
+      R"("mirostat_tau":2,"mirostat_eta":0.5,"dynatemp_range":0.25,"dynatemp_exponent":2,)"
+      R"("xtc_probability":0.5,"xtc_threshold":0.25,"dry_multiplier":1,"dry_base":2,)"
+      R"("dry_allowed_length":4,"dry_penalty_last_n":64,"dry_sequence_breakers":["a"],)"
+      R"("logit_bias":{"5":-100}})");
+  Generate generate;
+  apply_options(api::parse_options_value(*json).value(), generate);
+  const sample::Options& got = generate.sampling;
+  EXPECT_EQ(generate.num_predict, 9);
+  EXPECT_EQ(generate.stop, std::vector<std::string>{"x"});
+  EXPECT_TRUE(got.temperature == 0.5F && got.top_k == 7 && got.seed == 3);
+  EXPECT_TRUE(got.mirostat == 1 && got.mirostat_tau == 2.0F && got.mirostat_eta == 0.5F);
+  EXPECT_TRUE(got.dynatemp_range == 0.25F && got.dynatemp_exponent == 2.0F);
+  EXPECT_TRUE(got.xtc_probability == 0.5F && got.xtc_threshold == 0.25F);
+  EXPECT_TRUE(got.dry_multiplier == 1.0F && got.dry_base == 2.0F && got.dry_allowed_length == 4);
+  EXPECT_EQ(got.dry_penalty_last_n, 64);
+  EXPECT_EQ(got.dry_sequence_breakers, std::vector<std::string>{"a"});
+  ASSERT_EQ(got.logit_bias.size(), 1U);
+  EXPECT_TRUE(got.logit_bias[0].token == 5 && got.logit_bias[0].bias == -100.0F);
 }
 
 TEST(Protocol, OtherRoundTrips) {
@@ -364,6 +424,26 @@ TEST(Child, AnswersARawPrompt) {
   EXPECT_EQ(done.reason, engine::DoneReason::kStop);
   EXPECT_EQ(done.stats.prompt_tokens, 3U);  // BOS as well
   EXPECT_EQ(done.context, (std::vector<Token>{256, 'a', 'b', 'a', 'b'}));
+}
+
+TEST(Child, TellsLogprobsWithTheirTokens) {
+  Child child;
+  child.load();
+  Generate message = raw_prompt(1, "a\xC3");
+  message.sampling.logprobs = 2;
+  child.send(message);
+  const Piece first = child.receive<Piece>();
+  ASSERT_EQ(first.logprobs.size(), 1U);
+  EXPECT_EQ(first.logprobs[0].token, "A");
+  EXPECT_EQ(first.logprobs[0].logprob, -1);
+  ASSERT_EQ(first.logprobs[0].top.size(), 2U);
+  EXPECT_EQ(first.logprobs[0].top[1].token, "a");
+  EXPECT_EQ(first.logprobs[0].top[1].logprob, -2);
+  const Piece second = child.receive<Piece>();
+  ASSERT_EQ(second.logprobs.size(), 1U);
+  EXPECT_EQ(second.logprobs[0].token, "\xEF\xBF\xBD") << "a part of a character is not text";
+  EXPECT_EQ(second.logprobs[0].bytes, std::vector<std::int32_t>{0xC3});
+  child.receive<Done>();
 }
 
 TEST(Child, RendersMessagesAndContext) {

@@ -3,6 +3,8 @@
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 
+#include "runner/options.h"
+
 namespace ollama::server {
 
 using api::Duration;
@@ -33,7 +35,8 @@ std::string format_text(const api::Json& format) {
 runner::Generate to_generate(const api::InferenceRequest& request, const store::Model& model,
                              const api::Options& options) {
   runner::Generate generate;
-  apply_options(options, generate);
+  runner::apply_options(options, generate);
+  if (request.logprobs) generate.sampling.logprobs = request.top_logprobs;
   generate.shift = request.shift.value_or(true);
   generate.truncate = request.truncate.value_or(true);
   generate.template_text =
@@ -104,7 +107,29 @@ runner::Piece joined(runner::Piece into, runner::Piece&& piece) {
   into.text += piece.text;
   into.thinking += piece.thinking;
   std::ranges::move(piece.calls, std::back_inserter(into.calls));
+  std::ranges::move(piece.logprobs, std::back_inserter(into.logprobs));
   return into;
+}
+
+// An answer without a token comes after all others.
+double mean_logprob(const api::GenerateResponse& response) {
+  if (response.logprobs.empty()) return -std::numeric_limits<double>::infinity();
+  double sum = 0;
+  for (const api::Logprob& logprob : response.logprobs) sum += logprob.logprob;
+  return sum / static_cast<double>(response.logprobs.size());
+}
+
+// Of more answers the `count` with the highest mean log-probability of a token, best first. What
+// the others cost is counted with the first.
+std::vector<api::GenerateResponse> likeliest(std::vector<api::GenerateResponse> answers,
+                                             std::size_t count) {
+  if (answers.size() <= count) return answers;
+  std::ranges::stable_sort(answers, std::greater<>(), mean_logprob);
+  for (std::size_t i = count; i < answers.size(); ++i) {
+    answers.front().metrics.eval_count += answers[i].metrics.eval_count;
+  }
+  answers.erase(answers.begin() + static_cast<std::ptrdiff_t>(count), answers.end());
+  return answers;
 }
 
 }  // namespace
@@ -197,8 +222,10 @@ Task<Result<std::vector<std::string>>> Inference::capabilities(
 Task<std::optional<api::StatusError>> Inference::check(const store::Model& model,
                                                        api::InferenceRequest& request, bool tools,
                                                        bool insert) {
-  // What is not understood is refused: an answer without it would be wrong in silence.
-  if (request.logprobs) co_return api::StatusError{501, "logprobs are not available yet"};
+  if (request.top_logprobs < 0 || request.top_logprobs > sample::kMostLogprobs) {
+    co_return api::StatusError{
+        400, std::format("top_logprobs must be between 0 and {}", sample::kMostLogprobs)};
+  }
   const auto has = co_await capabilities(model, request);
   if (!has) co_return api::status_error(has.error());
   const auto lacks = [&](bool wanted, std::string_view what) {
@@ -284,6 +311,7 @@ Task<bool> Inference::tell_choices(Exchange& x, const sched::Lease& lease,
     response.message.content = std::move(piece.text);
     response.message.thinking = std::move(piece.thinking);
     response.message.tool_calls = std::move(piece.calls);
+    response.logprobs = std::move(piece.logprobs);
     for (api::ToolCall& call : response.message.tool_calls) call.id = api::new_call_id();
     return response;
   };
@@ -452,6 +480,7 @@ Task<> Inference::generate(Exchange& x, api::GenerateRequest request) {
             next.created_at = api::now();
             next.response = std::move(piece.text);
             next.thinking = std::move(piece.thinking);
+            next.logprobs = std::move(piece.logprobs);
             return api::to_string(api::to_json(next)) + '\n';
           },
       .last = {},
@@ -460,6 +489,7 @@ Task<> Inference::generate(Exchange& x, api::GenerateRequest request) {
     response.created_at = api::now();
     response.response = std::move(collected.text);
     response.thinking = std::move(collected.thinking);
+    response.logprobs = std::move(collected.logprobs);
     response.done_reason = reason_name(done.reason);
     response.context = std::move(done.context);
     response.metrics = metrics_of(done.stats, times.start, times.loaded);
@@ -509,9 +539,13 @@ Task<> Inference::complete(Exchange& x, api::openai::Completion completion) {
   std::vector<api::GenerateResponse> whole;
   std::size_t index = 0;
   for (const std::string& prompt : completion.prompts) {
-    for (std::size_t choice = 0; choice < completion.choices; ++choice, ++index) {
+    std::vector<api::GenerateResponse> answers;
+    for (std::size_t choice = 0; choice < completion.best_of; ++choice, ++index) {
       runner::Generate generate = to_generate(request, *model, options);
       generate.take_apart = false;
+      if (completion.best_of > completion.choices && !request.logprobs) {
+        generate.sampling.logprobs = 0;  // to choose by
+      }
       if (generate.sampling.seed >= 0) {
         generate.sampling.seed += static_cast<std::int64_t>(choice);
       }
@@ -525,16 +559,18 @@ Task<> Inference::complete(Exchange& x, api::openai::Completion completion) {
         generate.suffix = request.suffix;
       }
       std::string echo = completion.echo ? prompt : std::string();
-      const auto piece_of = [&](std::string text) {
+      if (stream) format.begin(index, echo);
+      const auto piece_of = [&](runner::Piece&& piece) {
         api::GenerateResponse response;
-        response.response = std::exchange(echo, {}) + text;
+        response.response = std::exchange(echo, {}) + piece.text;
+        response.logprobs = std::move(piece.logprobs);
         return response;
       };
       Telling telling{.model = request.model,
                       .stream_type = "text/event-stream",
                       .piece =
                           [&](runner::Piece&& piece) {
-                            return format.piece(piece_of(std::move(piece.text)), index);
+                            return format.piece(piece_of(std::move(piece)), index);
                           },
                       .last = {},
                       .broken =
@@ -543,15 +579,20 @@ Task<> Inference::complete(Exchange& x, api::openai::Completion completion) {
                                                api::to_string(api::openai::error_json(error)));
                           }};
       telling.last = [&](runner::Done& done, runner::Piece&& collected) {
-        api::GenerateResponse response = piece_of(std::move(collected.text));
+        api::GenerateResponse response = piece_of(std::move(collected));
         response.done = true;
         response.done_reason = reason_name(done.reason);
         response.metrics = metrics_of(done.stats, times.start, times.loaded);
         if (stream) return format.piece(response, index);
-        whole.push_back(std::move(response));
+        answers.push_back(std::move(response));
         return std::string();
       };
       if (!co_await tell(x, *granted, std::move(generate), stream, telling)) co_return;
+    }
+    for (api::GenerateResponse& answer : likeliest(std::move(answers), completion.choices)) {
+      format.begin(whole.size(), completion.echo ? std::string_view(prompt) : std::string_view());
+      if (!request.logprobs) answer.logprobs.clear();
+      whole.push_back(std::move(answer));
     }
   }
   if (!stream) {

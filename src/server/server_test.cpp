@@ -898,6 +898,60 @@ TEST_F(ServerTest, StreamsInEachApisShape) {
   EXPECT_THAT(completion.body, HasSubstr(R"("choices":[],"usage":)"));
 }
 
+TEST_F(ServerTest, TellsLogprobsInEachApisShape) {
+  const std::string wanted =
+      R"([{"token":"A","logprob":-1.0,"bytes":[65],"top_logprobs":[)"
+      R"({"token":"A","logprob":-1.0,"bytes":[65]},{"token":"a","logprob":-2.0,"bytes":[97]}]}])";
+  for (const auto& [path, body] :
+       {std::pair("/api/generate", R"("prompt":"a")"),
+        std::pair("/api/chat", R"("messages":[{"role":"user","content":"a"}])")}) {
+    for (const char* stream : {"false", "true"}) {
+      const auto answer = ask("POST", path,
+                              std::format(R"({{"model":"stories260k","stream":{},"logprobs":true,)"
+                                          R"("top_logprobs":2,{}}})",
+                                          stream, body));
+      EXPECT_EQ(answer.lines().front().at("logprobs"), json::parse(wanted)) << answer.body;
+      const auto none = ask(
+          "POST", path, std::format(R"({{"model":"stories260k","stream":{},{}}})", stream, body));
+      EXPECT_THAT(none.body, Not(HasSubstr("logprobs")));
+    }
+  }
+  const std::string chat = R"({"model":"stories260k","logprobs":true,"top_logprobs":2,"stream":)";
+  const std::string messages = R"(,"messages":[{"role":"user","content":"a"}]})";
+  EXPECT_EQ(ask("POST", "/v1/chat/completions", chat + "false" + messages)
+                .json()
+                .at_pointer("/choices/0/logprobs/content"),
+            json::parse(wanted));
+  EXPECT_THAT(ask("POST", "/v1/chat/completions", chat + "true" + messages).body,
+              HasSubstr(R"("logprobs":{"content":[{"token":"A",)"));
+  const std::string completion =
+      R"({"model":"stories260k","prompt":"ab","logprobs":1,"echo":true,"stream":)";
+  EXPECT_EQ(ask("POST", "/v1/completions", completion + "false}")
+                .json()
+                .at_pointer("/choices/0/logprobs"),
+            json::parse(R"({"tokens":["A","B"],"token_logprobs":[-1.0,-1.0],)"
+                        R"("top_logprobs":[{"A":-1.0},{"B":-1.0}],"text_offset":[2,3]})"));
+  EXPECT_THAT(ask("POST", "/v1/completions", completion + "true}").body,
+              HasSubstr(R"("logprobs":{"tokens":["A")"));
+}
+
+TEST_F(ServerTest, TakesTheLikeliestOfMoreCompletions) {
+  // The second answer's seed makes its tokens likelier (see FakeEngine).
+  const auto answer = ask("POST", "/v1/completions",
+                          R"({"model":"stories260k","prompt":"ab","best_of":2,"seed":3,)"
+                          R"("logprobs":0})")
+                          .json();
+  ASSERT_EQ(answer.at("choices").as_array().size(), 1U);
+  EXPECT_EQ(answer.at_pointer("/choices/0/logprobs/token_logprobs/0").to_number<double>(), -1);
+  EXPECT_EQ(answer.at_pointer("/usage/completion_tokens").to_number<int>(), 4);
+  const auto plain =
+      ask("POST", "/v1/completions", R"({"model":"stories260k","prompt":["ab","c"],"best_of":3})")
+          .json();
+  ASSERT_EQ(plain.at("choices").as_array().size(), 2U);
+  EXPECT_TRUE(plain.at_pointer("/choices/1/logprobs").is_null());
+  EXPECT_EQ(plain.at_pointer("/choices/1/text").as_string(), "C");
+}
+
 TEST_F(ServerTest, ErrorsHaveTheShapeOfTheirApi) {
   for (
       const auto& [path, body, status, expected] :
@@ -914,6 +968,13 @@ TEST_F(ServerTest, ErrorsHaveTheShapeOfTheirApi) {
            "/v1/chat/completions",
            R"({"model":"stories260k","tool_choice":"required","messages":[{"role":"user","content":"a"}]})",
            400, "not in tools"),
+       std::tuple(
+           "/v1/chat/completions",
+           R"({"model":"stories260k","logprobs":true,"top_logprobs":21,"messages":[{"role":"user","content":"a"}]})",
+           400, "top_logprobs must be between 0 and 20"),
+       std::tuple("/v1/completions",
+                  R"({"model":"stories260k","prompt":"a","logit_bias":{"1":101}})", 400,
+                  "numbers of -100 to 100"),
        std::tuple("/v1/embeddings", R"({"model":"stories260k"})", 400, "invalid input"),
        std::tuple("/v1/rerank", R"({"model":"stories260k","query":"a"})", 400, "documents"),
        std::tuple("/detokenize", R"({"model":"stories260k","tokens":[99999]})", 400,

@@ -38,26 +38,6 @@ sched::Model to_load(const Services& services, const store::Model& model,
   return result;
 }
 
-void apply_options(const api::Options& options, runner::Generate& generate) {
-  sample::Options& sampling = generate.sampling;
-  const auto set = [](auto& to, const auto& from) {
-    if (from) to = *from;
-  };
-  set(sampling.temperature, options.temperature);
-  set(sampling.top_k, options.top_k);
-  set(sampling.top_p, options.top_p);
-  set(sampling.min_p, options.min_p);
-  set(sampling.typical_p, options.typical_p);
-  set(sampling.repeat_last_n, options.repeat_last_n);
-  set(sampling.repeat_penalty, options.repeat_penalty);
-  set(sampling.presence_penalty, options.presence_penalty);
-  set(sampling.frequency_penalty, options.frequency_penalty);
-  set(sampling.seed, options.seed);
-  set(generate.num_predict, options.num_predict);
-  set(generate.num_keep, options.num_keep);
-  set(generate.stop, options.stop);
-}
-
 Task<std::variant<sched::Lease, Error, Gone>> acquire(Services& services, Exchange& exchange,
                                                       sched::Request request) {
   using Outcome = std::variant<sched::Lease, Error, Gone>;

@@ -85,7 +85,6 @@ struct Gone {};
 api::Options merged_options(const store::Model& model, const api::Options& requested);
 sched::Model to_load(const Services& services, const store::Model& model,
                      const api::Options& options);
-void apply_options(const api::Options& options, runner::Generate& generate);
 
 // The model, loaded; Gone when nobody waits for it any more.
 Task<std::variant<sched::Lease, Error, Gone>> acquire(Services& services, Exchange& exchange,

@@ -1,0 +1,13 @@
+// A request's options as a runner is told them.
+#pragma once
+
+#include "api/types.h"
+#include "runner/protocol.h"
+
+namespace ollama::runner {
+
+// What is set in `options` replaces what `generate` has; its logit_bias has been checked
+// (api::parse_logit_bias).
+void apply_options(const api::Options& options, Generate& generate);
+
+}  // namespace ollama::runner
