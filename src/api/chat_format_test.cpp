@@ -241,7 +241,7 @@ TEST(OpenAi, ReadsWhatIsAskedOfSampling) {
 }
 
 TEST(OpenAi, WritesLogprobsOfCompletions) {
-  openai::CompletionFormat format("m", false);
+  openai::CompletionFormat format("m", false, 1);
   format.begin(0, "\xC3\xA9!");  // two characters
   GenerateResponse response;
   const auto logprob = [](std::string token, double value, std::vector<std::int32_t> bytes) {
@@ -253,12 +253,12 @@ TEST(OpenAi, WritesLogprobsOfCompletions) {
   };
   response.logprobs = {logprob("\xEF\xBF\xBD", -1, {0xC3}), logprob("\xEF\xBF\xBD", -1, {0xA9})};
   EXPECT_THAT(format.piece(response, 0),
-              HasSubstr(R"("logprobs":{"tokens":["�","�"],"token_logprobs":[-1E0,-1E0],)"
+              HasSubstr(R"("logprobs":{"tokens":["�","�"],"token_logprobs":[-1,-1],)"
                         R"("top_logprobs":null,"text_offset":[2,3]})"));
   response.logprobs = {logprob("b", -2, {'b'})};
   response.logprobs[0].top = {{"a", -0.5, {}}};
   EXPECT_THAT(format.piece(response, 0),
-              HasSubstr(R"("top_logprobs":[{"a":-5E-1,"b":-2E0}],"text_offset":[3]})"));
+              HasSubstr(R"("top_logprobs":[{"a":-0.5,"b":-2}],"text_offset":[3]})"));
 }
 
 // ---- OpenAI's responses

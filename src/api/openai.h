@@ -29,7 +29,8 @@ Result<Completion> parse_completion(const Json& json);
 // Tells answers of a Completion, numbered by prompt and choice.
 class CompletionFormat {
  public:
-  CompletionFormat(std::string model, bool include_usage);
+  // `choices`: answers to each prompt, whose tokens count once.
+  CompletionFormat(std::string model, bool include_usage, std::size_t choices);
   // Before the answer of that number: `echo` stands before it.
   void begin(std::size_t index, std::string_view echo);
   std::string piece(const GenerateResponse& response, std::size_t index);
@@ -41,7 +42,9 @@ class CompletionFormat {
   Json logprobs(const std::vector<Logprob>& logprobs, std::size_t index);
   std::string id_;
   std::string model_;
+  void add_usage(const Metrics& metrics, std::size_t index);
   bool include_usage_;
+  std::size_t choices_;
   std::int64_t created_;
   Metrics usage_;
   std::vector<std::int64_t> offsets_;  // of each answer: characters before its next token

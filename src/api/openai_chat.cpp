@@ -457,10 +457,11 @@ Result<Completion> parse_completion(const Json& json) {
   return completion;
 }
 
-CompletionFormat::CompletionFormat(std::string model, bool include_usage)
+CompletionFormat::CompletionFormat(std::string model, bool include_usage, std::size_t choices)
     : id_(foreign::new_id("cmpl-")),
       model_(std::move(model)),
       include_usage_(include_usage),
+      choices_(choices),
       created_(foreign::seconds_now()) {}
 
 JsonObject CompletionFormat::frame() const {
@@ -503,12 +504,16 @@ Json CompletionFormat::logprobs(const std::vector<Logprob>& logprobs, std::size_
                     {"text_offset", std::move(offsets)}};
 }
 
+void CompletionFormat::add_usage(const Metrics& metrics, std::size_t index) {
+  if (index % choices_ == 0) usage_.prompt_eval_count += metrics.prompt_eval_count;
+  usage_.eval_count += metrics.eval_count;
+}
+
 std::string CompletionFormat::piece(const GenerateResponse& response, std::size_t index) {
   JsonObject choice{{"text", response.response}, {"index", index}, {"finish_reason", nullptr}};
   if (response.done) {
     choice["finish_reason"] = response.done_reason == "length" ? "length" : "stop";
-    usage_.prompt_eval_count += response.metrics.prompt_eval_count;
-    usage_.eval_count += response.metrics.eval_count;
+    add_usage(response.metrics, index);
   }
   if (!response.logprobs.empty()) choice["logprobs"] = logprobs(response.logprobs, index);
   JsonObject data = frame();
@@ -536,8 +541,7 @@ JsonObject CompletionFormat::whole(const std::vector<GenerateResponse>& response
                    {"index", choices.size()},
                    {"logprobs", logprobs(response.logprobs, choices.size())},
                    {"finish_reason", response.done_reason == "length" ? "length" : "stop"}});
-    usage_.prompt_eval_count += response.metrics.prompt_eval_count;
-    usage_.eval_count += response.metrics.eval_count;
+    add_usage(response.metrics, choices.size() - 1);
   }
   JsonObject data = frame();
   data["choices"] = std::move(choices);

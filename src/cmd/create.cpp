@@ -30,6 +30,8 @@ Result<ModelfileText> read_modelfile(const Arguments& arguments) {
   }
   const std::filesystem::path path = std::filesystem::absolute(name, error);
   if (!std::filesystem::exists(path, error)) {
+    // What lies in this folder, as Ollama takes it.
+    if (!arguments.given("file")) return ModelfileText{"FROM .\n", path.parent_path()};
     return fail(ErrorCode::kNotFound, "specified Modelfile wasn't found");
   }
   std::ifstream file(path, std::ios::binary);

@@ -5,6 +5,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <ranges>
 #include <thread>
 
 #include "base/log.h"
@@ -19,6 +20,8 @@ namespace ollama::runner {
 namespace {
 
 // Written but not read by the server: beyond this, answers are cancelled instead of kept.
+// For each token of a context: a conversation with more of them is taken for too long untried.
+constexpr std::size_t kTriedBytes = 16;
 constexpr std::size_t kMaxUnsent = 64ULL << 20;
 
 // Frames on their way to the server, written by a thread of its own.
@@ -436,22 +439,52 @@ class Server {
       prompt.tokens = encode_prompt(tokenizer, prompt.text, {});
       return prompt;
     }
-    std::vector<api::Message> messages = std::move(message.messages);
-    while (true) {
-      OLLAMA_ASSIGN(prompt.text, prompts(engine).render({.chat = {.messages = messages,
-                                                                  .tools = &message.tools,
-                                                                  .think = message.think,
-                                                                  .prompt = message.prompt,
-                                                                  .suffix = message.suffix},
-                                                         .template_text = message.template_text}));
-      prompt.tokens = encode_prompt(tokenizer, prompt.text, message.context);
-      if (!message.truncate || prompt.tokens.size() < engine.info().context) return prompt;
-      // Too long: the oldest turn goes, the system's messages and the last one stay.
-      const auto oldest =
-          std::ranges::find_if(messages, [](const api::Message& m) { return m.role != "system"; });
-      if (oldest == messages.end() || oldest + 1 == messages.end()) return prompt;
-      messages.erase(oldest);
+    const std::size_t turns = static_cast<std::size_t>(std::ranges::count_if(
+        message.messages, [](const api::Message& m) { return m.role != "system"; }));
+    const std::size_t context = engine.info().context;
+    // Most conversations fit. One that cannot is not rendered to find out.
+    std::size_t bytes = 0;
+    for (const api::Message& one : message.messages) bytes += one.content.size();
+    if (!message.truncate || turns <= 1 || bytes <= kTriedBytes * context) {
+      OLLAMA_ASSIGN(prompt, prompt_with(engine, message, turns));
+      if (!message.truncate || turns <= 1 || prompt.tokens.size() < context) return prompt;
     }
+    // Too long: the oldest turns go, the system's messages and the last turn stay. As many turns as
+    // fit are looked for from the last one on, so that no more is rendered than twice what fits.
+    OLLAMA_ASSIGN(prompt, prompt_with(engine, message, 1));
+    std::size_t fits = 1;
+    std::size_t too_many = turns;
+    while (too_many - fits > 1) {
+      const std::size_t tried = std::min(2 * fits, fits + (too_many - fits) / 2);
+      OLLAMA_ASSIGN(Prompt longer, prompt_with(engine, message, tried));
+      if (longer.tokens.size() < context) {
+        prompt = std::move(longer);
+        fits = tried;
+      } else {
+        too_many = tried;
+      }
+    }
+    return prompt;
+  }
+
+  // With the system's messages and the last `turns` of the others.
+  Result<Prompt> prompt_with(const engine::Engine& engine, const Generate& message,
+                             std::size_t turns) {
+    std::vector<api::Message> kept;
+    for (const api::Message& one : message.messages | std::views::reverse) {
+      if (one.role == "system" || turns > 0) kept.push_back(one);
+      if (one.role != "system" && turns > 0) --turns;
+    }
+    std::ranges::reverse(kept);
+    Prompt prompt;
+    OLLAMA_ASSIGN(prompt.text, prompts(engine).render({.chat = {.messages = kept,
+                                                                .tools = &message.tools,
+                                                                .think = message.think,
+                                                                .prompt = message.prompt,
+                                                                .suffix = message.suffix},
+                                                       .template_text = message.template_text}));
+    prompt.tokens = encode_prompt(engine.tokenizer(), prompt.text, message.context);
+    return prompt;
   }
 
   static std::vector<Token> encode_prompt(const tokenizer::Tokenizer& tokenizer,

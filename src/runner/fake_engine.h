@@ -172,7 +172,7 @@ class FakeEngine final : public engine::Engine {
     ++work.stats.generated_tokens;
     work.stats.generate_ns += 1000;
     const std::string text(1, static_cast<char>(std::toupper(static_cast<int>(token))));
-    tell_logprobs(work, static_cast<engine::Token>(text.front()));
+    tell_logprobs(work, static_cast<unsigned char>(text.front()));
     work.listener->text(text, std::span(&token, 1));
     return false;
   }

@@ -12,7 +12,12 @@ using api::Duration;
 namespace {
 
 constexpr std::size_t kMostCapabilities = 256;  // models whose capabilities are remembered
-constexpr std::size_t kEnough = 64U << 10;      // bytes that go out without waiting for more
+// Ollama's, by name: models that name one are rendered by their template, where they have one.
+constexpr std::string_view kRenderers[] = {
+    "cogito",  "deepseek3.1",   "functiongemma",     "glm-4.6",           "glm-4.7", "harmony",
+    "lfm2",    "lfm2-thinking", "ministral",         "nemotron-3-nano",   "olmo3",   "olmo3-think",
+    "olmo3.1", "qwen3-coder",   "qwen3-vl-instruct", "qwen3-vl-thinking", "qwen3.5", "gemma4"};
+constexpr std::size_t kEnough = 64U << 10;  // bytes that go out without waiting for more
 
 std::string_view reason_name(engine::DoneReason reason) {
   return reason == engine::DoneReason::kLength ? "length" : "stop";
@@ -63,6 +68,21 @@ bool has_tools(const api::ChatRequest& request) {
   return request.tools.is_array() && !request.tools.get_array().empty();
 }
 
+// A schema's references to itself, from where it is put into another.
+void move_references(api::Json& schema, const std::string& place) {  // NOLINT(misc-no-recursion)
+  if (auto* list = schema.if_array()) {
+    for (api::Json& item : *list) move_references(item, place);
+  } else if (auto* object = schema.if_object()) {
+    for (auto& [key, value] : *object) {
+      if (key == "$ref" && value.is_string() && value.get_string().starts_with('#')) {
+        value = place + std::string(std::string_view(value.get_string()).substr(1));
+      } else {
+        move_references(value, place);
+      }
+    }
+  }
+}
+
 // A choice that forces a call: of any tool, or of one of them.
 struct ForcedCall {
   api::Json schema;  // null: nothing is forced
@@ -98,7 +118,13 @@ Result<ForcedCall> forced_call(const api::ChatRequest& request) {
   if (calls.empty()) {
     return fail(ErrorCode::kInvalidArgument, "tool_choice asks for a tool that is not in tools");
   }
-  if (calls.size() == 1) return ForcedCall{std::move(calls.front())};
+  const bool alone = calls.size() == 1;
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    move_references(
+        calls[i].at("properties").at("arguments"),
+        alone ? "#/properties/arguments" : std::format("#/anyOf/{}/properties/arguments", i));
+  }
+  if (alone) return ForcedCall{std::move(calls.front())};
   return ForcedCall{api::JsonObject{{"anyOf", std::move(calls)}}};
 }
 
@@ -200,6 +226,18 @@ Task<std::optional<sched::Lease>> Inference::lease_for(Exchange& x,
         400, std::format("{} does not support {}", json_quoted(request.model), purpose));
     co_return std::nullopt;
   }
+  const bool has_template = !model.template_text.empty() || !request.template_text.empty() ||
+                            (granted && !granted->info().chat_template.empty());
+  const std::string& renderer = model.config.renderer;
+  const bool known = std::ranges::contains(kRenderers, renderer);
+  if (granted && !renderer.empty() && (!known || !has_template)) {
+    co_await x.respond_error(
+        known ? 501 : 400,
+        std::format("model '{}' names the built-in renderer {}, which is not {}", request.model,
+                    json_quoted(renderer),
+                    known ? "available here: give the model a TEMPLATE" : "known"));
+    co_return std::nullopt;
+  }
   co_return granted;
 }
 
@@ -239,9 +277,12 @@ Task<std::optional<api::StatusError>> Inference::check(const store::Model& model
   if (lacks(request.think && request.think->enabled, "thinking")) {
     co_return without(json_quoted(request.model), "thinking");
   }
+  const bool formatted = !format_text(request.format).empty();
   if (!request.think && !lacks(true, "thinking")) {
     request.think = api::Think{.enabled = true, .level = {}};
   }
+  // A format binds all that comes: there is no place for thinking before it.
+  if (formatted && request.think) request.think = api::Think{};
   co_return std::nullopt;
 }
 
@@ -535,7 +576,7 @@ Task<> Inference::complete(Exchange& x, api::openai::Completion completion) {
   }
 
   const bool stream = request.streaming();
-  api::openai::CompletionFormat format(request.model, completion.include_usage);
+  api::openai::CompletionFormat format(request.model, completion.include_usage, completion.choices);
   std::vector<api::GenerateResponse> whole;
   std::size_t index = 0;
   for (const std::string& prompt : completion.prompts) {

@@ -900,8 +900,8 @@ TEST_F(ServerTest, StreamsInEachApisShape) {
 
 TEST_F(ServerTest, TellsLogprobsInEachApisShape) {
   const std::string wanted =
-      R"([{"token":"A","logprob":-1.0,"bytes":[65],"top_logprobs":[)"
-      R"({"token":"A","logprob":-1.0,"bytes":[65]},{"token":"a","logprob":-2.0,"bytes":[97]}]}])";
+      R"([{"token":"A","logprob":-1,"bytes":[65],"top_logprobs":[)"
+      R"({"token":"A","logprob":-1,"bytes":[65]},{"token":"a","logprob":-2,"bytes":[97]}]}])";
   for (const auto& [path, body] :
        {std::pair("/api/generate", R"("prompt":"a")"),
         std::pair("/api/chat", R"("messages":[{"role":"user","content":"a"}])")}) {
@@ -929,8 +929,8 @@ TEST_F(ServerTest, TellsLogprobsInEachApisShape) {
   EXPECT_EQ(ask("POST", "/v1/completions", completion + "false}")
                 .json()
                 .at_pointer("/choices/0/logprobs"),
-            json::parse(R"({"tokens":["A","B"],"token_logprobs":[-1.0,-1.0],)"
-                        R"("top_logprobs":[{"A":-1.0},{"B":-1.0}],"text_offset":[2,3]})"));
+            json::parse(R"({"tokens":["A","B"],"token_logprobs":[-1,-1],)"
+                        R"("top_logprobs":[{"A":-1},{"B":-1}],"text_offset":[2,3]})"));
   EXPECT_THAT(ask("POST", "/v1/completions", completion + "true}").body,
               HasSubstr(R"("logprobs":{"tokens":["A")"));
 }

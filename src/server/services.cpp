@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "ml/dtype.h"
+#include "ml/thread_count.h"
 
 namespace ollama::server {
 
@@ -34,6 +35,11 @@ sched::Model to_load(const Services& services, const store::Model& model,
   load.gpu_layers = options.num_gpu.value_or(load.gpu_layers);
   load.main_gpu = options.main_gpu.value_or(load.main_gpu);
   load.threads = positive(options.num_thread, load.threads);
+  // More threads than the process may use only wait for each other.
+  if (load.threads > 1) {
+    load.threads =
+        std::min(load.threads, static_cast<std::uint32_t>(ml::CpuTopology::read().usable()));
+  }
   load.use_mmap = options.use_mmap.value_or(load.use_mmap);
   return result;
 }

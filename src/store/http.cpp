@@ -299,7 +299,10 @@ Result<HttpAnswer> HttpClient::perform(const HttpRequest& request, const std::st
   // An error answer whose text is cut short, or that came before the upload was over, has its say.
   const bool refused = exchange.header_done && exchange.answer.status >= 300;
   if (*outcome != CURLE_OK && !refused) {
-    const std::string reason = detail[0] != '\0' ? detail.data() : curl().easy_strerror(*outcome);
+    std::string reason = detail[0] != '\0' ? detail.data() : curl().easy_strerror(*outcome);
+    if (reason.contains("wrong version number")) {
+      reason = "the server answers in plain http, not https: try --insecure";
+    }
     const bool timeout = *outcome == CURLE_OPERATION_TIMEDOUT;
     return fail(timeout ? ErrorCode::kTimeout : ErrorCode::kUnavailable, "{}", reason);
   }

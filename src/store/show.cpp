@@ -128,10 +128,9 @@ std::vector<std::string> capabilities_of(const Model& model, const gguf::File& f
   const std::string_view jinja = model.template_text.empty()
                                      ? file.string("tokenizer.chat_template").value_or("")
                                      : std::string_view();
-  const bool built_in = !model.config.parser.empty();
-  if (built_in || uses("tools") || jinja.contains("tools")) result.emplace_back("tools");
+  if (uses("tools") || jinja.contains("tools")) result.emplace_back("tools");
   if (uses("suffix")) result.emplace_back("insert");
-  if (built_in || uses("think") || uses("isthinkset") || (go && go->thinking_tags()) ||
+  if (uses("think") || uses("isthinkset") || (go && go->thinking_tags()) ||
       any_in(jinja, {"enable_thinking", "<think>", "reasoning_content"})) {
     result.emplace_back("thinking");
   }

@@ -29,5 +29,34 @@ expect "$(generate '"format":"xml"')" '"error":"invalid format: \\"xml\\"'
 status=$(curl -s -o /dev/null -w '%{http_code}' "$url/api/generate" -d '{"model":"stories260k","prompt":"a","format":{"enum":[]}}')
 expect_same "$status" 400
 expect_same "$("$OLLAMA" run stories260k Once --format 'root ::= "yes"')" yes
+
+# ---- Calls of tools that are forced, and models that think
+cat >"$work/Modelfile" <<'MODELFILE'
+FROM stories260k
+TEMPLATE """{{ .Tools }}{{ range .Messages }}{{ .Role }}: {{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}{{ range .ToolCalls }}<tool_call>{"name":"{{ .Function.Name }}","arguments":{{ .Function.Arguments }}}</tool_call>{{ end }}
+{{ end }}assistant: {{ if .Think }}<think>{{ end }}"""
+MODELFILE
+"$OLLAMA" create thinker -f "$work/Modelfile" >/dev/null
+tools='[{"type":"function","function":{"name":"look","parameters":{"type":"object","properties":{"where":{"$ref":"#/$defs/place"}},"required":["where"],"additionalProperties":false,"$defs":{"place":{"enum":["here","there"]}}}}},
+  {"type":"function","function":{"name":"wait","parameters":{"type":"object","properties":{"seconds":{"type":"integer","minimum":1,"maximum":9}},"required":["seconds"],"additionalProperties":false}}}]'
+ask() { curl -sS "$url/api/chat" -d "{\"model\":\"thinker\",\"stream\":false,\"messages\":[{\"role\":\"user\",\"content\":\"Once\"}],$1}"; }
+expect "$(ask "\"tools\":$tools,\"tool_choice\":\"required\"")" \
+  '"content":"","tool_calls":\[\{"id":"call_[^"]+","function":\{"index":0,"name":"(look","arguments":\{"where":"(here|there)"|wait","arguments":\{"seconds":[1-9])\}'
+expect "$(ask "\"tools\":$tools,\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"look\"}}")" '"name":"look","arguments":\{"where":"(here|there)"\}'
+expect "$(ask "\"tools\":$tools,\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"fly\"}}")" 'a tool that is not in tools'
+# A format is of the answer: nothing is thought before it.
+expect "$(ask '"format":{"enum":["red"]}')" '"content":"\\"red\\""'
+
+# ---- What must not end or block a runner
+expect "$(generate '"options":{"num_thread":100000,"num_predict":2}')" '"done":true'
+node_or_skip=$(command -v node || true)
+if [ -n "$node_or_skip" ]; then
+  node -e 'const long = "One day she went out. ".repeat(10);
+    const messages = Array.from({length: 20001}, (_, i) => ({role: i % 2 ? "assistant" : "user", content: long}));
+    console.log(JSON.stringify({model: "stories260k", stream: false, options: {num_predict: 2}, messages}))' >"$work/long.json"
+  expect "$(curl -sS -m 60 "$url/api/chat" -d "@$work/long.json")" '"done":true'
+fi
+expect "$(curl -sS "$url/api/create" -d '{"model":"rendered","from":"stories260k","renderer":"nosuch","parser":"nosuch","stream":false}')" success
+expect "$(curl -sS "$url/api/chat" -d '{"model":"rendered","messages":[{"role":"user","content":"a"}],"stream":false}')" 'built-in renderer .*nosuch.*not known'
 stop_server
 echo "format: ok"
