@@ -31,7 +31,7 @@ for type in q8_0 bf16 f32 q6_K q5_K_M q5_K_S q5_1 q5_0 q4_K_M q4_K_S q4_1 q4_0 I
   esac
 done
 expect "$(curl -fsS "$url/api/tags")" '"name":"small-q4_K_M:latest".*"quantization_level":"Q4_K_M"'
-nothing_left || fail "left behind: $(left)"
+wait_for nothing_left || fail "left behind: $(left)"
 
 # Errors.
 if "$OLLAMA" create bad -q q9 -f "$work/Modelfile" 2>"$work/err"; then fail "q9 is taken"; fi
@@ -90,7 +90,7 @@ wait "$client" || true
 gone() { ! kill -0 "$pid" 2>/dev/null; }
 wait_for gone || fail "process $pid outlives the server"
 start_server
-nothing_left || fail "left behind by a server that was killed: $(left)"
+wait_for nothing_left || fail "left behind by a server that was killed: $(left)"
 if "$OLLAMA" show slow >/dev/null 2>&1; then fail "a model that was never made is there"; fi
 
 # A disk that is full: the process may write no file of more than 20 MB.
@@ -100,5 +100,5 @@ start_server
 ulimit -S -f "$(ulimit -H -f)"
 expect "$(curl -sN "$url/api/create" -d '{"model":"slow","from":"large","quantize":"q8_0"}')" '"error":".*File too large'
 expect "$(curl -fsS "$url/api/version")" version
-nothing_left || fail "left behind by a full disk: $(left)"
+wait_for nothing_left || fail "left behind by a full disk: $(left)"
 echo "quantise: ok"
