@@ -121,7 +121,7 @@ class Pins {
 };
 
 // kCancelled when the callback says so.
-inline Result<> report(const Progress& progress, api::ProgressResponse response) {
+inline Result<> report(const Progress& progress, const api::ProgressResponse& response) {
   if (progress && !progress(response)) return fail(ErrorCode::kCancelled, "cancelled");
   return {};
 }
