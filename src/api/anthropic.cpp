@@ -128,27 +128,8 @@ class MessageReader {
 };
 
 Result<Json> parse_tools(const Json& value) {
-  array tools;
-  const JsonObject holder{{"tools", value}};
-  Fields list(holder);
-  list.each("tools", [&](const Json& item) -> Result<> {
-    Fields fields(item);
-    std::string type = "custom";
-    std::string name;
-    std::string description;
-    Json schema;
-    fields.read("type", type);
-    fields.read("name", name);
-    fields.read("description", description);
-    fields.read_any("input_schema", schema);
-    OLLAMA_TRY(std::move(fields).finish(true));
-    if (type != "custom") {
-      return fail(ErrorCode::kInvalidArgument, "tools of type \"{}\" are not supported", type);
-    }
-    tools.emplace_back(foreign::tool_json(name, description, std::move(schema)));
-    return {};
-  });
-  return std::move(list).finish(Json(std::move(tools)));
+  return foreign::tools_of(value,
+                           {.type = "custom", .unnamed = "custom", .schema = "input_schema"});
 }
 
 // auto, any, none or a tool, in OpenAI's form.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <boost/json/array.hpp>
 #include <random>
 
 namespace ollama::api::foreign {
@@ -75,6 +76,30 @@ JsonObject tool_json(std::string_view name, std::string_view description, Json p
                                ? Json(JsonObject{{"type", "object"}, {"properties", JsonObject()}})
                                : std::move(parameters);
   return {{"type", "function"}, {"function", std::move(function)}};
+}
+
+Result<Json> tools_of(const Json& value, const FlatTools& form) {
+  boost::json::array tools;
+  const JsonObject holder{{"tools", value}};
+  Fields list(holder);
+  list.each("tools", [&](const Json& item) -> Result<> {
+    Fields fields(item);
+    std::string type(form.unnamed);
+    std::string name;
+    std::string description;
+    Json parameters;
+    fields.read("type", type);
+    fields.read("name", name);
+    fields.read("description", description);
+    fields.read_any(form.schema, parameters);
+    OLLAMA_TRY(std::move(fields).finish(true));
+    if (type != form.type) {
+      return fail(ErrorCode::kInvalidArgument, "tools of type \"{}\" are not supported", type);
+    }
+    tools.emplace_back(tool_json(name, description, std::move(parameters)));
+    return {};
+  });
+  return std::move(list).finish(Json(std::move(tools)));
 }
 
 Result<Think> effort_of(std::string_view effort) {

@@ -34,6 +34,15 @@ std::string called_name(const std::vector<Message>& messages, std::string_view c
 // {"type": "function", "function": {...}} of a tool's parts.
 JsonObject tool_json(std::string_view name, std::string_view description, Json parameters);
 
+// A list of tools whose parts stand side by side, as tool_json has them. `type` is the one that is
+// understood, `unnamed` what a tool without a type is, `schema` the field of its parameters.
+struct FlatTools {
+  std::string_view type;
+  std::string_view unnamed;
+  std::string_view schema;
+};
+Result<Json> tools_of(const Json& value, const FlatTools& form);
+
 // "none", "minimal", "low", "medium", "high" or "xhigh" of OpenAI.
 Result<Think> effort_of(std::string_view effort);
 

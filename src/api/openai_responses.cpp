@@ -119,27 +119,7 @@ Result<> read_input(const Json& input, std::vector<Message>& messages) {
 }
 
 Result<Json> parse_tools(const Json& value) {
-  array tools;
-  const JsonObject holder{{"tools", value}};
-  Fields list(holder);
-  list.each("tools", [&](const Json& item) -> Result<> {
-    Fields fields(item);
-    std::string type;
-    std::string name;
-    std::string description;
-    Json parameters;
-    fields.read("type", type);
-    fields.read("name", name);
-    fields.read("description", description);
-    fields.read_any("parameters", parameters);
-    OLLAMA_TRY(std::move(fields).finish(true));
-    if (type != "function") {
-      return fail(ErrorCode::kInvalidArgument, "tools of type \"{}\" are not supported", type);
-    }
-    tools.emplace_back(foreign::tool_json(name, description, std::move(parameters)));
-    return {};
-  });
-  return std::move(list).finish(Json(std::move(tools)));
+  return foreign::tools_of(value, {.type = "function", .unnamed = {}, .schema = "parameters"});
 }
 
 // {"type": "function", "name": "x"} as chat completions have it.
