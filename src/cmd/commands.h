@@ -38,6 +38,9 @@ Command rpc_command(const envconfig::Config& config);
 Command runner_command(const envconfig::Config& config);
 // `ollama convert`: what a server starts to make a model file.
 Command convert_command(const envconfig::Config& config);
+// Hidden: this program as a child of itself, which `serve` tells what to do on the socket --fd.
+Command child_command(const envconfig::Config& config, std::string name, std::string summary,
+                      int (*serve)(int fd));
 
 // `name` belongs to Ollama's cloud, which is not part of this program: it says so.
 Command cloud_command(std::string name, std::string summary);

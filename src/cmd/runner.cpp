@@ -1,22 +1,30 @@
+#include "runner/child.h"
+
 #include "base/log.h"
 #include "cmd/commands.h"
-#include "runner/child.h"
 
 namespace ollama::cmd {
 
-Command runner_command(const envconfig::Config& config) {
-  return {.name = "runner",
+Command child_command(const envconfig::Config& config, std::string name, std::string summary,
+                      int (*serve)(int fd)) {
+  return {.name = std::move(name),
           .usage = "--fd N",
-          .summary = "Serve one loaded model to the program that started this one",
+          .summary = std::move(summary),
           .flags = {{.name = "fd",
                      .kind = FlagKind::kInt,
                      .help = "The socket to that program",
                      .fallback = "3"}},
           .hidden = true,
-          .run = [&config](const Arguments& arguments) -> Result<int> {
+          .run = [&config, serve](const Arguments& arguments) -> Result<int> {
             log::set_level(config.log_level);
-            return runner::run_child(static_cast<int>(arguments.number("fd")));
+            return serve(static_cast<int>(arguments.number("fd")));
           }};
+}
+
+Command runner_command(const envconfig::Config& config) {
+  return child_command(config, "runner",
+                       "Serve one loaded model to the program that started this one",
+                       runner::run_child);
 }
 
 }  // namespace ollama::cmd
