@@ -1,20 +1,12 @@
 #include "chat/go_template.h"
 
 #include <algorithm>
-#include <ctime>
 
 #include "chat/go/analysis.h"
 #include "chat/go/evaluator.h"
 #include "chat/go/parser.h"
 
 namespace ollama::chat {
-
-std::chrono::local_seconds local_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm local{};
-  ::localtime_r(&now, &local);
-  return std::chrono::local_seconds(std::chrono::seconds(now + local.tm_gmtoff));
-}
 
 GoTemplate::GoTemplate(std::shared_ptr<const go::Program> program)
     : program_(std::move(program)),

@@ -5,6 +5,7 @@
 
 #include "chat/jinja/interpreter.h"
 #include "chat/jinja/operators.h"
+#include "chat/render_options.h"
 
 namespace ollama::chat::jinja {
 
@@ -355,7 +356,7 @@ Value call_global(Interpreter& in, GlobalId id, const Call& call) {
     case GlobalId::kStrftimeNow: {
       const auto [format] = parameters(call, {"format"}, 1);
       return make_string(
-          in, format_date(text_argument(format, "format"), in.now ? *in.now : clock_now()));
+          in, format_date(text_argument(format, "format"), in.now ? *in.now : local_now()));
     }
   }
   return {};

@@ -131,8 +131,6 @@ enum class GlobalId : std::uint8_t {
 Value find_global(std::string_view name);
 Value call_global(Interpreter& in, GlobalId id, const Call& call);
 
-// The machine's local time.
-std::chrono::local_seconds clock_now();
 // C's strftime in the C locale; what it does not know is kept.
 std::string format_date(std::string_view format, std::chrono::local_seconds time);
 

@@ -1,7 +1,6 @@
 // Dates, in the C locale.
 #include <array>
 #include <chrono>
-#include <ctime>
 
 #include "chat/jinja/builtins.h"
 
@@ -141,13 +140,6 @@ class DateWriter {
 };
 
 }  // namespace
-
-std::chrono::local_seconds clock_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm local{};
-  ::localtime_r(&now, &local);
-  return std::chrono::local_seconds(std::chrono::seconds(now + local.tm_gmtoff));
-}
 
 std::string format_date(std::string_view format, std::chrono::local_seconds time) {
   const DateWriter writer(time);
