@@ -7,7 +7,7 @@ namespace {
 
 class Anthropic {
  public:
-  explicit Anthropic(Services& services) : inference_(services) {}
+  explicit Anthropic(Inference& inference) : inference_(inference) {}
 
   Task<> messages(Exchange& x) {
     auto chat = parse_body(x.request(), api::anthropic::parse_messages);
@@ -29,13 +29,13 @@ class Anthropic {
   }
 
  private:
-  Inference inference_;
+  Inference& inference_;
 };
 
 }  // namespace
 
-std::vector<Route> anthropic_routes(Services& services) {
-  const auto self = std::make_shared<Anthropic>(services);
+std::vector<Route> anthropic_routes(Inference& inference) {
+  const auto self = std::make_shared<Anthropic>(inference);
   const auto route = [&](std::string pattern, Task<> (Anthropic::*handler)(Exchange&)) {
     return Route{.method = "POST",
                  .pattern = std::move(pattern),

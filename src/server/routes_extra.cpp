@@ -79,7 +79,7 @@ Result<DetokenizeRequest> parse_detokenize(const api::Json& json) {
 
 class Extra {
  public:
-  explicit Extra(Services& services) : inference_(services) {}
+  explicit Extra(Inference& inference) : inference_(inference) {}
 
   // Documents by how near their embeddings are to the query's.
   Task<> rerank(Exchange& x) {
@@ -180,13 +180,13 @@ class Extra {
             {"results", std::move(results)}};
   }
 
-  Inference inference_;
+  Inference& inference_;
 };
 
 }  // namespace
 
-std::vector<Route> extra_routes(Services& services) {
-  const auto self = std::make_shared<Extra>(services);
+std::vector<Route> extra_routes(Inference& inference) {
+  const auto self = std::make_shared<Extra>(inference);
   const auto route = [&](std::string pattern, Task<> (Extra::*handler)(Exchange&)) {
     return Route{.method = "POST",
                  .pattern = std::move(pattern),

@@ -17,7 +17,7 @@ using api::Duration;
 
 class Native {
  public:
-  explicit Native(Services& services) : services_(services), inference_(services) {}
+  Native(Services& services, Inference& inference) : services_(services), inference_(inference) {}
 
   std::vector<Route> routes(const std::shared_ptr<Native>& self);
 
@@ -432,7 +432,7 @@ class Native {
   static constexpr std::chrono::seconds kLongestPlan{60};
   int plans_ = 0;
   Services& services_;
-  Inference inference_;
+  Inference& inference_;
 };
 
 std::vector<Route> Native::routes(const std::shared_ptr<Native>& self) {
@@ -477,8 +477,8 @@ std::vector<Route> Native::routes(const std::shared_ptr<Native>& self) {
 
 }  // namespace
 
-std::vector<Route> native_routes(Services& services) {
-  const auto native = std::make_shared<Native>(services);
+std::vector<Route> native_routes(Services& services, Inference& inference) {
+  const auto native = std::make_shared<Native>(services, inference);
   return native->routes(native);
 }
 

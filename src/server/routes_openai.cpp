@@ -10,7 +10,7 @@ namespace {
 
 class OpenAi {
  public:
-  explicit OpenAi(Services& services) : services_(services), inference_(services) {}
+  OpenAi(Services& services, Inference& inference) : services_(services), inference_(inference) {}
 
   Task<> chat(Exchange& x) { co_await answer(x, api::openai::parse_chat); }
   Task<> responses(Exchange& x) { co_await answer(x, api::openai::parse_responses); }
@@ -94,13 +94,13 @@ class OpenAi {
   }
 
   Services& services_;
-  Inference inference_;
+  Inference& inference_;
 };
 
 }  // namespace
 
-std::vector<Route> openai_routes(Services& services) {
-  const auto self = std::make_shared<OpenAi>(services);
+std::vector<Route> openai_routes(Services& services, Inference& inference) {
+  const auto self = std::make_shared<OpenAi>(services, inference);
   const auto route = [&](std::string method, std::string pattern,
                          Task<> (OpenAi::*handler)(Exchange&)) {
     return Route{.method = std::move(method),

@@ -17,7 +17,7 @@
 #include "base/units.h"
 #include "runner/conversion.h"
 #include "runner/process_runner.h"
-#include "server/services.h"
+#include "server/inference.h"
 #include "store/transfer.h"
 
 namespace ollama::server {
@@ -117,13 +117,14 @@ struct Server::State {
                  .making = making,
                  .transfers = transfers,
                  .transfer_threads = transfer_threads},
+        inference(services),
         acceptor(loop),
         deadline(loop),
         signals(loop) {
-    connections.router.add(native_routes(services));
-    connections.router.add(openai_routes(services));
-    connections.router.add(anthropic_routes(services));
-    connections.router.add(extra_routes(services));
+    connections.router.add(native_routes(services, inference));
+    connections.router.add(openai_routes(services, inference));
+    connections.router.add(anthropic_routes(inference));
+    connections.router.add(extra_routes(inference));
     connections.answered = [this](std::string_view route, int status, Metrics::Seconds took) {
       metrics.answered(route, status, took);
     };
@@ -263,6 +264,7 @@ struct Server::State {
   store::Transfers transfers;
   TransferThreads transfer_threads;
   Services services;
+  Inference inference;
   tcp::acceptor acceptor;
   asio::steady_timer deadline;
   asio::signal_set signals;

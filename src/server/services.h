@@ -118,10 +118,11 @@ class Answer {
 api::StatusError answer_error(const Error& error);
 
 // ---- Routes, a family each
-std::vector<Route> native_routes(Services& services);
-std::vector<Route> openai_routes(Services& services);
-std::vector<Route> anthropic_routes(Services& services);
-std::vector<Route> extra_routes(Services& services);
+class Inference;
+std::vector<Route> native_routes(Services& services, Inference& inference);
+std::vector<Route> openai_routes(Services& services, Inference& inference);
+std::vector<Route> anthropic_routes(Inference& inference);
+std::vector<Route> extra_routes(Inference& inference);
 std::vector<Route> transfer_routes(Services& services);
 
 }  // namespace ollama::server
