@@ -319,7 +319,6 @@ Result<> serve(const envconfig::Config& config) {
                                              .handle_signals = true}));
   // Only once the address is ours: a start that fails changes nothing. Requests wait until run().
   if (!config.no_prune) {
-    store::remove_stale_partials(config.models / "blobs");
     if (const auto freed = store::Store(store).prune(); !freed) {
       log::warn("removing unused blobs: {}", freed.error().message());
     } else if (*freed > 0) {

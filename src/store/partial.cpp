@@ -270,24 +270,4 @@ std::uint64_t missing_bytes(const fs::path& blobs, const Digest& digest, std::ui
   return size - std::min(size, there);
 }
 
-void remove_stale_partials(const fs::path& blobs, std::chrono::hours age) {
-  std::error_code error;
-  std::vector<fs::path> stale;
-  const auto now = fs::file_time_type::clock::now();
-  for (fs::directory_iterator it(blobs, error), end; !error && it != end; it.increment(error)) {
-    const std::string name = it->path().filename().string();
-    const auto at = name.find(kSuffix);
-    std::error_code ignored;
-    if (at == std::string::npos || !Digest::parse(name.substr(0, at))) continue;
-    // The bytes' file is the one that is written to all the time.
-    const fs::path bytes = blobs / name.substr(0, at + kSuffix.size());
-    const bool orphan = !fs::exists(bytes, ignored);
-    const auto written = fs::last_write_time(orphan ? it->path() : bytes, ignored);
-    if (!ignored && now - written > age) stale.push_back(it->path());
-  }
-  for (const fs::path& path : stale) {
-    if (fs::remove(path, error)) log::info("removed the stale download {}", path.string());
-  }
-}
-
 }  // namespace ollama::store

@@ -8,7 +8,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <filesystem>
@@ -99,9 +98,5 @@ class Partial {
 // Bytes that the download of a blob still has to write: what is neither there nor reserved.
 std::uint64_t missing_bytes(const std::filesystem::path& blobs, const Digest& digest,
                             std::uint64_t size);
-
-// Removes downloads that nobody has gone on with for that long.
-void remove_stale_partials(const std::filesystem::path& blobs,
-                           std::chrono::hours age = std::chrono::hours(24 * 7));
 
 }  // namespace ollama::store
