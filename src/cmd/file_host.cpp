@@ -5,7 +5,6 @@
 #include "cmd/model_host.h"
 #include "gguf/file.h"
 #include "ml/dtype.h"
-#include "ml/thread_count.h"
 #include "runner/local.h"
 #include "runner/options.h"
 
@@ -23,13 +22,7 @@ engine::LoadOptions load_options(const api::Options& options, const envconfig::C
       std::min(config.context_length, file.u32(".context_length").value_or(config.context_length));
   if (options.num_ctx) load.context = static_cast<std::uint32_t>(std::max(1, *options.num_ctx));
   if (options.num_batch) load.batch = static_cast<std::uint32_t>(std::max(1, *options.num_batch));
-  if (options.num_thread) {
-    load.threads = static_cast<std::uint32_t>(std::clamp(
-        *options.num_thread, 0, static_cast<std::int32_t>(ml::CpuTopology::read().usable())));
-  }
-  load.gpu_layers = options.num_gpu.value_or(load.gpu_layers);
-  load.main_gpu = options.main_gpu.value_or(load.main_gpu);
-  load.use_mmap = options.use_mmap.value_or(true);
+  runner::apply_options(options, load);
   return load;
 }
 

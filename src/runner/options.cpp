@@ -1,5 +1,9 @@
 #include "runner/options.h"
 
+#include <algorithm>
+
+#include "ml/thread_count.h"
+
 namespace ollama::runner {
 
 void apply_options(const api::Options& options, Generate& generate) {
@@ -38,6 +42,16 @@ void apply_options(const api::Options& options, Generate& generate) {
   set(generate.num_predict, options.num_predict);
   set(generate.num_keep, options.num_keep);
   set(generate.stop, options.stop);
+}
+
+void apply_options(const api::Options& options, engine::LoadOptions& load) {
+  load.gpu_layers = options.num_gpu.value_or(load.gpu_layers);
+  load.main_gpu = options.main_gpu.value_or(load.main_gpu);
+  load.use_mmap = options.use_mmap.value_or(load.use_mmap);
+  if (options.num_thread.value_or(0) > 0) {
+    load.threads = std::min(static_cast<std::uint32_t>(*options.num_thread),
+                            static_cast<std::uint32_t>(ml::CpuTopology::read().usable()));
+  }
 }
 
 }  // namespace ollama::runner

@@ -1,8 +1,7 @@
 #include "server/services.h"
 
 #include "base/log.h"
-#include "ml/dtype.h"
-#include "ml/thread_count.h"
+#include "runner/options.h"
 
 namespace ollama::server {
 
@@ -32,15 +31,7 @@ sched::Model to_load(const Services& services, const store::Model& model,
   };
   load.context = std::max(positive(options.num_ctx, config.context_length), 4U);
   load.batch = positive(options.num_batch, load.batch);
-  load.gpu_layers = options.num_gpu.value_or(load.gpu_layers);
-  load.main_gpu = options.main_gpu.value_or(load.main_gpu);
-  load.threads = positive(options.num_thread, load.threads);
-  // More threads than the process may use only wait for each other.
-  if (load.threads > 1) {
-    load.threads =
-        std::min(load.threads, static_cast<std::uint32_t>(ml::CpuTopology::read().usable()));
-  }
-  load.use_mmap = options.use_mmap.value_or(load.use_mmap);
+  runner::apply_options(options, load);
   return result;
 }
 
