@@ -128,6 +128,13 @@ Result<ForcedCall> forced_call(const api::ChatRequest& request) {
   return ForcedCall{api::JsonObject{{"anyOf", std::move(calls)}}};
 }
 
+// Several answers to one prompt: the same seed would give the same.
+void vary_seed(runner::Generate& generate, std::size_t choice) {
+  if (generate.sampling.seed >= 0) {
+    generate.sampling.seed += static_cast<std::int64_t>(choice);
+  }
+}
+
 // The text of an answer that is not told apart.
 runner::Piece joined(runner::Piece into, runner::Piece&& piece) {
   into.text += piece.text;
@@ -376,8 +383,7 @@ Task<bool> Inference::tell_choices(Exchange& x, const sched::Lease& lease,
       return std::string();
     };
     runner::Generate one = generate;
-    // The same seed would give the same answer.
-    if (one.sampling.seed >= 0) one.sampling.seed += static_cast<std::int64_t>(choice);
+    vary_seed(one, choice);
     if (!co_await tell(x, lease, std::move(one), stream, telling)) co_return false;
   }
   if (!stream) {
@@ -587,9 +593,7 @@ Task<> Inference::complete(Exchange& x, api::openai::Completion completion) {
       if (completion.best_of > completion.choices && !request.logprobs) {
         generate.sampling.logprobs = 0;  // to choose by
       }
-      if (generate.sampling.seed >= 0) {
-        generate.sampling.seed += static_cast<std::int64_t>(choice);
-      }
+      vary_seed(generate, choice);
       if (request.suffix.empty()) {
         if (!model->system.empty()) {
           generate.messages.push_back(message_of("system", model->system));
