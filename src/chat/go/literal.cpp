@@ -1,8 +1,9 @@
 #include "chat/go/literal.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
+
+#include "tokenizer/utf8.h"
 
 namespace ollama::chat::go {
 namespace {
@@ -138,43 +139,17 @@ std::optional<std::string> parse_string(std::string_view text) {
 }
 
 void append_utf8(std::string& out, std::uint32_t code) {
-  const auto put = [&](std::uint32_t byte) { out += static_cast<char>(byte); };
   if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) code = kReplacement;
-  if (code < 0x80) {
-    put(code);
-  } else if (code < 0x800) {
-    put(0xC0U | (code >> 6));
-    put(0x80U | (code & 0x3FU));
-  } else if (code < 0x10000) {
-    put(0xE0U | (code >> 12));
-    put(0x80U | ((code >> 6) & 0x3FU));
-    put(0x80U | (code & 0x3FU));
-  } else {
-    put(0xF0U | (code >> 18));
-    put(0x80U | ((code >> 12) & 0x3FU));
-    put(0x80U | ((code >> 6) & 0x3FU));
-    put(0x80U | (code & 0x3FU));
-  }
+  tokenizer::utf8::append(out, code);
 }
 
 std::pair<std::uint32_t, std::size_t> front_rune(std::string_view text) {
-  const auto byte = [&](std::size_t i) {
-    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
-  };
-  const std::uint32_t lead = byte(0);
-  if (lead < 0x80) return {lead, 1};
-  const std::size_t length = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
-  constexpr std::array<std::uint32_t, 5> kLowest{0, 0, 0x80, 0x800, 0x10000};
-  std::uint32_t code = lead & (0xFFU >> (length + 1));
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xC0U) != 0x80U) return {kReplacement, 1};
-    code = (code << 6) | (byte(i) & 0x3FU);
-  }
-  const bool surrogate = code >= 0xD800 && code < 0xE000;
-  if (lead < 0xC0 || lead > 0xF4 || code < kLowest[length] || code > 0x10FFFF || surrogate) {
+  if (text.empty()) return {0, 1};
+  if (tokenizer::utf8::scan_strict(text).status != tokenizer::utf8::Status::kComplete) {
     return {kReplacement, 1};
   }
-  return {code, length};
+  const tokenizer::utf8::Character rune = tokenizer::utf8::decode_lenient(text);
+  return {rune.code, rune.length};
 }
 
 bool is_printable(std::uint32_t code) {
