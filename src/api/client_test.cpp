@@ -1,9 +1,7 @@
 #include "api/client.h"
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -15,6 +13,7 @@
 #include <mutex>
 #include <thread>
 
+#include "base/loopback.h"
 #include "base/unique_fd.h"
 
 namespace ollama::api {
@@ -31,17 +30,9 @@ class CannedServer {
   // After its last answer the connection stays open until the client leaves, when `hold` is set.
   explicit CannedServer(std::vector<std::string> answers, bool hold = false)
       : answers_(std::move(answers)), hold_(hold) {
-    listener_.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    auto* generic = reinterpret_cast<sockaddr*>(&address);
-    if (::bind(listener_.get(), generic, size) != 0 || ::listen(listener_.get(), 8) != 0 ||
-        ::getsockname(listener_.get(), generic, &size) != 0) {
-      ADD_FAILURE() << "no loopback socket";
-    }
-    port_ = ntohs(address.sin_port);
+    Loopback loopback = listen_on_loopback();
+    listener_ = std::move(loopback.socket);
+    port_ = loopback.port;
     thread_ = std::jthread([this] { serve(); });
   }
   ~CannedServer() {

@@ -1,8 +1,6 @@
 // What a user sees while a server loads a model, with a server that stands still until it was seen.
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <pty.h>
 #include <sys/socket.h>
@@ -16,6 +14,7 @@
 #include <thread>
 
 #include "api/client.h"
+#include "base/loopback.h"
 #include "base/unique_fd.h"
 #include "cmd/command.h"
 #include "cmd/commands.h"
@@ -37,17 +36,9 @@ constexpr std::chrono::seconds kPatience{20};  // with what never comes
 class LoadingServer {
  public:
   LoadingServer() {
-    listener_.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    auto* generic = reinterpret_cast<sockaddr*>(&address);
-    if (::bind(listener_.get(), generic, size) != 0 || ::listen(listener_.get(), 8) != 0 ||
-        ::getsockname(listener_.get(), generic, &size) != 0) {
-      ADD_FAILURE() << "no loopback socket";
-    }
-    config_.host.port = ntohs(address.sin_port);
+    Loopback loopback = listen_on_loopback();
+    listener_ = std::move(loopback.socket);
+    config_.host.port = loopback.port;
     acceptor_ = std::jthread([this] {
       while (true) {
         UniqueFd connection(::accept(listener_.get(), nullptr, nullptr));

@@ -2,9 +2,7 @@
 // behave badly, request by request.
 #pragma once
 
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -19,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/loopback.h"
 #include "base/unique_fd.h"
 #include "base/units.h"
 #include "store/digest.h"
@@ -71,17 +70,9 @@ class FakeRegistry {
   using Hook = std::function<Then(const Call&)>;
 
   FakeRegistry() {
-    listener_.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    auto* generic = reinterpret_cast<sockaddr*>(&address);
-    if (::bind(listener_.get(), generic, size) != 0 || ::listen(listener_.get(), 64) != 0 ||
-        ::getsockname(listener_.get(), generic, &size) != 0) {
-      ADD_FAILURE() << "no loopback socket";
-    }
-    port_ = ntohs(address.sin_port);
+    Loopback loopback = listen_on_loopback();
+    listener_ = std::move(loopback.socket);
+    port_ = loopback.port;
     accepting_ = std::jthread([this] { accept(); });
   }
   ~FakeRegistry() {
