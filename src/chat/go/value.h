@@ -93,6 +93,7 @@ class Value {
 
   Kind kind_ = Kind::kMissing;
   bool prints_json_ = false;
+  // NOLINTBEGIN(readability-identifier-naming): members of the class, whose types are named so
   union {
     bool bool_;
     std::int64_t int_ = 0;
@@ -102,6 +103,7 @@ class Value {
     const Object* object_;
     Elements list_;
   };
+  // NOLINTEND(readability-identifier-naming)
   std::size_t size_ = 0;  // of the text
 };
 

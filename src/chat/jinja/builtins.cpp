@@ -32,7 +32,7 @@ void expect_no_arguments(const Call& call) {
 }
 
 std::int64_t integer_argument(const Value& value, std::string_view name, std::int64_t otherwise) {
-  if (value.missing() || value.none_()) return otherwise;
+  if (value.missing() || value.is_none()) return otherwise;
   require_defined(value);
   if (!value.integral()) raise("'{}' must be an integer, not {}", name, type_name(value.kind()));
   return value.integer();
@@ -257,7 +257,8 @@ Value make_range(Interpreter& in, const Call& call) {
   if (call.positional.empty() || call.positional.size() > 3)
     raise("range() takes 1 to 3 arguments");
   const auto at = [&](std::size_t i) {
-    if (call.positional[i].none_()) raise("'NoneType' object cannot be interpreted as an integer");
+    if (call.positional[i].is_none())
+      raise("'NoneType' object cannot be interpreted as an integer");
     return integer_argument(call.positional[i], "range", 0);
   };
   Range range;

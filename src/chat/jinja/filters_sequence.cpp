@@ -17,7 +17,7 @@ class Getter {
  public:
   Getter(Interpreter& in, const Value& attribute, const Value& otherwise = {})
       : in_(in), otherwise_(otherwise) {
-    if (attribute.missing() || attribute.none_()) return;
+    if (attribute.missing() || attribute.is_none()) return;
     given_ = true;
     if (attribute.string()) {
       std::string_view rest = attribute.text();
@@ -246,7 +246,7 @@ Value filter_batch(Interpreter& in, const Value& input, const Call& call) {
     row.push_back(item);
   }
   if (row.empty()) return generator(in, rows);
-  if (!fill.missing() && !fill.none_()) {
+  if (!fill.missing() && !fill.is_none()) {
     in.charge(static_cast<std::uint64_t>(size));
     while (std::cmp_less(row.size(), size)) row.push_back(fill);
   }
@@ -270,7 +270,7 @@ Value filter_slice(Interpreter& in, const Value& input, const Call& call) {
     const std::size_t size = each + (i < longer ? 1 : 0);
     std::vector<Value> column(items.begin() + static_cast<std::ptrdiff_t>(at),
                               items.begin() + static_cast<std::ptrdiff_t>(at + size));
-    if (!fill.missing() && !fill.none_() && i >= longer) column.push_back(fill);
+    if (!fill.missing() && !fill.is_none() && i >= longer) column.push_back(fill);
     columns.push_back(make_list(in, column));
     at += size;
   }

@@ -45,7 +45,7 @@ Value filter_trim(Interpreter& in, const Value& input, const Call& call) {
   const auto [chars] = parameters(call, {"chars"});
   const std::string_view text = input_text(in, input);
   std::string_view trimmed;
-  if (chars.missing() || chars.none_()) {
+  if (chars.missing() || chars.is_none()) {
     trimmed = strip(text);
   } else {
     const std::string_view set = text_argument(chars, "chars");

@@ -169,7 +169,7 @@ Value filter_tojson(Interpreter& in, const Value& input, const Call& call) {
   const auto [ensure_ascii, indent, separators, sort_keys] =
       parameters(call, {"ensure_ascii", "indent", "separators", "sort_keys"});
   JsonStyle style{.ensure_ascii = truthy(ensure_ascii), .sort_keys = truthy(sort_keys)};
-  if (!indent.missing() && !indent.none_()) {
+  if (!indent.missing() && !indent.is_none()) {
     style.indented = true;
     style.item_separator = ",";
     if (indent.string()) {
@@ -180,7 +180,7 @@ Value filter_tojson(Interpreter& in, const Value& input, const Call& call) {
       style.indent.assign(static_cast<std::size_t>(std::max<std::int64_t>(width, 0)), ' ');
     }
   }
-  if (!separators.missing() && !separators.none_()) {
+  if (!separators.missing() && !separators.is_none()) {
     const std::span<const Value> pair = to_items(in, separators);
     if (pair.size() != 2) raise("'separators' of tojson are two texts");
     style.item_separator = text_argument(pair[0], "separators");

@@ -138,7 +138,7 @@ void Interpreter::assign(const Target& target, const Value& value) {
       const Value object = eval_name(*target.object);
       at_ = target.at;
       if (!object.is(Kind::kNamespace)) raise("cannot assign attribute on non-namespace object");
-      dict_set(*this, object.namespace_(), Value(target.name), value);
+      dict_set(*this, object.as_namespace(), Value(target.name), value);
       return;
     }
   }

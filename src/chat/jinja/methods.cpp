@@ -18,7 +18,7 @@ class Splitter {
  public:
   Splitter(Interpreter& in, const Call& call) : in_(in) {
     const auto [separator, most] = parameters(call, {"sep", "maxsplit"});
-    if (!separator.missing() && !separator.none_()) {
+    if (!separator.missing() && !separator.is_none()) {
       separator_ = text_argument(separator, "sep");
       if (separator_->empty()) raise("empty separator");
     }
@@ -197,7 +197,7 @@ Value has_end(Interpreter& in, const Value& object, const Call& call, bool prefi
 Value stripped(Interpreter& in, std::string_view text, const Call& call, bool left, bool right) {
   const auto [set] = parameters(call, {"chars"});
   std::optional<std::string_view> characters;
-  if (!set.missing() && !set.none_()) characters = text_argument(set, "chars");
+  if (!set.missing() && !set.is_none()) characters = text_argument(set, "chars");
   in.charge_bytes(text.size());
   if (characters && characters->size() > 64) in.charge(text.size() / 32 * characters->size());
   if (left) text = strip_left(text, characters);

@@ -207,7 +207,7 @@ std::int64_t slice_integer(const Value& value) {
 }
 
 Bounds slice_bounds(std::int64_t size, const Value& start, const Value& stop, const Value& step) {
-  const auto given = [](const Value& value) { return !value.missing() && !value.none_(); };
+  const auto given = [](const Value& value) { return !value.missing() && !value.is_none(); };
   Bounds bounds{.step = given(step) ? slice_integer(step) : 1};
   if (bounds.step == 0) raise("slice step cannot be zero");
   const bool down = bounds.step < 0;
@@ -329,7 +329,7 @@ bool contains(Runtime& run, const Value& container, const Value& item) {
   }
   if (container.dict()) return !dict_find(run, container, item).missing();
   if (container.is(Kind::kInt) || container.is(Kind::kFloat) || container.is(Kind::kBool) ||
-      container.none_()) {
+      container.is_none()) {
     raise("argument of type '{}' is not iterable", type_name(container.kind()));
   }
   Walk walk(run, container);

@@ -45,7 +45,7 @@ bool test_divisibleby(Interpreter& in, const Value& value, const Call& call) {
 bool test_sameas(Interpreter& in, const Value& value, const Call& call) {
   const auto [other] = parameters(call, {"other"}, 1);
   if (value.kind() != other.kind()) return false;
-  if (value.number() || value.string() || value.none_()) return equal(in, value, other);
+  if (value.number() || value.string() || value.is_none()) return equal(in, value, other);
   return value.pointer() == other.pointer();
 }
 
@@ -125,7 +125,7 @@ constexpr TestName kTests[] = {
     {"lt", test_compare<CompareOp::kLess>},
     {"mapping", test_kind<[](const Value& v) { return v.dict(); }>},
     {"ne", test_compare<CompareOp::kNotEqual>},
-    {"none", test_kind<[](const Value& v) { return v.none_(); }>},
+    {"none", test_kind<[](const Value& v) { return v.is_none(); }>},
     {"number", test_kind<[](const Value& v) { return v.number(); }>},
     {"odd", test_parity<1>},
     {"sameas", test_sameas},

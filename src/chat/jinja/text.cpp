@@ -396,7 +396,7 @@ class JsonWriter {
   void write_key(const Value& key) {
     if (key.string()) {
       append_json_string(run_, out_, key.text(), style_.ensure_ascii);
-    } else if (key.number() || key.none_()) {
+    } else if (key.number() || key.is_none()) {
       out_ += '"';
       write(key);
       out_ += '"';

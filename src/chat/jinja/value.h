@@ -91,7 +91,7 @@ class Value {
   bool is(Kind kind) const { return kind_ == kind; }
   bool missing() const { return kind_ == Kind::kMissing; }
   bool undefined() const { return kind_ == Kind::kUndefined; }
-  bool none_() const { return kind_ == Kind::kNone; }
+  bool is_none() const { return kind_ == Kind::kNone; }
   bool string() const { return kind_ == Kind::kString; }
   // Python's bool is an int.
   bool integral() const { return kind_ == Kind::kInt || kind_ == Kind::kBool; }
@@ -115,7 +115,7 @@ class Value {
     return *static_cast<const List*>(data_.pointer);
   }  // tuple, generator
   const Dict& as_dict() const { return *static_cast<const Dict*>(data_.pointer); }  // namespace
-  Dict& namespace_() const { return *static_cast<Dict*>(const_cast<void*>(data_.pointer)); }
+  Dict& as_namespace() const { return *static_cast<Dict*>(const_cast<void*>(data_.pointer)); }
   const boost::json::array& json_array() const {
     return *static_cast<const boost::json::array*>(data_.pointer);
   }
