@@ -93,6 +93,29 @@ AnswerFormat answer_format(string_view text, string_view architecture) {
   return format;
 }
 
+bool opens_thinking(const AnswerFormat& format, string_view prompt) {
+  return !format.think_open.empty() &&
+         prompt.substr(0, prompt.size() - trailing_blanks(prompt)).ends_with(format.think_open);
+}
+
+std::optional<BeforeText> before_text(const AnswerFormat& format, bool thinks, string_view prompt) {
+  if (format.syntax == ToolSyntax::kHarmony) {
+    // Every answer is in a channel, unless the prompt has opened the last one.
+    const std::size_t start = prompt.rfind("<|start|>");
+    const string_view header = start == string_view::npos ? string_view() : prompt.substr(start);
+    if (header.contains("<|channel|>final")) return std::nullopt;
+    return BeforeText{.open = {},
+                      .marks = {"<|channel|>final", "<|message|>"},
+                      .ending = "<|end|><|start|>assistant<|channel|>final<|message|>",
+                      .begun = true};
+  }
+  if (!thinks || format.think_open.empty()) return std::nullopt;
+  return BeforeText{.open = format.think_open,
+                    .marks = {format.think_close},
+                    .ending = "\n" + format.think_close,
+                    .begun = opens_thinking(format, prompt)};
+}
+
 class AnswerParser::State {
  public:
   explicit State(Options options) : options_(std::move(options)) {}

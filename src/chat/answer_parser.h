@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,6 +36,20 @@ struct AnswerFormat {
   // Whether its marks are control tokens, which are no text otherwise.
   bool marks_are_tokens() const;
 };
+
+// Whether a prompt ends with the mark that opens thinking.
+bool opens_thinking(const AnswerFormat& format, std::string_view prompt);
+
+// What comes before the text of an answer.
+struct BeforeText {
+  std::string open;                // begins it
+  std::vector<std::string> marks;  // between it and the text, one after the other
+  std::string ending;              // goes from within it to the text
+  bool begun = false;              // the prompt has begun it
+};
+// None where the answer to `prompt` is text from the beginning. `thinks`: as the request has it.
+std::optional<BeforeText> before_text(const AnswerFormat& format, bool thinks,
+                                      std::string_view prompt);
 
 // From what a template mentions, then from the architecture.
 AnswerFormat answer_format(std::string_view template_text, std::string_view architecture);

@@ -87,6 +87,8 @@ struct Active {
   std::unique_ptr<Listener> listener;
   sample::Sampler sampler;
   std::optional<grammar::Constraint> constraint;
+  std::optional<grammar::Preamble> preamble;  // while the constraint does not bind
+  std::vector<Token> to_say;                  // before the model is asked again
   StopMatcher stops;
   tokenizer::StreamDecoder decoder;
   kvcache::Sequence sequence = 0;
@@ -272,7 +274,10 @@ class EngineImpl final : public Engine {
       a.piece.reserve(256);
       prefixes_.tokens(a.sequence).reserve(most);
       for (const Token token : a.text()) a.sampler.accept(token);
-      if (a.request.grammar) a.constraint.emplace(automata_.get(a.request.grammar, vocabulary_));
+      if (a.request.grammar) {
+        a.constraint.emplace(automata_.get(a.request.grammar, vocabulary_));
+        if (a.request.preamble) a.preamble.emplace(std::move(*a.request.preamble));
+      }
       active_.splice(active_.end(), waiting_, waiting_.begin());
     }
   }
@@ -415,7 +420,46 @@ class EngineImpl final : public Engine {
     }
   }
 
-  // Samples the next token of a sequence and says what becomes of it.
+  // A model that begins a new text has ended this one.
+  bool is_end(Token token) const {
+    const tokenizer::Tokenizer& tok = executor_->tokenizer();
+    return tok.is_end(token) || token == tok.special().bos;
+  }
+
+  // Who chose a token: the model, a grammar with it, or neither.
+  enum class Choice : std::uint8_t { kFree, kBound, kSaid };
+
+  std::pair<Token, Choice> choose(Active& a, std::span<float> logits) {
+    if (!a.constraint) return {a.sampler.sample(logits), Choice::kFree};
+    if (!a.preamble) return {a.sampler.sample(logits, *a.constraint), Choice::kBound};
+    const tokenizer::Tokenizer& tok = executor_->tokenizer();
+    Choice choice = Choice::kSaid;
+    if (a.to_say.empty()) {
+      const Token token = a.sampler.sample(logits);
+      const auto verdict = a.preamble->judge(tok.piece(token, true), is_end(token));
+      if (verdict == grammar::Preamble::Verdict::kTake) {
+        choice = Choice::kFree;
+        a.to_say.push_back(token);
+      } else if (verdict == grammar::Preamble::Verdict::kSay) {
+        a.to_say = tok.encode(a.preamble->to_say(), {.add_special = false, .parse_special = true});
+      }
+      // Nothing: the grammar binds, or the vocabulary has no words for what must be said.
+      if (a.to_say.empty()) {
+        a.preamble.reset();
+        return {a.sampler.sample_again(logits, *a.constraint), Choice::kBound};
+      }
+    }
+    const Token token = a.to_say.front();
+    a.to_say.erase(a.to_say.begin());
+    a.preamble->take(tok.piece(token, true));
+    if (a.preamble->over()) {
+      a.preamble.reset();
+      a.to_say.clear();
+    }
+    return {token, choice};
+  }
+
+  // Chooses the next token of a sequence and says what becomes of it.
   void advance(ActiveList::iterator it, std::span<float> logits) {
     Active& a = **it;
     const tokenizer::Tokenizer& tok = executor_->tokenizer();
@@ -424,8 +468,7 @@ class EngineImpl final : public Engine {
       a.first_token = Clock::now();
       a.stats.prompt_ns = nanoseconds(a.first_token - a.started);
     }
-    const Token token =
-        a.constraint ? a.sampler.sample(logits, *a.constraint) : a.sampler.sample(logits);
+    const auto [token, choice] = choose(a, logits);
     if (token == tokenizer::kNoToken) {
       // A vocabulary without an end token, or one that cannot say it.
       if (a.constraint->can_stop()) {
@@ -437,17 +480,15 @@ class EngineImpl final : public Engine {
     }
     a.sampler.accept(token);
     ++a.stats.generated_tokens;
-    // A model that begins a new text has ended this one.
-    const bool end_token = tok.is_end(token) || token == tok.special().bos;
-    const bool ends = end_token && (!a.request.ignore_end || a.constraint);
-    if (ends) {
+    const bool obeys_end = !a.request.ignore_end || a.constraint;
+    if (is_end(token) && obeys_end && choice != Choice::kSaid) {
       finish(active_, it, DoneReason::kStop);
       return;
     }
-    if (a.constraint) a.constraint->accept(token);
+    if (choice == Choice::kBound) a.constraint->accept(token);
     a.text().push_back(token);
     a.unreported.push_back(token);
-    note_logprobs(a);
+    if (choice != Choice::kSaid) note_logprobs(a);
     a.piece.clear();
     a.decoder.push(tok.piece(token, a.request.control_text), a.piece);
     a.decoded += a.piece.size();

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,6 +20,7 @@
 #include "base/error.h"
 #include "base/units.h"
 #include "grammar/grammar.h"
+#include "grammar/preamble.h"
 #include "ml/backend.h"
 #include "nn/validation.h"
 #include "sample/sampler.h"
@@ -105,6 +107,8 @@ struct Request {
   // ends it, or where nothing more may be said. Requests with one grammar share what is found out
   // of it.
   grammar::GrammarPtr grammar;
+  // What may come before that, free of it.
+  std::optional<grammar::Preamble::Options> preamble;
 };
 
 struct ModelInfo {

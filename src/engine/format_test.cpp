@@ -57,14 +57,15 @@ class Format : public testing::Test {
   }
   static void TearDownTestSuite() { engine_.reset(); }
 
-  static std::shared_ptr<Collector::Shared> start(grammar::GrammarPtr grammar,
-                                                  const sample::Options& sampling,
-                                                  std::int32_t num_predict = 300) {
+  static std::shared_ptr<Collector::Shared> start(
+      grammar::GrammarPtr grammar, const sample::Options& sampling, std::int32_t num_predict = 300,
+      std::optional<grammar::Preamble::Options> preamble = {}) {
     Request request;
     request.prompt = engine_->tokenizer().encode("Once upon a time", {.add_special = true});
     request.sampling = sampling;
     request.num_predict = num_predict;
     request.grammar = std::move(grammar);
+    request.preamble = std::move(preamble);
     auto shared = std::make_shared<Collector::Shared>();
     EXPECT_TRUE(engine_->submit(std::move(request), std::make_unique<Collector>(shared)));
     return shared;
@@ -133,6 +134,47 @@ TEST_F(Format, AGrammarDecidesEveryWordAndTheEnd) {
   const Said said = wait(start(*grammar, {.temperature = 0}));
   EXPECT_TRUE(said.text == "The cat sat." || said.text == "The cat ran.") << said.text;
   EXPECT_EQ(said.reason, DoneReason::kStop);
+}
+
+TEST_F(Format, AGrammarBindsBehindThePreamble) {
+  const auto grammar = grammar::compile_gbnf("root ::= \"yes\" | \"no\"");
+  for (const sample::Options& sampling :
+       {sample::Options{.temperature = 0}, sample::Options{.seed = 3, .logprobs = 2}}) {
+    const Said free = wait(start(nullptr, {.temperature = 0}));
+    const Said said = wait(
+        start(*grammar, sampling, 2000,
+              grammar::Preamble::Options{
+                  .open = "<think>", .close = {"Lily", "."}, .ending = " Lily.", .begun = true}));
+    EXPECT_EQ(said.error, "");
+    EXPECT_EQ(said.reason, DoneReason::kStop);
+    const std::size_t end = said.text.find('.', said.text.find("Lily")) + 1;
+    EXPECT_TRUE(said.text.substr(end) == "yes" || said.text.substr(end) == "no") << said.text;
+    if (sampling.temperature == 0) {
+      EXPECT_TRUE(free.text.starts_with(said.text.substr(0, end))) << said.text;
+    }
+  }
+}
+
+TEST_F(Format, AnAnswerWithoutThePreambleIsBoundFromTheBeginning) {
+  const auto grammar = grammar::compile_gbnf("root ::= \"yes\" | \"no\"");
+  const Said said = wait(
+      start(*grammar, {.temperature = 0}, 300,
+            grammar::Preamble::Options{
+                .open = "<think>", .close = {"</think>"}, .ending = "</think>", .begun = false}));
+  EXPECT_TRUE(said.text == "yes" || said.text == "no") << said.text;
+}
+
+// The model ends its story and knows of no mark.
+TEST_F(Format, APreambleThatDoesNotEndIsEnded) {
+  const auto grammar = grammar::compile_gbnf("root ::= \"yes\" | \"no\"");
+  const Said said = wait(
+      start(*grammar, {.temperature = 0}, 2000,
+            grammar::Preamble::Options{
+                .open = "<think>", .close = {"</think>"}, .ending = "\n</think>", .begun = true}));
+  EXPECT_EQ(said.reason, DoneReason::kStop);
+  EXPECT_TRUE(said.text.starts_with(", there was a little girl named Lily.")) << said.text;
+  EXPECT_TRUE(said.text.ends_with("yes") || said.text.ends_with("no")) << said.text;
+  EXPECT_TRUE(said.text.contains("\n</think>")) << said.text;
 }
 
 }  // namespace

@@ -368,6 +368,9 @@ class Server {
                                             ? chat::AnswerFormat()
                                             : prompts(*engine).answer_format(message.template_text);
       parser.emplace(parser_of(message, format, prompt->text));
+      if (request.grammar && !message.plain_calls) {
+        request.preamble = preamble_of(chat::before_text(format, thinks(message), prompt->text));
+      }
       request.control_text = format.marks_are_tokens();
     }
     std::optional<std::vector<Token>> context;
@@ -411,11 +414,19 @@ class Server {
         if (name && name->is_string()) options.tools.emplace_back(name->get_string());
       }
     }
-    options.thinking = message.think && message.think->enabled;
-    const std::size_t last = prompt.find_last_not_of(" \t\r\n");
-    options.inside_thinking = last != std::string_view::npos && !format.think_open.empty() &&
-                              prompt.substr(0, last + 1).ends_with(format.think_open);
+    options.thinking = thinks(message);
+    options.inside_thinking = chat::opens_thinking(format, prompt);
     return {format, std::move(options)};
+  }
+  static bool thinks(const Generate& message) { return message.think && message.think->enabled; }
+
+  static std::optional<grammar::Preamble::Options> preamble_of(
+      std::optional<chat::BeforeText> before) {
+    if (!before) return std::nullopt;
+    return grammar::Preamble::Options{.open = std::move(before->open),
+                                      .close = std::move(before->marks),
+                                      .ending = std::move(before->ending),
+                                      .begun = before->begun};
   }
 
   struct Prompt {

@@ -203,6 +203,11 @@ struct Sampler::State {
       const Token token = choose(logits, {});
       if (constraint.allows(token)) return told(token);
     }
+    return choose_allowed(logits, constraint);
+  }
+
+  // From logits that are prepared.
+  Token choose_allowed(std::span<float> logits, grammar::Constraint& constraint) {
     const Token first = constraint.first_allowed();
     if (first < 0 || static_cast<std::size_t>(first) >= logits.size()) return tokenizer::kNoToken;
     const Token token = choose(logits, constraint.mask());
@@ -291,6 +296,11 @@ Sampler::~Sampler() = default;
 Token Sampler::sample(std::span<float> logits) { return state_->sample(logits); }
 Token Sampler::sample(std::span<float> logits, grammar::Constraint& constraint) {
   return state_->sample(logits, constraint);
+}
+
+Token Sampler::sample_again(std::span<float> logits, grammar::Constraint& constraint) {
+  return state_->choose_allowed(logits.first(std::min(logits.size(), state_->vocab_size)),
+                                constraint);
 }
 
 std::span<const TokenLogprob> Sampler::logprobs() const {

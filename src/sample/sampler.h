@@ -94,6 +94,8 @@ class Sampler {
   // an end token exactly where the text may end. Where all that is allowed has no logit above minus
   // infinity, the lowest id of it; kNoToken where nothing is allowed.
   Token sample(std::span<float> logits, grammar::Constraint& constraint);
+  // Chooses in this way after all, from the logits that sample() has been given.
+  Token sample_again(std::span<float> logits, grammar::Constraint& constraint);
   // With Options::logprobs, of the last sample(): the chosen token, then the most probable ones,
   // best first. They are of the model's own distribution: the log-softmax of the logits as they
   // were given, before biases, penalties, filters, temperature and grammar. Valid until the next

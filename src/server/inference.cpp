@@ -284,12 +284,9 @@ Task<std::optional<api::StatusError>> Inference::check(const store::Model& model
   if (lacks(request.think && request.think->enabled, "thinking")) {
     co_return without(json_quoted(request.model), "thinking");
   }
-  const bool formatted = !format_text(request.format).empty();
   if (!request.think && !lacks(true, "thinking")) {
     request.think = api::Think{.enabled = true, .level = {}};
   }
-  // A format binds all that comes: there is no place for thinking before it.
-  if (formatted && request.think) request.think = api::Think{};
   co_return std::nullopt;
 }
 

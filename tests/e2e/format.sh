@@ -44,8 +44,11 @@ expect "$(ask "\"tools\":$tools,\"tool_choice\":\"required\"")" \
   '"content":"","tool_calls":\[\{"id":"call_[^"]+","function":\{"index":0,"name":"(look","arguments":\{"where":"(here|there)"|wait","arguments":\{"seconds":[1-9])\}'
 expect "$(ask "\"tools\":$tools,\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"look\"}}")" '"name":"look","arguments":\{"where":"(here|there)"\}'
 expect "$(ask "\"tools\":$tools,\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"fly\"}}")" 'a tool that is not in tools'
-# A format is of the answer: nothing is thought before it.
-expect "$(ask '"format":{"enum":["red"]}')" '"content":"\\"red\\""'
+# A format is of the answer: what is thought before it goes free, and ends where the model would end all.
+expect "$(ask '"format":{"enum":["red"]},"options":{"temperature":0,"num_predict":2000,"repeat_penalty":1.3}')" '"content":"\\"red\\"","thinking":"[^"]*[a-z]+[^"]*".*"done_reason":"stop"'
+expect "$(ask '"format":{"enum":["red"]},"think":false')" '"content":"\\"red\\""\}'
+expect "$(curl -sS "$url/v1/chat/completions" -d '{"model":"thinker","temperature":0,"max_tokens":2000,"frequency_penalty":1,"messages":[{"role":"user","content":"Once"}],"response_format":{"type":"json_schema","json_schema":{"name":"a","schema":{"enum":["red"]}}}}')" \
+  '"content":"\\"red\\"","reasoning":"[^"]*[a-z]+'
 
 # ---- What must not end or block a runner
 expect "$(generate '"options":{"num_thread":100000,"num_predict":2}')" '"done":true'
