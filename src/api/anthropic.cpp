@@ -1,5 +1,6 @@
 #include "api/anthropic.h"
 
+#include <algorithm>
 #include <boost/json/array.hpp>
 
 #include "api/foreign.h"
@@ -21,7 +22,7 @@ Result<std::string> text_of(const Json& value, std::string_view name) {
   const JsonObject holder{{name, value}};
   Fields list(holder);
   list.each(name, [&](const Json& block) -> Result<> {
-    Fields fields(block);
+    Fields fields(block, "a content block");
     std::string type;
     std::string text;
     fields.read("type", type);
@@ -54,7 +55,7 @@ class MessageReader {
   explicit MessageReader(std::vector<Message>& messages) : messages_(messages) {}
 
   Result<> read(const Json& json) {
-    Fields fields(json);
+    Fields fields(json, "a message");
     Message message;
     fields.read("role", message.role);
     const Json* content = fields.find("content");
@@ -81,9 +82,10 @@ class MessageReader {
 
  private:
   Result<> read_block(const Json& json, Message& message) {
-    Fields fields(json);
+    Fields fields(json, "a content block");
     std::string type;
     fields.read("type", type);
+    OLLAMA_TRY(fields.check());
     if (type == "text") {
       std::string text;
       fields.read("text", text);
@@ -134,7 +136,7 @@ Result<Json> parse_tools(const Json& value) {
 
 // auto, any, none or a tool, in OpenAI's form.
 Result<Json> parse_tool_choice(const Json& json, bool& parallel) {
-  Fields fields(json);
+  Fields fields(json, "tool_choice");
   std::string type;
   std::string name;
   bool alone = false;
@@ -153,7 +155,7 @@ Result<Json> parse_tool_choice(const Json& json, bool& parallel) {
 }
 
 Result<std::optional<Think>> parse_thinking(const Json& json) {
-  Fields fields(json);
+  Fields fields(json, "thinking");
   std::string type;
   fields.read("type", type);
   OLLAMA_TRY(std::move(fields).finish(true));
@@ -162,7 +164,7 @@ Result<std::optional<Think>> parse_thinking(const Json& json) {
 
 // A schema that the answer has to meet.
 Result<Json> parse_output_format(const Json& json) {
-  Fields fields(json);
+  Fields fields(json, "output_config.format");
   std::string type;
   Json schema;
   fields.read("type", type);
@@ -177,7 +179,7 @@ Result<Json> parse_output_format(const Json& json) {
 
 // How much effort an answer is worth is a hint, and not taken.
 Result<Json> parse_output_config(const Json& json) {
-  Fields fields(json);
+  Fields fields(json, "output_config");
   Json schema;
   fields.read_with("format", schema, parse_output_format);
   return std::move(fields).finish(std::move(schema));
@@ -218,15 +220,16 @@ JsonObject usage_json(const Metrics& metrics) {
 
 class AnthropicFormat final : public ChatFormat {
  public:
-  explicit AnthropicFormat(std::string model)
-      : id_(foreign::new_id("msg_")), model_(std::move(model)) {}
+  // `stops`: the request's own. Those of the model end its turn.
+  AnthropicFormat(std::string model, std::vector<std::string> stops)
+      : id_(foreign::new_id("msg_")), model_(std::move(model)), stops_(std::move(stops)) {}
 
   std::string_view stream_type() const override { return "text/event-stream"; }
 
   std::string piece(const ChatResponse& response, std::size_t /*choice*/) override {
     std::string text;
     if (!std::exchange(begun_, true)) {
-      JsonObject message = body(array(), nullptr, {});
+      JsonObject message = body(array(), nullptr, nullptr, {});
       text += event("message_start", {{"message", std::move(message)}});
       text += event("ping", {});
     }
@@ -242,9 +245,10 @@ class AnthropicFormat final : public ChatFormat {
     for (const ToolCall& call : message.tool_calls) text += called(call);
     if (response.done) {
       text += close();
-      text += event("message_delta", {{"delta", JsonObject{{"stop_reason", stop_reason(response)},
-                                                           {"stop_sequence", nullptr}}},
-                                      {"usage", usage_json(response.metrics)}});
+      text +=
+          event("message_delta", {{"delta", JsonObject{{"stop_reason", stop_reason(response)},
+                                                       {"stop_sequence", stop_sequence(response)}}},
+                                  {"usage", usage_json(response.metrics)}});
       text += event("message_stop", {});
     }
     return text;
@@ -269,7 +273,8 @@ class AnthropicFormat final : public ChatFormat {
       content.emplace_back(call_json(call, call.arguments));
     }
     called_ = !message.tool_calls.empty();
-    return body(std::move(content), Json(stop_reason(response)), response.metrics);
+    return body(std::move(content), Json(stop_reason(response)), stop_sequence(response),
+                response.metrics);
   }
 
  private:
@@ -280,19 +285,24 @@ class AnthropicFormat final : public ChatFormat {
     for (auto& [name, value] : fields) data[name] = std::move(value);
     return foreign::event(data, type);
   }
-  JsonObject body(array content, Json reason, const Metrics& metrics) const {
+  JsonObject body(array content, Json reason, Json stop_sequence, const Metrics& metrics) const {
     return {{"id", id_},
             {"type", "message"},
             {"role", "assistant"},
             {"model", model_},
             {"content", std::move(content)},
             {"stop_reason", std::move(reason)},
-            {"stop_sequence", nullptr},
+            {"stop_sequence", std::move(stop_sequence)},
             {"usage", usage_json(metrics)}};
   }
   std::string_view stop_reason(const ChatResponse& response) const {
     if (response.done_reason == "length") return "max_tokens";
-    return called_ ? "tool_use" : "end_turn";
+    if (called_) return "tool_use";
+    return stop_sequence(response).is_null() ? "end_turn" : "stop_sequence";
+  }
+  Json stop_sequence(const ChatResponse& response) const {
+    const std::string& stop = response.stopped_by;
+    return !stop.empty() && std::ranges::contains(stops_, stop) ? Json(stop) : Json();
   }
   static JsonObject call_json(const ToolCall& call, JsonObject input) {
     return {{"type", "tool_use"},
@@ -330,6 +340,7 @@ class AnthropicFormat final : public ChatFormat {
 
   std::string id_;
   std::string model_;
+  std::vector<std::string> stops_;
   bool begun_ = false;
   bool called_ = false;
   Open open_ = Open::kNothing;
@@ -410,7 +421,8 @@ Result<ForeignChat> parse_messages(const Json& json) {
   if (chat.request.parsed_options.num_predict.value_or(0) <= 0) {
     return fail(ErrorCode::kInvalidArgument, "max_tokens is required and must be positive");
   }
-  chat.format = std::make_unique<AnthropicFormat>(chat.request.model);
+  chat.format = std::make_unique<AnthropicFormat>(
+      chat.request.model, chat.request.parsed_options.stop.value_or(std::vector<std::string>()));
   return chat;
 }
 

@@ -128,6 +128,13 @@ TEST(OpenAiChat, RefusesWhatItCannotUse) {
       {R"({"tools":{},"messages":[{"role":"user","content":"a"}]})", "must be an array"},
       {R"({"stream_options":{"include_usage":"yes"},"messages":[{"role":"user","content":"a"}]})",
        "\"include_usage\""},
+      {R"({"max_tokens":3.5,"messages":[{"role":"user","content":"a"}]})",
+       "\"max_tokens\" must be an integer, not a number"},
+      {R"({"messages":["a"]})", "a message must be a JSON object, not a string"},
+      {R"({"messages":[{"role":"user","content":["a"]}]})",
+       "a part of content must be a JSON object"},
+      {R"({"messages":[{"role":"assistant","tool_calls":[1]}]})",
+       "a tool call must be a JSON object"},
       {R"({"n":0,"messages":[{"role":"user","content":"a"}]})", "\"n\" must be 1"},
       {R"({"stop":[1],"messages":[{"role":"user","content":"a"}]})", "\"stop\""},
       {R"({"reasoning_effort":"huge","messages":[{"role":"user","content":"a"}]})", "huge"},
@@ -420,6 +427,11 @@ TEST(AnthropicMessages, RefuseWhatTheyCannotUse) {
       {R"({"max_tokens":1,"messages":[{"role":"user","content":[{"type":"video"}]}]})", "video"},
       {R"({"max_tokens":1,"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url"}}]}]})",
        "base64"},
+      {R"({"max_tokens":1,"messages":["a"]})", "a message must be a JSON object, not a string"},
+      {R"({"max_tokens":1,"messages":[{"role":"user","content":["a"]}]})",
+       "a content block must be a JSON object"},
+      {R"({"max_tokens":1,"tools":[5],"messages":[{"role":"user","content":"a"}]})",
+       "a tool must be a JSON object"},
       {R"({"max_tokens":1,"tool_choice":{"type":"x"},"messages":[{"role":"user","content":"a"}]})",
        "tool_choice"},
       {R"({"max_tokens":1,"output_config":{"format":{"type":"xml"}},"messages":[{"role":"user","content":"a"}]})",
@@ -466,6 +478,22 @@ TEST(AnthropicMessages, AnswerWhole) {
       R"({"id":"msg_#","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Hi"}],)"
       R"("stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":3,)"
       R"("cache_creation_input_tokens":0,"cache_read_input_tokens":2}})");
+}
+
+// A stop of the model's own, which the client knows nothing of, ends the turn.
+TEST(AnthropicMessages, NamesTheStopSequenceOfTheRequest) {
+  for (const auto& [stopped_by, told] :
+       {std::pair("END", R"("stop_reason":"stop_sequence","stop_sequence":"END")"),
+        std::pair("<|im_end|>", R"("stop_reason":"end_turn","stop_sequence":null)"),
+        std::pair("", R"("stop_reason":"end_turn","stop_sequence":null)")}) {
+    const ForeignChat chat = parsed(anthropic::parse_messages,
+                                    R"({"model":"m","max_tokens":9,"stop_sequences":["a","END"],)"
+                                    R"("messages":[{"role":"user","content":"a"}]})");
+    ChatResponse answer = last();
+    answer.stopped_by = stopped_by;
+    EXPECT_THAT(to_string(chat.format->whole({answer})), HasSubstr(told));
+    EXPECT_THAT(streamed(*chat.format, {answer}), HasSubstr(told));
+  }
 }
 
 TEST(Anthropic, TellsErrorsInItsShape) {

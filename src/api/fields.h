@@ -5,6 +5,7 @@
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/value.hpp>
+#include <cmath>
 #include <concepts>
 #include <cstdint>
 #include <limits>
@@ -20,6 +21,10 @@ namespace ollama::api {
 
 // "a string", "a number", ...: what a value is, for messages.
 std::string_view kind_text(const Json& value);
+inline bool has_fraction(const Json& value) {
+  const auto* number = value.if_double();
+  return number != nullptr && std::trunc(*number) != *number;
+}
 // A number without a fraction that fits T; JSON writes 3.0 for 3 at times.
 template <std::integral T>
 std::optional<T> integer_of(const Json& value) {
@@ -33,7 +38,8 @@ std::optional<T> integer_of(const Json& value) {
   }
   if (const auto* number = value.if_double()) {
     // The upper bound is exclusive: the highest value itself need not be a double.
-    if (*number >= static_cast<double>(kLowest) && *number < static_cast<double>(kHighest)) {
+    if (*number >= static_cast<double>(kLowest) && *number < static_cast<double>(kHighest) &&
+        !has_fraction(value)) {
       return static_cast<T>(*number);
     }
   }
@@ -43,8 +49,10 @@ std::optional<double> number_of(const Json& value);
 
 class Fields {
  public:
-  explicit Fields(const Json& json) : object_(json.if_object()) {
-    if (object_ == nullptr) set("the body", "a JSON object", json);
+  // `what` it is, for the message where it is no object.
+  explicit Fields(const Json& json, std::string_view what = "the body")
+      : object_(json.if_object()) {
+    if (object_ == nullptr) refuse(what, json);
   }
   explicit Fields(const JsonObject& object) : object_(&object) {}
 
@@ -66,7 +74,7 @@ class Fields {
     if (const auto number = integer_of<T>(*value)) {
       out = *number;
     } else {
-      set(name, "an integer in range", *value);
+      set(name, has_fraction(*value) ? "an integer" : "an integer in range", *value);
     }
   }
   void read(std::string_view name, std::vector<std::string>& out);
@@ -118,6 +126,8 @@ class Fields {
     }
   }
 
+  // The error so far.
+  Result<> check() const { return error_ ? Result<>(std::unexpected(*error_)) : Result<>(); }
   template <typename T>
   Result<T> finish(T value) && {
     if (error_) return std::unexpected(std::move(*error_));
@@ -126,6 +136,7 @@ class Fields {
 
  private:
   void set(std::string_view name, std::string_view expected, const Json& value);
+  void refuse(std::string_view what, const Json& value);
 
   const JsonObject* object_;
   std::optional<Error> error_;

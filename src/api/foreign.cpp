@@ -83,7 +83,7 @@ Result<Json> tools_of(const Json& value, const FlatTools& form) {
   const JsonObject holder{{"tools", value}};
   Fields list(holder);
   list.each("tools", [&](const Json& item) -> Result<> {
-    Fields fields(item);
+    Fields fields(item, "a tool");
     std::string type(form.unnamed);
     std::string name;
     std::string description;

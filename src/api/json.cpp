@@ -222,9 +222,13 @@ std::optional<double> number_of(const Json& value) {
 
 void Fields::set(std::string_view name, std::string_view expected, const Json& value) {
   if (error_) return;
-  const std::string subject = name == "the body" ? std::string(name) : std::format("\"{}\"", name);
   error_ = Error(ErrorCode::kInvalidArgument,
-                 std::format("{} must be {}, not {}", subject, expected, kind_text(value)));
+                 std::format("\"{}\" must be {}, not {}", name, expected, kind_text(value)));
+}
+
+void Fields::refuse(std::string_view what, const Json& value) {
+  error_ = Error(ErrorCode::kInvalidArgument,
+                 std::format("{} must be a JSON object, not {}", what, kind_text(value)));
 }
 
 void Fields::read(std::string_view name, std::string& out) {

@@ -15,7 +15,7 @@ constexpr std::int32_t kMostLogprobs = 20;
 // ---- Requests
 
 Result<> read_part(const Json& json, Message& message) {
-  Fields fields(json);
+  Fields fields(json, "a part of content");
   std::string type;
   std::string text;
   JsonObject image;
@@ -53,7 +53,7 @@ Result<> read_content(const Json& json, Message& message) {
 }
 
 Result<ToolCall> parse_call(const Json& json) {
-  Fields fields(json);
+  Fields fields(json, "a tool call");
   ToolCall call;
   JsonObject function;
   fields.read("id", call.id);
@@ -70,7 +70,7 @@ Result<ToolCall> parse_call(const Json& json) {
 }
 
 Result<Message> parse_message(const Json& json, const std::vector<Message>& before) {
-  Fields fields(json);
+  Fields fields(json, "a message");
   Message message;
   fields.read("role", message.role);
   fields.read("reasoning", message.thinking);
@@ -133,7 +133,7 @@ void read_stop(Fields& fields, Options& options) {
 }
 
 Result<Json> parse_format(const Json& json) {
-  Fields fields(json);
+  Fields fields(json, "response_format");
   std::string type;
   Json described;
   fields.read("type", type);
@@ -169,7 +169,7 @@ Result<Json> checked_tools(const Json& value) {
 }
 
 Result<bool> parse_stream_options(const Json& value) {
-  Fields fields(value);
+  Fields fields(value, "stream_options");
   bool include_usage = false;
   fields.read("include_usage", include_usage);
   return std::move(fields).finish(include_usage);

@@ -13,7 +13,7 @@ using boost::json::array;
 // ---- Requests
 
 Result<> read_item_part(const Json& json, Message& message) {
-  Fields fields(json);
+  Fields fields(json, "a part of content");
   std::string type;
   std::string text;
   std::string image;
@@ -59,7 +59,7 @@ Message& assistant_of(std::vector<Message>& messages) {
 }
 
 Result<> read_item(const Json& json, std::vector<Message>& messages) {
-  Fields fields(json);
+  Fields fields(json, "an item of input");
   std::string type = "message";
   std::string role;
   std::string name;

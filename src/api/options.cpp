@@ -67,7 +67,9 @@ template <std::integral T>
   requires(!std::same_as<T, bool>)
 Result<> set(std::string_view name, const Json& value, std::optional<T>& out) {
   if (!value.is_number()) return invalid("option \"{}\" must be of type integer", name);
-  const auto number = integer_of<T>(value);
+  // Ollama cuts fractions off, in options only.
+  const auto number =
+      integer_of<T>(value.is_double() ? Json(std::trunc(value.get_double())) : value);
   if (!number) return invalid("option \"{}\" is out of range", name);
   out = *number;
   return {};

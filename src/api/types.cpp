@@ -472,7 +472,7 @@ Result<TransferRequest> parse_transfer_request(const Json& json) {
 }
 
 Result<ToolCall> parse_tool_call(const Json& json) {
-  Fields fields(json);
+  Fields fields(json, "a tool call");
   ToolCall call;
   fields.read("id", call.id);
   JsonObject function;
@@ -487,11 +487,7 @@ Result<ToolCall> parse_tool_call(const Json& json) {
 }
 
 Result<Message> parse_message(const Json& json) {
-  if (!json.is_object()) {
-    return fail(ErrorCode::kInvalidArgument, "a message must be an object, not {}",
-                kind_text(json));
-  }
-  Fields fields(json);
+  Fields fields(json, "a message");
   Message message;
   fields.read("role", message.role);
   std::ranges::transform(message.role, message.role.begin(), [](char c) {

@@ -311,6 +311,7 @@ struct ChatResponse {
   Message message;
   bool done = false;
   std::string done_reason;
+  std::string stopped_by;  // the text of `stop` that ended it, if one did; other APIs tell it
   std::optional<DebugInfo> debug_info;
   std::vector<Logprob> logprobs;
   Metrics metrics;

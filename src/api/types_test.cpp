@@ -256,6 +256,8 @@ TEST(Requests, WrongTypesNameTheField) {
            {R"({"keep_alive":"soon"})", R"(invalid duration "soon")"},
            {R"({"keep_alive":true})", R"("keep_alive" must be a duration)"},
            {R"({"top_logprobs":1e10})", R"("top_logprobs" must be an integer in range)"},
+           {R"({"top_logprobs":2.5})", R"("top_logprobs" must be an integer, not a number)"},
+           {R"({"context":[1.5]})", R"("context" must hold integers)"},
        }) {
     const auto request = parse_generate_request(json_of(text));
     ASSERT_FALSE(request) << text;

@@ -604,7 +604,10 @@ class EngineImpl final : public Engine {
         rest = a.stops.push(a.piece, a.text_ended);
         if (!a.text_ended) rest += a.stops.flush();
       }
-      if (a.text_ended) drop_logprobs(a, rest.size());
+      if (a.text_ended) {
+        a.stats.stopped_by = a.stops.found();
+        drop_logprobs(a, rest.size());
+      }
       if (!rest.empty() || !a.unreported.empty() || !a.logprobs.empty()) report(a, rest, true);
     }
     if (a.admitted) prefixes_.release(a.sequence, a.request.reuse_prefix);

@@ -67,6 +67,7 @@ struct Stats {
   std::uint32_t generated_tokens = 0;
   std::int64_t prompt_ns = 0;
   std::int64_t generate_ns = 0;
+  std::string stopped_by;  // the stop string that ended the answer, if one did
 };
 
 using RequestId = std::uint64_t;

@@ -568,6 +568,7 @@ TEST(StopMatcher, HoldsBackWhatMayBecomeAStop) {
   EXPECT_FALSE(stopped);
   EXPECT_EQ(matcher.push("D tail", stopped), "");
   EXPECT_TRUE(stopped);
+  EXPECT_EQ(matcher.found(), "END");
   EXPECT_EQ(matcher.flush(), "");
 }
 

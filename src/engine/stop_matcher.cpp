@@ -16,7 +16,12 @@ std::string_view StopMatcher::push(std::string_view text, bool& stopped) {
   }
   held_ += text;
   std::size_t cut = std::string::npos;
-  for (const std::string& stop : stops_) cut = std::min(cut, held_.find(stop));
+  for (std::size_t i = 0; i < stops_.size(); ++i) {
+    const std::size_t at = held_.find(stops_[i]);
+    if (at >= cut) continue;
+    cut = at;
+    found_ = i;
+  }
   if (cut != std::string::npos) {
     stopped = true;
     shown_.assign(held_, 0, cut);

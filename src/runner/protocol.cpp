@@ -114,6 +114,7 @@ void fields(Archive& a, engine::Stats& s) {
   a("generated_tokens", s.generated_tokens);
   a("prompt_ns", s.prompt_ns);
   a("generate_ns", s.generate_ns);
+  a("stopped_by", s.stopped_by);
 }
 template <typename Archive>
 void fields(Archive& a, Load& m) {

@@ -374,6 +374,7 @@ Task<bool> Inference::tell_choices(Exchange& x, const sched::Lease& lease,
       api::ChatResponse response = response_of(std::move(collected));
       response.done = true;
       response.done_reason = reason_name(done.reason);
+      response.stopped_by = std::move(done.stats.stopped_by);
       response.metrics = metrics_of(done.stats, times.start, times.loaded);
       if (stream) return chat.format->piece(response, choice);
       whole.push_back(std::move(response));

@@ -63,6 +63,9 @@ const blocks = await client.messages.create({
 assert.ok(story.startsWith(blocks.content[0].text));
 const stopped = await client.messages.create({ ...greedy, stop_sequences: [" Lily"] });
 assert.equal(stopped.content[0].text, ", there was a little girl named");
+assert.deepEqual([stopped.stop_reason, stopped.stop_sequence], ["stop_sequence", " Lily"]);
+const stream_stopped = await client.messages.stream({ ...greedy, stop_sequences: ["park", " Lily"] }).finalMessage();
+assert.deepEqual([stream_stopped.stop_reason, stream_stopped.stop_sequence], ["stop_sequence", " Lily"]);
 
 // ---- Tokens: as many as the answer says
 
