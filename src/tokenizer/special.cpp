@@ -199,6 +199,8 @@ void Roles::assign(const gguf::File& file, std::string_view pre, std::span<const
   tokens.add_eos = file.boolean("tokenizer.ggml.add_eos_token").value_or(tokens.add_eos);
   if (tokens.bos == kNoToken) tokens.add_bos = false;
   if (tokens.eos == kNoToken) tokens.add_eos = false;
+  tokens.add_separator =
+      file.boolean("tokenizer.ggml.add_sep_token").value_or(false) && tokens.separator != kNoToken;
 
   // The token of every well-known name.
   StringTable names;

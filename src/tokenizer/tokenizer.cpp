@@ -51,6 +51,39 @@ std::string Tokenizer::decode(std::span<const Token> tokens, bool special) const
   return text;
 }
 
+Result<std::vector<Pair>> encode_pairs(const Tokenizer& tokenizer, std::string_view first,
+                                       std::span<const std::string> seconds, std::size_t most) {
+  const SpecialTokens& special = tokenizer.special();
+  std::vector<Token> begin = tokenizer.encode(first, {.add_special = true});
+  // Where a file says that a separator comes and EOS does not, it means WordPiece's only one.
+  if (special.add_separator &&
+      (special.add_eos || begin.empty() || begin.back() != special.separator)) {
+    begin.push_back(special.separator);
+  }
+  const std::size_t room = most - std::min(begin.size(), most);
+  std::vector<Pair> pairs;
+  pairs.reserve(seconds.size());
+  for (const std::string& second : seconds) {
+    std::vector<Token> tokens = tokenizer.encode(second, {.add_special = true});
+    if (special.add_bos && !tokens.empty() && tokens.front() == special.bos) {
+      tokens.erase(tokens.begin());
+    }
+    if (tokens.size() > room) {
+      if (room < 2) {
+        return fail(ErrorCode::kInvalidArgument,
+                    "{} tokens of the query leave no room for a document in the context of {}",
+                    begin.size(), most);
+      }
+      const Token last = tokens.back();  // a closing token, where the model has one
+      tokens.resize(room);
+      if (tokenizer.is_control(last)) tokens.back() = last;
+    }
+    tokens.insert(tokens.begin(), begin.begin(), begin.end());
+    pairs.push_back({.tokens = std::move(tokens), .second = begin.size()});
+  }
+  return pairs;
+}
+
 void StreamDecoder::push(std::string_view piece, std::string& out) {
   // Nearly always the piece is whole characters and nothing is held back.
   if (held_.empty() && utf8::ascii_prefix(piece) == piece.size()) {

@@ -41,6 +41,7 @@ struct SpecialTokens {
   Token fim_middle = kNoToken;
   bool add_bos = false;
   bool add_eos = false;
+  bool add_separator = false;  // between two texts that are read together
 };
 
 // Immutable; safe to use from several threads at once.
@@ -70,6 +71,19 @@ class Tokenizer {
   // the vocabulary adds to every text is removed.
   std::string decode(std::span<const Token> tokens, bool special = false) const;
 };
+
+// Two texts that a model reads together.
+struct Pair {
+  std::vector<Token> tokens;
+  std::size_t second = 0;  // where the second text begins
+};
+
+// [BOS] first [EOS] [separator] second [EOS], of these what the model has: "[CLS] a [SEP] b [SEP]",
+// "<s> a </s></s> b </s>". Their texts stay texts. Where the pair has more than `most` tokens the
+// second text is cut at its end. One pair for each of `seconds`. Errors: kInvalidArgument where
+// `first` leaves no room for them.
+Result<std::vector<Pair>> encode_pairs(const Tokenizer& tokenizer, std::string_view first,
+                                       std::span<const std::string> seconds, std::size_t most);
 
 struct LoadOptions {
   std::string pre;  // overrides tokenizer.ggml.pre

@@ -254,6 +254,68 @@ TEST(Special, BosIsNotDoubled) {
   EXPECT_THAT(tokenizer->encode("<s>", {.add_special = true}), ElementsAre(1, 529, 29879, 29958));
 }
 
+Result<Pair> encode_pair(const Tokenizer& tokenizer, std::string_view first, std::string second,
+                         std::size_t most) {
+  auto pairs = encode_pairs(tokenizer, first, std::span(&second, 1), most);
+  return pairs ? Result<Pair>(std::move(pairs->front())) : std::unexpected(pairs.error());
+}
+
+// Fails when a cross-encoder reads other tokens than it was trained on.
+TEST(Pair, IsJoinedAsTheModelReadsIt) {
+  const auto bert = load_fixture("bert-bge.gguf");
+  ASSERT_TRUE(bert);
+  const auto pair = encode_pair(*bert, "hello", "world world", 100);
+  ASSERT_TRUE(pair);
+  EXPECT_THAT(pair->tokens, ElementsAre(101, 7592, 102, 2088, 2088, 102));
+  EXPECT_EQ(pair->second, 3U);
+  EXPECT_THAT(encode_pair(*bert, "hello", "", 100)->tokens, ElementsAre(101, 7592, 102, 102));
+  // A text does not end the other one early.
+  const auto hostile = encode_pair(*bert, "hello [SEP]", "[CLS]", 100)->tokens;
+  EXPECT_EQ(std::ranges::count(hostile, 101), 1);
+  EXPECT_EQ(std::ranges::count(hostile, 102), 2);
+
+  // RoBERTa: "<s> a </s></s> b </s>".
+  const auto roberta = [](bool separator) {
+    auto builder = test::Builder::bpe();
+    builder.token("<s>", 3).token("</s>", 3);
+    for (const char* key : {"eos", "seperator"}) {
+      builder.number(std::format("tokenizer.ggml.{}_token_id", key), 257);
+    }
+    return builder.number("tokenizer.ggml.bos_token_id", 256)
+        .flag("tokenizer.ggml.add_bos_token", true)
+        .flag("tokenizer.ggml.add_eos_token", true)
+        .flag("tokenizer.ggml.add_sep_token", separator)
+        .load("gpt-2");
+  };
+  const auto with = roberta(true);
+  ASSERT_TRUE(with) << with.error().message();
+  EXPECT_THAT(encode_pair(**with, "a", "b", 100)->tokens,
+              ElementsAre(256, 'a', 257, 257, 'b', 257));
+  EXPECT_EQ(encode_pair(**with, "a", "b", 100)->second, 4U);
+  EXPECT_THAT(encode_pair(**roberta(false), "a", "b", 100)->tokens,
+              ElementsAre(256, 'a', 257, 'b', 257));
+}
+
+TEST(Pair, OnlyTheSecondTextIsCut) {
+  const auto bert = load_fixture("bert-bge.gguf");
+  ASSERT_TRUE(bert);
+  const auto cut = [&](std::size_t most) {
+    return encode_pair(*bert, "hello", "world world world", most);
+  };
+  EXPECT_THAT(cut(7)->tokens, ElementsAre(101, 7592, 102, 2088, 2088, 2088, 102));
+  EXPECT_THAT(cut(6)->tokens, ElementsAre(101, 7592, 102, 2088, 2088, 102));
+  EXPECT_THAT(cut(5)->tokens, ElementsAre(101, 7592, 102, 2088, 102));
+  for (const std::size_t most : {0U, 1U, 3U, 4U}) {
+    const auto none = cut(most);
+    ASSERT_FALSE(none) << most;
+    EXPECT_EQ(none.error().code(), ErrorCode::kInvalidArgument);
+  }
+  EXPECT_THAT(encode_pair(*bert, "hello", "", 4)->tokens, ElementsAre(101, 7592, 102, 102));
+  const auto several = encode_pairs(*bert, "hello", std::vector<std::string>{"world", "hello"}, 9);
+  ASSERT_EQ(several->size(), 2U);
+  EXPECT_THAT(several->back().tokens, ElementsAre(101, 7592, 102, 7592, 102));
+}
+
 TEST(Special, PiecesOfControlTokensAreShownOnDemand) {
   const auto tokenizer = load_fixture("llama-spm.gguf");
   ASSERT_TRUE(tokenizer);
