@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "engine/cross_encoder.h"
 #include "engine/executor.h"
 #include "engine/fixture.h"
 #include "engine/placing.h"
@@ -190,6 +191,35 @@ TEST(OnGpus, TakeWhatWasPlannedForTheLongestText) {
   ASSERT_TRUE(executor->run(text));
   EXPECT_TRUE(explained->devices[0].name.starts_with("Vulkan"));
   EXPECT_LE(executor->graph_bytes()[0], explained->devices[0].graph * 103 / 100);
+}
+
+// The classifier goes where the output goes, and segments are one more input.
+TEST(OnGpus, RankAsTheCpuDoes) {
+  OLLAMA_NEEDS_GPUS();
+  const auto path =
+      std::filesystem::path(testing::TempDir()) / std::format("ranks-{}.gguf", ::getpid());
+  fixture::CrossEncoder().draft().write(path);
+  StepBatch pairs;
+  for (kvcache::Sequence pair = 0; pair < 4; ++pair) {
+    for (std::int32_t i = 0; i < 12; ++i) {
+      const Token token = i == 0 ? 101 : 1000 + 97 * i + static_cast<Token>(13 * pair);
+      pairs.add(token, i, pair, i == 0, i < 5 ? 0 : 1);
+    }
+  }
+  std::vector<float> cpu;
+  for (const std::int32_t layers : {0, -1, 1, 2}) {
+    const auto executor = Executor::load(path, {.gpu_layers = layers}, {});
+    ASSERT_TRUE(executor) << executor.error().message();
+    const auto scores = (*executor)->run(pairs);
+    ASSERT_TRUE(scores) << scores.error().message();
+    ASSERT_EQ(scores->size(), 4U);
+    if (layers == 0) cpu.assign(scores->begin(), scores->end());
+    EXPECT_EQ((*executor)->info().gpu_layers, layers < 0 ? 3U : static_cast<unsigned>(layers));
+    for (std::size_t i = 0; i < cpu.size(); ++i) {
+      EXPECT_NEAR((*scores)[i], cpu[i], 1e-2) << layers << " layers, pair " << i;
+    }
+  }
+  std::filesystem::remove(path);
 }
 
 // A plan that turned out too large is made again with less, until nothing is left to place.

@@ -57,9 +57,10 @@ class Automata {
   std::list<std::shared_ptr<grammar::Automaton>> recent_;
 };
 
-// A text whose embedding is wanted.
+// A text whose embedding is wanted, or a pair whose score is: then that is pooled.
 struct Text {
   std::vector<Token> tokens;
+  std::size_t second;  // where a pair's second text begins
   Engine::EmbedCallback done;
   Pooler pooler;
   std::optional<kvcache::Sequence> sequence;  // with a cache, once it is begun
@@ -130,7 +131,8 @@ class EngineImpl final : public Engine {
 
   Result<RequestId> submit(Request request, std::unique_ptr<Listener> listener) override {
     if (info().is_embedding) {
-      return fail(ErrorCode::kUnsupported, "the model gives embeddings, no text");
+      return fail(ErrorCode::kUnsupported, "the model {}",
+                  info().ranks ? "ranks texts and gives none" : "gives embeddings, no text");
     }
     OLLAMA_TRY(sample::validate(request.sampling, info().vocab_size));
     OLLAMA_TRY(fit(request));
@@ -154,20 +156,39 @@ class EngineImpl final : public Engine {
   }
 
   Result<> embed(std::vector<Token> tokens, EmbedCallback done) override {
+    if (info().ranks) {
+      return fail(ErrorCode::kUnsupported, "the model ranks texts: it has no embeddings to give");
+    }
+    const std::size_t size = tokens.size();
+    return queue(std::move(tokens), size, std::move(done));
+  }
+
+  Result<> rank(tokenizer::Pair pair, RankCallback done) override {
+    if (!info().ranks) {
+      return fail(ErrorCode::kUnsupported, "the model has no classifier to rank texts with");
+    }
+    return queue(std::move(pair.tokens), pair.second,
+                 [done = std::move(done)](Result<std::vector<float>> labels) {
+                   done(labels ? Result<float>(labels->front()) : std::unexpected(labels.error()));
+                 });
+  }
+
+ private:
+  using ActiveList = std::list<std::unique_ptr<Active>>;
+
+  Result<> queue(std::vector<Token> tokens, std::size_t second, EmbedCallback done) {
     if (tokens.empty()) return fail(ErrorCode::kInvalidArgument, "the text has no tokens");
     if (tokens.size() > info().context) return fail(kPromptTooLong);
     OLLAMA_TRY(executor_->check(tokens));
     const std::scoped_lock lock(mutex_);
     text_inbox_.push_back({.tokens = std::move(tokens),
+                           .second = second,
                            .done = std::move(done),
-                           .pooler = Pooler(executor_->pooling(), info().embedding_length),
+                           .pooler = Pooler(executor_->pooling(), executor_->width(!info().ranks)),
                            .sequence = {}});
     wake_.notify_all();
     return {};
   }
-
- private:
-  using ActiveList = std::list<std::unique_ptr<Active>>;
 
   // Checks the prompt and cuts it to the context. The caller's thread.
   Result<> fit(Request& request) const {
@@ -302,7 +323,7 @@ class EngineImpl final : public Engine {
       release_texts();  // again when those have made room
       return;
     }
-    const std::size_t width = info().embedding_length;
+    const std::size_t width = executor_->width(batch_.states);
     std::size_t row = 0;
     while (!texts_.empty() && texts_.front().in_step > 0) {
       Text& text = texts_.front();
@@ -323,7 +344,7 @@ class EngineImpl final : public Engine {
 
   void gather_texts() {
     batch_.clear();
-    batch_.states = true;
+    batch_.states = !info().ranks;
     // A claim always finds a name: active requests hold the others.
     const std::size_t names = kvcache::kMaxSequences - active_.size();
     std::size_t count = 0;
@@ -341,7 +362,7 @@ class EngineImpl final : public Engine {
       const kvcache::Sequence sequence = text.sequence.value_or(next++);
       for (std::size_t i = text.evaluated; i < text.evaluated + text.in_step; ++i) {
         batch_.add(text.tokens[i], static_cast<kvcache::Position>(i), sequence,
-                   text.pooler.wants(i, text.tokens.size()));
+                   text.pooler.wants(i, text.tokens.size()), i < text.second ? 0 : 1);
       }
     }
   }

@@ -120,6 +120,7 @@ struct ModelInfo {
   std::uint32_t layers = 0;
   std::size_t vocab_size = 0;
   bool is_embedding = false;  // has no logits (bert)
+  bool ranks = false;         // scores pairs of texts: gives no embeddings either
   std::uint64_t weight_bytes = 0;
   std::uint64_t cache_bytes = 0;
   std::uint64_t graph_bytes = 0;
@@ -161,9 +162,15 @@ class Engine {
 
   // The pooled, unnormalised embedding of one text, [embedding_length]; `done` is called once, on
   // the engine's thread. Texts queued together are evaluated together. Errors: kInvalidArgument (no
-  // tokens, or more than the context).
+  // tokens, or more than the context), kUnsupported (a model that ranks).
   using EmbedCallback = std::function<void(Result<std::vector<float>>)>;
   virtual Result<> embed(std::vector<Token> tokens, EmbedCallback done) = 0;
+
+  // The score that the model's classifier gives a pair of texts (the first of its labels, as it
+  // is: larger is better, in no fixed range), as for embed(). Errors: kInvalidArgument,
+  // kUnsupported (a model that does not rank).
+  using RankCallback = std::function<void(Result<float>)>;
+  virtual Result<> rank(tokenizer::Pair pair, RankCallback done) = 0;
 };
 
 }  // namespace ollama::engine

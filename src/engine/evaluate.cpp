@@ -117,6 +117,10 @@ Result<Evaluation> evaluate(const std::filesystem::path& path, const EvaluateOpt
   }
 
   Evaluation result;
+  if (executor->info().ranks) {
+    return fail(ErrorCode::kUnsupported,
+                "the model ranks texts: it has neither logits nor embeddings");
+  }
   if (executor->info().is_embedding) {
     OLLAMA_ASSIGN(result.embedding_normalized, embed(*executor, options.tokens, copies));
     result.counters = executor->counters();

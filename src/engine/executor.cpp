@@ -29,16 +29,18 @@ void StepBatch::clear() {
   tokens.clear();
   positions.clear();
   sequences.clear();
+  segments.clear();
   outputs.clear();
   states = false;
 }
 
 void StepBatch::add(Token token, kvcache::Position position, kvcache::Sequence sequence,
-                    bool output) {
+                    bool output, std::int32_t segment) {
   if (output) outputs.push_back(static_cast<std::int32_t>(tokens.size()));
   tokens.push_back(token);
   positions.push_back(position);
   sequences.push_back(sequence);
+  segments.push_back(segment);
 }
 
 Executor::~Executor() = default;
@@ -124,6 +126,7 @@ void Executor::fill_info(const memory::Plan& plan) {
            .layers = static_cast<std::uint32_t>(config.layers),
            .vocab_size = static_cast<std::size_t>(config.vocab_size),
            .is_embedding = !config.causal,
+           .ranks = config.pooling == model::Pooling::kRank,
            .weight_bytes = weights_->bytes(),
            .cache_bytes = cache_ ? cache_->bytes() : 0,
            .graph_bytes = 0,
@@ -216,6 +219,10 @@ Result<> Executor::describe(Graph& graph, std::uint64_t tokens, std::uint64_t ou
       ctx.input(ml::DType::kI32, {static_cast<std::int64_t>(outputs), 1, 1, 1}, "output_rows");
   graph.cache_inputs.clear();
   graph.mask_input = {};
+  graph.segment_input = {};
+  if (model_->reads_segments()) {
+    graph.segment_input = ctx.input(ml::DType::kI32, {n, 1, 1, 1}, "segments");
+  }
   if (cache_) {
     cache_->declare_inputs(ctx, graph.cache_inputs);
   } else {
@@ -228,7 +235,8 @@ Result<> Executor::describe(Graph& graph, std::uint64_t tokens, std::uint64_t ou
                    .tokens = graph.token_input,
                    .positions = graph.position_input,
                    .output_rows = graph.output_input,
-                   .mask = graph.mask_input};
+                   .mask = graph.mask_input,
+                   .segments = graph.segment_input};
   OLLAMA_ASSIGN(const ml::Tensor results,
                 states ? model_->hidden_states(step) : model_->forward(step));
   graph.results = ctx.output(results, states ? "states" : "logits");
@@ -257,6 +265,9 @@ Result<std::span<float>> Executor::evaluate(Graph& graph, const StepBatch& batch
   uploads_.push_back({graph.token_input, std::as_bytes(std::span(batch.tokens))});
   uploads_.push_back({graph.position_input, std::as_bytes(std::span(batch.positions))});
   uploads_.push_back({graph.output_input, std::as_bytes(outputs)});
+  if (graph.segment_input) {
+    uploads_.push_back({graph.segment_input, std::as_bytes(std::span(batch.segments))});
+  }
   if (cache_) {
     cache_->collect_uploads(graph.cache_inputs, last_ == &graph, uploads_);
   } else {
@@ -306,7 +317,8 @@ Result<> Executor::move(kvcache::Sequence sequence, kvcache::Position begin,
 
 Result<std::span<float>> Executor::run(const StepBatch& batch) {
   ++steps_;
-  const bool decodes = batch.size() <= decode_tokens_ && !batch.states;
+  // Texts without a cache are prompts.
+  const bool decodes = cache_ && batch.size() <= decode_tokens_ && !batch.states;
   OLLAMA_ASSIGN(Graph* const graph, graph_of(decodes ? ml::Phase::kDecode : ml::Phase::kPrefill));
   if (cache_) {
     OLLAMA_TRY(cache_->begin({.positions = batch.positions, .sequences = batch.sequences}));

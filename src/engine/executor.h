@@ -21,11 +21,13 @@ struct StepBatch {
   std::vector<Token> tokens;
   std::vector<kvcache::Position> positions;
   std::vector<kvcache::Sequence> sequences;
-  std::vector<std::int32_t> outputs;  // indices of tokens whose results are wanted
-  bool states = false;                // results: states before the output matrix, not logits
+  std::vector<std::int32_t> segments;  // 0 or 1: which text of a pair that is ranked
+  std::vector<std::int32_t> outputs;   // indices of tokens whose results are wanted
+  bool states = false;                 // results: states before the output matrix, not logits
 
   void clear();
-  void add(Token token, kvcache::Position position, kvcache::Sequence sequence, bool output);
+  void add(Token token, kvcache::Position position, kvcache::Sequence sequence, bool output,
+           std::int32_t segment = 0);
   std::size_t size() const { return tokens.size(); }
 };
 
@@ -47,10 +49,9 @@ class Executor {
   ~Executor();
 
   // Evaluates the batch, whose tokens are ids of the vocabulary. Gives the results of
-  // batch.outputs, [width, outputs] (width: vocabulary, or embedding_length for states), valid
-  // until the next call; they may be changed in place. On an error the cache is as it was before.
-  // Without a cache a batch must hold its texts whole. Errors: kvcache::kCacheFull, those of
-  // ml::Context.
+  // batch.outputs, [width(batch.states), outputs], valid until the next call; they may be changed
+  // in place. On an error the cache is as it was before. Without a cache a batch must hold its
+  // texts whole. Errors: kvcache::kCacheFull, those of ml::Context.
   Result<std::span<float>> run(const StepBatch& batch);
 
   // What the graphs of a model placed so would take at most on each of the plan's devices, in
@@ -76,6 +77,10 @@ class Executor {
   // Null for models that see each text at once (is_embedding).
   kvcache::Cache* cache() { return cache_.get(); }
   model::Pooling pooling() const { return model_->config().pooling; }
+  // Of a result: embedding_length for states, else the vocabulary, or a classifier's labels.
+  std::size_t width(bool states) const {
+    return states ? info_.embedding_length : static_cast<std::size_t>(model_->output_width());
+  }
   const tokenizer::Tokenizer& tokenizer() const { return *tokenizer_; }
   const ModelInfo& info() const { return info_; }
   std::uint32_t max_batch() const { return max_batch_; }
@@ -93,7 +98,8 @@ class Executor {
     ml::Tensor token_input;
     ml::Tensor position_input;
     ml::Tensor output_input;
-    ml::Tensor mask_input;  // without a cache
+    ml::Tensor mask_input;     // without a cache
+    ml::Tensor segment_input;  // of models that read it
     std::vector<kvcache::Inputs> cache_inputs;
     ml::Tensor results;
   };
@@ -114,9 +120,6 @@ class Executor {
   Result<> build(Graph& graph, std::uint64_t tokens, std::uint64_t outputs, bool states);
   Result<Graph*> graph_of(ml::Phase phase);
   std::uint64_t cache_key() const { return cache_ ? cache_->shape_key() : 0; }
-  std::size_t width(bool states) const {
-    return states ? info_.embedding_length : info_.vocab_size;
-  }
   Result<std::span<float>> evaluate(Graph& graph, const StepBatch& batch,
                                     std::span<const std::int32_t> outputs);
 

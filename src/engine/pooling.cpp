@@ -10,6 +10,7 @@ bool Pooler::wants(std::size_t token, std::size_t count) const {
     case model::Pooling::kMean:
       return true;
     case model::Pooling::kFirst:
+    case model::Pooling::kRank:
       return token == 0;
     case model::Pooling::kLast:
       return token + 1 == count;

@@ -314,7 +314,15 @@ std::optional<std::uint32_t> layer_of(std::string_view tensor_name) {
 }
 
 bool belongs_to_output(std::string_view tensor_name) {
-  return tensor_name.starts_with("output.") || tensor_name.starts_with("output_norm.");
+  return tensor_name.starts_with("output.") || tensor_name.starts_with("output_norm.") ||
+         tensor_name.starts_with("cls.");
+}
+
+bool ranks_texts(const File& file) {
+  constexpr std::int64_t kRank = 4;  // llama.cpp's number
+  if (file.find(".pooling_type") != nullptr) return file.i64(".pooling_type") == kRank;
+  return file.architecture() == "bert" && (file.find_tensor("cls.weight") != nullptr ||
+                                           file.find_tensor("cls.output.weight") != nullptr);
 }
 
 const TensorInfo* output_table(const File& file) {

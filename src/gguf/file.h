@@ -120,8 +120,12 @@ class File {
 // The layer that a tensor belongs to: LAYER of "blk.LAYER.NAME"; nullopt for the others.
 std::optional<std::uint32_t> layer_of(std::string_view tensor_name);
 
-// Whether a tensor goes where the output goes: its matrix and its norm.
+// Whether a tensor goes where the output goes: its matrix and its norm, or a classifier.
 bool belongs_to_output(std::string_view tensor_name);
+
+// Whether the model scores pairs of texts (a cross-encoder) instead of giving embeddings or text.
+// Many converted ones have a classifier and do not say what it is for.
+bool ranks_texts(const File& file);
 
 // The table of embeddings that the model multiplies by, too, because it has no matrix for its
 // outputs; null where it has one, or no outputs.

@@ -142,13 +142,12 @@ Result<ml::RopeOptions> read_rope(const gguf::File& file, const Config& config) 
 // The numbers are llama.cpp's. 0, none, means for Ollama what generating models do without the key.
 Result<Pooling> read_pooling(const gguf::File& file, bool causal) {
   OLLAMA_ASSIGN(const std::int64_t type, read_bounded(file, ".pooling_type", causal ? 3 : 1, 0, 4));
+  if (gguf::ranks_texts(file)) return Pooling::kRank;
   switch (type) {
     case 1:
       return Pooling::kMean;
     case 2:
       return Pooling::kFirst;
-    case 4:
-      return fail(ErrorCode::kUnsupported, "the model ranks texts: it has no embeddings to give");
     default:
       return Pooling::kLast;
   }

@@ -20,8 +20,9 @@
 
 namespace ollama::model {
 
-// How the states of a text's tokens become its embedding.
-enum class Pooling : std::uint8_t { kMean, kFirst, kLast };
+// How the states of a text's tokens become its embedding. kRank: they do not, but the first one
+// becomes a score of the pair of texts that it begins.
+enum class Pooling : std::uint8_t { kMean, kFirst, kLast, kRank };
 
 // What most architectures say of themselves, read and bounded once. Keys are those that llama.cpp's
 // converters write.
@@ -67,8 +68,12 @@ class Model {
   // What each layer keeps in the cache; nothing of a model that is not causal.
   virtual std::vector<kvcache::LayerSpec> cache_layers() const;
   // Adds the forward pass to the step's graph: logits f32 [vocab, outputs]; for models without an
-  // output matrix the last states [embedding_length, outputs].
+  // output matrix the last states [embedding_length, outputs]; for those that rank what their
+  // classifier makes of them, [output_width, outputs].
   virtual Result<ml::Tensor> forward(Step& step) const = 0;
+  virtual std::int64_t output_width() const { return config_.vocab_size; }
+  // Whether it tells the two texts of a pair apart by Step::segments.
+  virtual bool reads_segments() const { return false; }
   // The state before the output matrix instead: f32 [embedding_length, outputs].
   virtual Result<ml::Tensor> hidden_states(Step& step) const = 0;
   // How a layer makes its keys, for turning cached ones to other positions; null where that cannot

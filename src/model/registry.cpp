@@ -9,10 +9,11 @@ namespace {
 struct Entry {
   std::string_view name;
   NewModel make;
+  bool ranks = false;  // with a classifier
 };
 
 constexpr std::array kArchitectures{
-    Entry{"bert", new_bert},
+    Entry{"bert", new_bert, true},
     Entry{"command-r", new_command_r},
     Entry{"deepseek2", new_deepseek2},
     Entry{"gemma2", new_gemma2},
@@ -46,6 +47,11 @@ Result<std::unique_ptr<Model>> new_model(const gguf::File& file, const ml::Weigh
                 file.architecture());
   }
   OLLAMA_ASSIGN(Config config, read_config(file));
+  if (config.pooling == Pooling::kRank && (!entry->ranks || config.causal)) {
+    return fail(ErrorCode::kUnsupported,
+                "a {}model of the architecture '{}' that ranks texts is not supported",
+                config.causal ? "causal " : "", file.architecture());
+  }
   Binder binder(weights);
   OLLAMA_ASSIGN(std::unique_ptr<Model> model, entry->make(file, std::move(config), binder));
   OLLAMA_TRY(binder.status());

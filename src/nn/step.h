@@ -18,6 +18,7 @@ struct Step {
   ml::Tensor positions;    // i32 [tokens]
   ml::Tensor output_rows;  // i32 [outputs]: tokens whose results are wanted
   ml::Tensor mask;         // without a cache: [tokens, tokens], who sees whom
+  ml::Tensor segments;     // i32 [tokens]: 0 or 1, which text of a pair; models that read it only
 };
 
 }  // namespace ollama::nn

@@ -55,7 +55,9 @@ class FakeTokenizer final : public tokenizer::Tokenizer {
 
 class FakeEngine final : public engine::Engine {
  public:
-  explicit FakeEngine(const engine::LoadOptions& options) : thread_([this] { run(); }) {
+  FakeEngine(const engine::LoadOptions& options, bool ranks) : thread_([this] { run(); }) {
+    info_.ranks = ranks;
+    info_.is_embedding = ranks;
     info_.architecture = "fake";
     info_.context = options.context == 0 ? 128 : options.context;
     info_.vocab_size = 257;
@@ -103,6 +105,12 @@ class FakeEngine final : public engine::Engine {
     }
     wake_.notify_one();
     return {};
+  }
+
+  // The score is where the second text begins.
+  Result<> rank(tokenizer::Pair pair, RankCallback done) override {
+    return embed(std::move(pair.tokens), [second = static_cast<float>(pair.second),
+                                          done = std::move(done)](const auto&) { done(second); });
   }
 
  private:
@@ -201,7 +209,8 @@ class FakeEngine final : public engine::Engine {
   std::thread thread_;
 };
 
-// "missing" does not exist; "slow" loads until it is cancelled; everything else loads.
+// "missing" does not exist; "slow" loads until it is cancelled; everything else loads, "ranker" as
+// a model that ranks.
 inline Result<std::unique_ptr<engine::Engine>> load_fake_engine(const std::filesystem::path& path,
                                                                 const engine::LoadOptions& options,
                                                                 const engine::Progress& progress) {
@@ -217,7 +226,7 @@ inline Result<std::unique_ptr<engine::Engine>> load_fake_engine(const std::files
     }
     if (path == "slow") std::this_thread::sleep_for(std::chrono::milliseconds(5));
   } while (path == "slow");
-  return std::make_unique<FakeEngine>(options);
+  return std::make_unique<FakeEngine>(options, path == "ranker");
 }
 
 // For a test's main(): the exit code where the test started itself as the child of a runner.

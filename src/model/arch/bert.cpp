@@ -1,5 +1,6 @@
 // BERT: an encoder. Every token sees all others, positions are learned, and norms come after each
-// half of a block. Source: Devlin et al. 2018.
+// half of a block. Source: Devlin et al. 2018. A cross-encoder (Nogueira & Cho 2019) reads two
+// texts at once, and a classifier scores the pair by the first token's state.
 #include "model/arch/architectures.h"
 #include "model/decoder.h"
 
@@ -13,13 +14,34 @@ struct Layer {
   nn::LayerNorm output_norm;
 };
 
+// The dense layer has a tanh behind it; files have both layers, or either.
+struct Classifier {
+  nn::Linear dense;
+  nn::Linear output;
+
+  Classifier() = default;
+  Classifier(Binder& binder, std::int64_t width) {
+    const Tensor first = binder.find("cls.weight");
+    const Tensor last = binder.find("cls.output.weight");
+    if (first) dense = binder.linear("cls", width, last ? width : first.dim(1));
+    if (last || !first) output = binder.linear("cls.output", width, last ? last.dim(1) : 1);
+  }
+
+  std::int64_t labels() const { return (output.weight ? output : dense).weight.dim(1); }
+
+  Tensor forward(ml::Context& ctx, Tensor x) const {
+    if (dense.weight) x = ctx.activate(dense.forward(ctx, x), ml::Activation::kTanh);
+    return output.weight ? output.forward(ctx, x) : x;
+  }
+};
+
 class Bert final : public Decoder {
  public:
   Bert(Config config, Binder& binder) : Decoder(std::move(config), binder, FinalNorm::kOwn) {
     const Config& c = config_;
     const std::int64_t width = c.embedding_length;
     positions_ = binder.embedding("position_embd.weight", width, c.context_length);
-    // One row a segment; inputs here are one segment, the first.
+    // One row a segment. A text is one, the first; a pair has two, where there are two rows.
     if (const Tensor types = binder.find("token_types.weight")) {
       types_ = binder.require("token_types.weight", {width, types.dim(1), 1, 1});
     }
@@ -36,14 +58,29 @@ class Bert final : public Decoder {
       layer.output_norm =
           binder.layer_norm(layer_name(i, "layer_output_norm"), width, c.norm_epsilon);
     }
+    if (ranks()) classifier_ = Classifier(binder, width);
   }
+
+  Result<Tensor> forward(Step& step) const override {
+    if (!ranks()) return Decoder::forward(step);
+    OLLAMA_ASSIGN(const Tensor x, hidden_states(step));
+    return step.ctx.named(classifier_.forward(step.ctx, x), "scores");
+  }
+  std::int64_t output_width() const override {
+    return ranks() ? classifier_.labels() : Decoder::output_width();
+  }
+  bool reads_segments() const override { return ranks() && types_ && types_.dim(1) > 1; }
 
  protected:
   Tensor embed(Step& step) const override {
     ml::Context& ctx = step.ctx;
     Tensor x =
         ctx.add(embedding_.forward(ctx, step.tokens), positions_.forward(ctx, step.positions));
-    if (types_) x = ctx.add(x, ctx.cast(ctx.slice(types_, 1, 0, 1), ml::DType::kF32));
+    if (step.segments) {
+      x = ctx.add(x, ctx.get_rows(types_, step.segments));
+    } else if (types_) {
+      x = ctx.add(x, ctx.cast(ctx.slice(types_, 1, 0, 1), ml::DType::kF32));
+    }
     return embedding_norm_.forward(ctx, x);
   }
 
@@ -57,10 +94,13 @@ class Bert final : public Decoder {
   }
 
  private:
+  bool ranks() const { return config_.pooling == Pooling::kRank; }
+
   nn::Embedding positions_;
   Tensor types_;
   nn::LayerNorm embedding_norm_;
   std::vector<Layer> layers_;
+  Classifier classifier_;
 };
 
 }  // namespace
