@@ -129,6 +129,12 @@ constexpr std::array kBert{
     biased({"encoder.layer.{}.output.dense", "blk.{}.ffn_down", L::kWidth, L::kInner}),
     biased({"encoder.layer.{}.output.LayerNorm", "blk.{}.layer_output_norm"})};
 
+// The pooler, which embeddings do without, is a dense layer with a tanh: what the classifier of a
+// model file begins with.
+constexpr std::array kBertClassifier{
+    biased({"pooler.dense", "cls", L::kWidth}),
+    TensorRule{"classifier", "cls.output", L::kLabels, L::kWidth, C::kNone, Bias::kOptional}};
+
 constexpr std::string_view kLlamaClasses[] = {"LlamaForCausalLM", "LlamaModel"};
 constexpr std::string_view kMistralClasses[] = {"MistralForCausalLM", "MistralModel"};
 constexpr std::string_view kQwen2Classes[] = {"Qwen2ForCausalLM", "Qwen2Model"};
@@ -137,7 +143,8 @@ constexpr std::string_view kGemma2Classes[] = {"Gemma2ForCausalLM", "Gemma2Model
 constexpr std::string_view kGemma3Classes[] = {"Gemma3ForCausalLM",
                                                "Gemma3ForConditionalGeneration", "gemma3_text"};
 constexpr std::string_view kPhi3Classes[] = {"Phi3ForCausalLM", "Phi3Model"};
-constexpr std::string_view kBertClasses[] = {"BertModel", "BertForMaskedLM", "BertForPreTraining"};
+constexpr std::string_view kBertClasses[] = {"BertModel", "BertForMaskedLM", "BertForPreTraining",
+                                             "BertForSequenceClassification"};
 
 constexpr std::array<Family, 8> kFamilies{{
     {.name = "llama",
@@ -191,6 +198,7 @@ constexpr std::array<Family, 8> kFamilies{{
      .architecture = "bert",
      .classes = kBertClasses,
      .tensors = kBert,
+     .classifier = kBertClassifier,
      .activation = "gelu",
      .default_epsilon = 1e-12,
      .encoder = true},

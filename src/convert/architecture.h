@@ -22,6 +22,7 @@ enum class Length : std::uint8_t {
   kGateAndUp,  // twice that
   kPositions,
   kSegments,
+  kLabels,  // of a classifier
 };
 
 // What becomes of a tensor's values.
@@ -50,7 +51,8 @@ struct Family {
   std::string_view architecture;              // as the model file calls it
   std::span<const std::string_view> classes;  // values of "architectures"
   std::span<const TensorRule> tensors;
-  std::string_view activation;  // the only one that the program computes for it
+  std::span<const TensorRule> classifier = {};  // more of them, where pairs of texts are ranked
+  std::string_view activation;                  // the only one that the program computes for it
   double default_epsilon = 1e-6;
   std::int64_t default_head = 0;  // 0: width / heads
   bool tied = false;              // output matrix is the embedding where nothing is said

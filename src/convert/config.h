@@ -22,6 +22,8 @@ class Config {
 
   // "LlamaForCausalLM": the first of "architectures", or else "model_type"; of the whole model.
   const std::string& architecture() const { return architecture_; }
+  // Whether it has a classifier on top instead of giving text or embeddings.
+  bool classifies() const { return architecture_.ends_with("ForSequenceClassification"); }
   // The last part of "_name_or_path", which is a path of whoever saved the model.
   const std::string& name() const { return name_; }
   // The object itself, for what has a shape of its own.

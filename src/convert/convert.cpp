@@ -55,7 +55,8 @@ Result<> convert(std::span<const NamedFile> files, const std::filesystem::path& 
   OLLAMA_ASSIGN(const Family* family, family_of(config));
   OLLAMA_ASSIGN(Hyperparameters hyper, read_hyperparameters(config, *family));
   OLLAMA_ASSIGN(const Checkpoint checkpoint, Checkpoint::open(source));
-  OLLAMA_ASSIGN(const std::vector<Move> moves, plan(checkpoint, *family, hyper));
+  OLLAMA_ASSIGN(const std::vector<Move> moves,
+                plan(checkpoint, *family, config.classifies(), hyper));
 
   gguf::Writer writer;
   OLLAMA_TRY(write_metadata(writer, config, source, *family, hyper));

@@ -11,8 +11,8 @@ namespace ollama::convert {
 namespace {
 
 constexpr std::int64_t kMaxInt = std::numeric_limits<std::int32_t>::max();
-// llama.cpp's numbers for how the states of tokens become an embedding.
-constexpr std::uint32_t kMean = 1, kFirst = 2, kLast = 3;
+// llama.cpp's numbers for how the states of tokens become an embedding, or a score.
+constexpr std::uint32_t kMean = 1, kFirst = 2, kLast = 3, kRank = 4;
 
 // Every n-th layer of these sees everything, which is part of the architecture in a model file.
 std::int64_t window_period(const Family& family) { return family.architecture == "gemma2" ? 2 : 6; }
@@ -88,6 +88,9 @@ class Keys {
   void set_text(std::string_view key, std::string_view value) {
     writer_.set_string(name(key), value);
   }
+  void set_texts(std::string_view key, std::vector<std::string> values) {
+    writer_.set_strings(name(key), std::move(values));
+  }
   void set_flag(std::string_view key, bool value) { writer_.set_bool(name(key), value); }
 
  private:
@@ -130,6 +133,17 @@ void write_gemma(Keys& keys, Config& config, const Family& family, const Hyperpa
   }
 }
 
+void write_classifier(Keys& keys, const Config& config, const Hyperparameters& hyper) {
+  const auto* names = object_member(config.json(), "id2label");
+  std::vector<std::string> labels;
+  for (std::int64_t i = 0; i < hyper.labels; ++i) {
+    const auto name = names == nullptr ? std::nullopt : string_member(*names, std::to_string(i));
+    labels.emplace_back(name ? std::string(*name) : std::format("LABEL_{}", i));
+  }
+  keys.set("pooling_type", kRank);
+  keys.set_texts("classifier.output_labels", std::move(labels));
+}
+
 // How states become an embedding, where sentence-transformers says so or the model gives nothing
 // else.
 Result<> write_pooling(Keys& keys, const Source& source, const Family& family) {
@@ -170,6 +184,8 @@ std::int64_t Hyperparameters::length(Length which) const {
       return context;
     case Length::kSegments:
       return segments;
+    case Length::kLabels:
+      return labels;
   }
   return 0;
 }
@@ -227,7 +243,11 @@ Result<> write_metadata(gguf::Writer& writer, Config& config, const Source& sour
   keys.set("feed_forward_length", hyper.inner);
   keys.set("attention.head_count", hyper.heads);
   keys.set("vocab_size", hyper.vocabulary);
-  OLLAMA_TRY(write_pooling(keys, source, family));
+  if (hyper.labels > 0) {
+    write_classifier(keys, config, hyper);
+  } else {
+    OLLAMA_TRY(write_pooling(keys, source, family));
+  }
   if (family.encoder) {
     keys.set_float("attention.layer_norm_epsilon", hyper.epsilon);
     keys.set_flag("attention.causal", false);

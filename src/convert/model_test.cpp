@@ -4,6 +4,7 @@
 
 #include "convert/convert.h"
 #include "convert/test_checkpoint.h"
+#include "engine/cross_encoder.h"
 #include "engine/draft.h"
 #include "engine/fixture.h"
 
@@ -253,6 +254,53 @@ TEST(Bert, UnderOldNames) {
   const auto converted = testing::open_model(folder / "model.gguf");
   expect_same_tensors(converted, original);
   EXPECT_EQ(converted.u32(".pooling_type"), 2U) << "the first token's state";
+}
+
+// Fails when the classifier lacks a layer, which changes every score.
+TEST(Bert, WithAClassifier) {
+  for (const std::int64_t labels : {1, 2}) {
+    fixture::CrossEncoder model({.labels = labels});
+    const Folder folder;
+    model.draft().write(folder / "original.gguf");
+    const auto original = testing::open_model(folder / "original.gguf");
+    testing::write_checkpoint(folder, original, "bert");
+    auto tensors = testing::hf_tensors(original, "bert");
+    for (HfTensor& tensor : tensors) tensor.name = "bert." + tensor.name;
+    for (const auto& [name, from] : {std::pair("bert.pooler.dense.weight", "cls.weight"),
+                                     {"bert.pooler.dense.bias", "cls.bias"},
+                                     {"classifier.weight", "cls.output.weight"},
+                                     {"classifier.bias", "cls.output.bias"}}) {
+      const Draft::Tensor& tensor = model.tensor(from);
+      tensors.push_back(
+          {.name = name,
+           .shape = {tensor.shape.rbegin(), tensor.shape.rend()},
+           .bytes = {reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size()}});
+    }
+    folder.write("model.safetensors", testing::safetensors(tensors));
+    auto config = testing::hf_config(original, "bert");
+    config["architectures"] = boost::json::array{"BertForSequenceClassification"};
+    config["id2label"] = boost::json::object{{"0", "relevant"}};
+    folder.write_json("config.json", config);
+    const auto result = to_gguf(folder.path(), folder / "model.gguf");
+    ASSERT_TRUE(result) << result.error().message();
+    const auto converted = testing::open_model(folder / "model.gguf");
+    expect_same_tensors(converted, original);
+    EXPECT_TRUE(gguf::ranks_texts(converted));
+    EXPECT_EQ(converted.u32(".pooling_type"), 4U);
+    const auto names = converted.strings(".classifier.output_labels");
+    ASSERT_EQ(std::ssize(names), labels);
+    EXPECT_EQ(names[0], "relevant");
+    EXPECT_EQ(names.back(), labels > 1 ? "LABEL_1" : "relevant");
+    EXPECT_TRUE(engine::Engine::load(folder / "model.gguf", {}));
+
+    // What such a model cannot do without.
+    std::erase_if(tensors, [](const auto& t) { return t.name == "bert.pooler.dense.weight"; });
+    folder.write("model.safetensors", testing::safetensors(tensors));
+    const auto broken = to_gguf(folder.path(), folder / "broken.gguf");
+    ASSERT_FALSE(broken);
+    EXPECT_THAT(std::string(broken.error().message()),
+                ::testing::HasSubstr("pooler.dense.weight is missing"));
+  }
 }
 
 }  // namespace

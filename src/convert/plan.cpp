@@ -12,6 +12,7 @@ namespace ollama::convert {
 namespace {
 
 constexpr std::int64_t kMaxVocabulary = 1 << 22;
+constexpr std::int64_t kMaxLabels = 1 << 16;
 
 // A tensor's name as the family's own class saves it: classes around it prefix it, classes inside
 // it lack a prefix.
@@ -69,14 +70,18 @@ class Planner {
     }
   }
 
-  Result<std::vector<Move>> run() {
+  Result<std::vector<Move>> run(bool classifies) {
     if (!twin_.empty()) {
       return fail(ErrorCode::kCorrupt, "tensor {} is there twice, under two names",
                   gguf::printable(twin_));
     }
-    OLLAMA_TRY(read_vocabulary_size());
+    OLLAMA_ASSIGN(hyper_.vocabulary, rows_of(family_.tensors.front(), kMaxVocabulary));
     for (const TensorRule& rule : family_.tensors) {
       if (!rule.from.contains("{}")) OLLAMA_TRY(apply(rule, 0));
+    }
+    if (classifies) {
+      OLLAMA_ASSIGN(hyper_.labels, rows_of(family_.classifier.back(), kMaxLabels));
+      for (const TensorRule& rule : family_.classifier) OLLAMA_TRY(apply(rule, 0));
     }
     add_factors("rope_freqs.weight", hyper_.rope.factors);
     add_factors("rope_factors_long.weight", hyper_.rope.long_factors);
@@ -96,17 +101,16 @@ class Planner {
     return found == tensors_.end() ? nullptr : found->second;
   }
 
-  // The embedding is the truth about the vocabulary's size.
-  Result<> read_vocabulary_size() {
-    const std::string name = std::string(family_.tensors.front().from) + ".weight";
+  // A matrix is the truth about how many rows it has: the embedding of the vocabulary's size.
+  Result<std::int64_t> rows_of(const TensorRule& rule, std::int64_t most) const {
+    const std::string name = std::string(rule.from) + ".weight";
     const StoredTensor* table = find(name);
     if (table == nullptr) return fail(ErrorCode::kCorrupt, "tensor {} is missing", name);
-    if (table->shape.size() != 2 || table->shape[0] < 1 || table->shape[0] > kMaxVocabulary) {
+    if (table->shape.size() != 2 || table->shape[0] < 1 || table->shape[0] > most) {
       return fail(ErrorCode::kCorrupt, "tensor {} has the shape {}", name,
                   shape_text(table->shape));
     }
-    hyper_.vocabulary = table->shape[0];
-    return {};
+    return table->shape[0];
   }
 
   Result<> apply(const TensorRule& rule, std::int64_t layer) {
@@ -188,9 +192,9 @@ class Planner {
 
 }  // namespace
 
-Result<std::vector<Move>> plan(const Checkpoint& checkpoint, const Family& family,
+Result<std::vector<Move>> plan(const Checkpoint& checkpoint, const Family& family, bool classifies,
                                Hyperparameters& hyper) {
-  return Planner(checkpoint, family, hyper).run();
+  return Planner(checkpoint, family, hyper).run(classifies);
 }
 
 std::uint32_t file_type_of(const std::vector<Move>& moves) {

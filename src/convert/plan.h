@@ -25,10 +25,10 @@ struct Move {
   std::int64_t turned_head = 0;  // rows of a head whose halves are interleaved; 0: none
 };
 
-// All tensors, in the order of the model file. Sets `hyper.vocabulary` from the embedding. Points
-// into `checkpoint`. Errors: kCorrupt (missing, or of another shape), kUnsupported (of another type
-// or unknown); each names the tensor.
-Result<std::vector<Move>> plan(const Checkpoint& checkpoint, const Family& family,
+// All tensors, in the order of the model file; `classifies`: with the classifier's. Sets
+// `hyper.vocabulary` and `hyper.labels` from them. Points into `checkpoint`. Errors: kCorrupt
+// (missing, or of another shape), kUnsupported (of another type or unknown); each names the tensor.
+Result<std::vector<Move>> plan(const Checkpoint& checkpoint, const Family& family, bool classifies,
                                Hyperparameters& hyper);
 
 // general.file_type: the type that most of the matrices' bytes have.

@@ -223,6 +223,14 @@ void write_special_tokens(gguf::Writer& writer, const Vocabulary& vocabulary,
     // Readers that know no CLS take the token that begins a text.
     if (role.name == "cls" && bert) writer.set_u32("tokenizer.ggml.bos_token_id", *id);
   }
+  if (bert && config.classifies()) {
+    // How llama.cpp joins a pair: "[CLS] a [SEP] b [SEP]" needs an EOS that is SEP.
+    const auto separator = roles.find({"sep", "", "[SEP]"});
+    if (separator) writer.set_u32("tokenizer.ggml.eos_token_id", *separator);
+    writer.set_bool("tokenizer.ggml.add_bos_token", true);
+    writer.set_bool("tokenizer.ggml.add_eos_token", separator.has_value());
+    writer.set_bool("tokenizer.ggml.add_sep_token", false);
+  }
   if (bert) return;
   const auto ends = roles.ends(eos);
   if (ends.size() > 1) writer.set_i32s("tokenizer.ggml.eos_token_ids", ends);
