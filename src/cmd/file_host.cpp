@@ -60,7 +60,9 @@ class FileHost final : public ModelHost {
     model.details.family = file_->architecture();
     model.details.quantization_level = gguf::file_type_name(*file_);
     const bool embeds = file_->find(".pooling_type") != nullptr;
-    model.capabilities = {embeds ? "embedding" : "completion"};
+    model.capabilities = {gguf::ranks_texts(*file_) ? "rerank"
+                          : embeds                  ? "embedding"
+                                                    : "completion"};
     api::JsonObject& info = model.model_info;
     info["general.architecture"] = file_->architecture();
     info["general.parameter_count"] = file_->parameter_count();

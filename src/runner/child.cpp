@@ -14,6 +14,7 @@
 #include "grammar/grammar.h"
 #include "runner/frame.h"
 #include "runner/protocol.h"
+#include "runner/ranking.h"
 
 namespace ollama::runner {
 
@@ -546,6 +547,36 @@ class Server {
           }
         });
     if (!queued) refuse(message.id, queued.error());
+  }
+
+  void handle(Rank& message) {
+    engine::Engine* engine = engine_for(message.id);
+    if (engine == nullptr) return;
+    auto pairs = tokenizer::encode_pairs(engine->tokenizer(), message.query, message.documents,
+                                         engine->info().context);
+    if (!pairs) {
+      refuse(message.id, pairs.error());
+      return;
+    }
+    std::size_t count = 0;
+    for (const tokenizer::Pair& pair : *pairs) count += pair.tokens.size();
+    const auto ranking = std::make_shared<Ranking>(
+        pairs->size(), [this, id = message.id, count](Result<std::vector<float>> scores) {
+          if (!scores) {
+            refuse(id, scores.error());
+          } else {
+            outbox_.send(Embedded{.id = id,
+                                  .values = std::move(*scores),
+                                  .tokens = static_cast<std::uint32_t>(count)});
+          }
+        });
+    for (std::size_t i = 0; i < pairs->size(); ++i) {
+      const auto settle = [ranking, i](Result<float> score) {
+        ranking->settle(i, std::move(score));
+      };
+      const auto queued = engine->rank(std::move((*pairs)[i]), settle);
+      if (!queued) settle(std::unexpected(queued.error()));
+    }
   }
 
   void handle(Tokenize& message) {

@@ -382,6 +382,9 @@ class ProcessRunner final : public Runner {
   void embed(Embed request, std::function<void(Result<Embedded>)> done) override {
     state_->request(std::move(request), std::move(done));
   }
+  void rank(Rank request, std::function<void(Result<Embedded>)> done) override {
+    state_->request(std::move(request), std::move(done));
+  }
   void tokenize(Tokenize request, std::function<void(Result<std::vector<Token>>)> done) override {
     state_->request(std::move(request), std::move(done));
   }

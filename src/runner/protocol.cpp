@@ -100,6 +100,7 @@ void fields(Archive& a, engine::ModelInfo& i) {
   a("layers", i.layers);
   a("vocab_size", i.vocab_size);
   a("is_embedding", i.is_embedding);
+  a("ranks", i.ranks);
   a("weight_bytes", i.weight_bytes);
   a("cache_bytes", i.cache_bytes);
   a("graph_bytes", i.graph_bytes);
@@ -160,6 +161,12 @@ void fields(Archive& a, Embed& m) {
   a("text", m.text);
   a("tokens", m.tokens);
   a("truncate", m.truncate);
+}
+template <typename Archive>
+void fields(Archive& a, Rank& m) {
+  a("id", m.id);
+  a("query", m.query);
+  a("documents", m.documents);
 }
 template <typename Archive>
 void fields(Archive& a, Tokenize& m) {
@@ -430,8 +437,8 @@ class Reader {
 // ---- Messages: {"type": fields}
 
 constexpr std::array<std::string_view, std::variant_size_v<ToRunner>> kToNames{
-    "load",       "generate", "cancel",  "embed",       "tokenize",
-    "detokenize", "shutdown", "explain", "list_devices"};
+    "load",       "generate", "cancel",  "embed",        "tokenize",
+    "detokenize", "shutdown", "explain", "list_devices", "rank"};
 constexpr std::array<std::string_view, std::variant_size_v<FromRunner>> kFromNames{
     "progress", "ready",  "load_failed", "piece",     "done",   "failed",
     "embedded", "tokens", "text",        "explained", "devices"};

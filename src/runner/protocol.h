@@ -64,6 +64,14 @@ struct Embed {
   bool truncate = true;
 };
 
+// How well each document, of which there is one at least, answers a query. Answered by Embedded
+// with their scores. A document that is too long for the context beside the query is cut.
+struct Rank {
+  Id id = 0;
+  std::string query;
+  std::vector<std::string> documents;
+};
+
 // Answered by Tokens.
 struct Tokenize {
   Id id = 0;
@@ -91,7 +99,7 @@ struct ListDevices {
 };
 
 using ToRunner = std::variant<Load, Generate, Cancel, Embed, Tokenize, Detokenize, Shutdown,
-                              Explain, ListDevices>;
+                              Explain, ListDevices, Rank>;
 
 // ---- From the runner
 

@@ -48,6 +48,7 @@ class Runner {
   // A request that is answered by text: render_only, or Detokenize.
   virtual void render(Generate request, std::function<void(Result<std::string>)> done) = 0;
   virtual void embed(Embed request, std::function<void(Result<Embedded>)> done) = 0;
+  virtual void rank(Rank request, std::function<void(Result<Embedded>)> done) = 0;
   virtual void tokenize(Tokenize request, std::function<void(Result<std::vector<Token>>)> done) = 0;
   virtual void detokenize(Detokenize request, std::function<void(Result<std::string>)> done) = 0;
 

@@ -20,6 +20,7 @@
 #include "runner/process.h"
 #include "runner/process_runner.h"
 #include "runner/protocol.h"
+#include "runner/ranking.h"
 
 namespace ollama::runner {
 namespace {
@@ -223,6 +224,9 @@ TEST(Protocol, OtherRoundTrips) {
   round_trip<ToRunner>(Shutdown{});
   EXPECT_EQ(round_trip<ToRunner>(Cancel{.id = 3}).id, 3U);
   EXPECT_EQ(round_trip<ToRunner>(Embed{.id = 1, .text = "t", .truncate = false}).text, "t");
+  const Rank rank = round_trip<ToRunner>(Rank{.id = 2, .query = "q", .documents = {"d", ""}});
+  EXPECT_TRUE(rank.id == 2 && rank.query == "q");
+  EXPECT_EQ(rank.documents, (std::vector<std::string>{"d", ""}));
 
   Done done{.id = 4, .reason = engine::DoneReason::kLength, .stats = {}, .context = {5, 6}};
   done.stats.prompt_ns = 12;
@@ -560,6 +564,39 @@ TEST(Child, EmbedsAndTokenizes) {
   EXPECT_EQ(child.receive<Failed>().code, ErrorCode::kInvalidArgument);
   child.send(Tokenize{.id = 4, .text = "ab", .add_special = true, .parse_special = false});
   EXPECT_EQ(child.receive<Tokens>().tokens, (std::vector<Token>{256, 'a', 'b'}));
+}
+
+TEST(Child, RanksDocuments) {
+  Child child;
+  child.send(Load{.path = "ranker", .options = {}});
+  EXPECT_TRUE(child.receive<Ready>().info.ranks);
+  child.send(Rank{.id = 1, .query = "abc", .documents = {"d", "ef"}});
+  const Embedded ranked = child.receive<Embedded>();
+  EXPECT_EQ(ranked.values, (std::vector<float>{4, 4})) << "documents begin behind BOS and a query";
+  EXPECT_EQ(ranked.tokens, 11U);
+  child.send(Rank{.id = 2, .query = "abc", .documents = {std::string(1000, 'x')}});
+  EXPECT_EQ(child.receive<Embedded>().tokens, 128U) << "the document is cut to the context";
+  child.send(Rank{.id = 3, .query = std::string(1000, 'x'), .documents = {"d"}});
+  EXPECT_THAT(child.receive<Failed>().message, HasSubstr("leave no room for a document"));
+}
+
+// One answer, whatever becomes of the documents, and the first error's.
+TEST(Ranking, AnswersOnce) {
+  int answers = 0;
+  Ranking good(2, [&](const auto& scores) {
+    ++answers;
+    EXPECT_EQ(scores.value(), (std::vector<float>{1, 2}));
+  });
+  good.settle(1, 2.0F);
+  good.settle(0, 1.0F);
+  Ranking bad(3, [&](const auto& scores) {
+    ++answers;
+    EXPECT_EQ(scores.error().message(), "first");
+  });
+  bad.settle(2, fail(ErrorCode::kInternal, "first"));
+  bad.settle(0, 1.0F);
+  bad.settle(1, fail(ErrorCode::kInternal, "second"));
+  EXPECT_EQ(answers, 2);
 }
 
 // A server that is gone must not leave a runner computing, nor one stuck in loading.

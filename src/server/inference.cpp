@@ -690,6 +690,12 @@ Task<std::optional<std::string>> Inference::detokenize(Exchange& x, const sched:
   });
 }
 
+Task<std::optional<runner::Embedded>> Inference::rank(Exchange& x, const sched::Lease& lease,
+                                                      runner::Rank request) {
+  co_return co_await answer_to<runner::Embedded>(
+      services_, x, [&](auto done) { lease.runner().rank(std::move(request), std::move(done)); });
+}
+
 Task<> Inference::respond_rendered(Exchange& x, const sched::Lease& lease,
                                    runner::Generate generate, const std::string& model) {
   auto text = co_await render(x, lease, std::move(generate));
@@ -727,6 +733,11 @@ Task<std::optional<std::size_t>> Inference::count_tokens(Exchange& x,
 
 Task<std::optional<std::vector<runner::Embedded>>> Inference::embed(
     Exchange& x, const sched::Lease& lease, std::vector<runner::Embed> inputs) {
+  if (lease.info().ranks) {
+    co_await x.respond_error(
+        400, "the model ranks documents and gives no embeddings: ask /v1/rerank instead");
+    co_return std::nullopt;
+  }
   using Event = std::pair<std::size_t, Result<runner::Embedded>>;
   auto box = std::make_shared<Mailbox<std::optional<Event>>>(services_.blocking.loop());
   x.on_disconnect([box] { box->push(std::nullopt); });

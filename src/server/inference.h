@@ -49,6 +49,9 @@ class Inference {
   // All inputs at once: the engine puts them into common batches.
   Task<std::optional<std::vector<runner::Embedded>>> embed(Exchange& x, const sched::Lease& lease,
                                                            std::vector<runner::Embed> inputs);
+  // The documents' scores, of a model that ranks.
+  Task<std::optional<runner::Embedded>> rank(Exchange& x, const sched::Lease& lease,
+                                             runner::Rank request);
   // How many tokens a conversation's prompt has.
   Task<std::optional<std::size_t>> count_tokens(Exchange& x, const api::ChatRequest& request);
   Task<std::optional<std::vector<runner::Token>>> tokenize(Exchange& x, const sched::Lease& lease,

@@ -13,15 +13,20 @@ namespace {
 
 using boost::json::array;
 
+// Each is evaluated with the query, which may be as long as the context.
+constexpr std::size_t kMostDocuments = 10'000;
+
 struct RerankRequest {
   std::string model;
   std::string query;
   std::vector<std::string> documents;
   std::size_t top_n = 0;  // 0: all
   bool return_documents = false;
+  bool raw_scores = false;
 };
 
-// Jina's and Cohere's: documents are texts, or objects with a text.
+// Jina's and Cohere's: documents are texts, or objects with a text. "raw_scores" is
+// text-embeddings-inference's.
 Result<RerankRequest> parse_rerank(const api::Json& json) {
   api::Fields fields(json);
   RerankRequest request;
@@ -29,6 +34,7 @@ Result<RerankRequest> parse_rerank(const api::Json& json) {
   fields.read("query", request.query);
   fields.read("top_n", request.top_n);
   fields.read("return_documents", request.return_documents);
+  fields.read("raw_scores", request.raw_scores);
   fields.each("documents", [&](const api::Json& item) -> Result<> {
     const auto* text = item.if_string();
     if (const auto* object = item.if_object()) {
@@ -44,6 +50,10 @@ Result<RerankRequest> parse_rerank(const api::Json& json) {
   OLLAMA_ASSIGN(request, std::move(fields).finish(std::move(request)));
   if (request.query.empty()) return fail(ErrorCode::kInvalidArgument, "query is required");
   if (request.documents.empty()) return fail(ErrorCode::kInvalidArgument, "documents are required");
+  if (request.documents.size() > kMostDocuments) {
+    return fail(ErrorCode::kInvalidArgument, "{} documents are more than {}",
+                request.documents.size(), kMostDocuments);
+  }
   return request;
 }
 
@@ -81,7 +91,7 @@ class Extra {
  public:
   explicit Extra(Inference& inference) : inference_(inference) {}
 
-  // Documents by how near their embeddings are to the query's.
+  // Documents by a cross-encoder's scores, or by how near their embeddings are to the query's.
   Task<> rerank(Exchange& x) {
     auto request = parse_body(x.request(), parse_rerank);
     if (!request) {
@@ -90,19 +100,19 @@ class Extra {
     }
     const auto granted = co_await load(x, request->model);
     if (!granted) co_return;
-    std::vector<runner::Embed> inputs{
-        {.id = 0, .text = request->query, .tokens = {}, .truncate = true}};
-    for (const std::string& text : request->documents) {
-      inputs.push_back({.id = 0, .text = text, .tokens = {}, .truncate = true});
+    std::optional<Scores> scores;
+    if (granted->info().ranks) {
+      scores = co_await score(x, *granted, *request);
+    } else {
+      scores = co_await compare(x, *granted, *request);
     }
-    auto embedded = co_await inference_.embed(x, *granted, std::move(inputs));
-    if (!embedded) co_return;
-    std::uint64_t tokens = 0;
-    for (runner::Embedded& one : *embedded) {
-      engine::normalize(one.values);
-      tokens += one.tokens;
+    if (!scores) co_return;
+    scores->values.resize(request->documents.size(), std::nan(""));
+    if (!std::ranges::all_of(scores->values, [](double value) { return std::isfinite(value); })) {
+      co_await x.respond_error(500, "a score is NaN or Inf");
+      co_return;
     }
-    co_await x.respond_json(200, ranked(*request, *embedded, tokens));
+    co_await x.respond_json(200, ranked(*request, *scores));
   }
 
   Task<> tokenize(Exchange& x) {
@@ -151,24 +161,59 @@ class Extra {
     co_return co_await inference_.lease(x, *model, model->options, std::nullopt);
   }
 
-  // The first of `embedded` is the query's.
-  static api::JsonObject ranked(const RerankRequest& request,
-                                const std::vector<runner::Embedded>& embedded,
-                                std::uint64_t tokens) {
-    const std::vector<float>& query = embedded.front().values;
-    std::vector<double> scores;
-    for (std::size_t i = 1; i < embedded.size(); ++i) {
-      scores.push_back(
-          std::inner_product(query.begin(), query.end(), embedded[i].values.begin(), 0.0));
+  // Of each document.
+  struct Scores {
+    std::vector<double> values;
+    bool logits = false;
+    std::uint64_t tokens = 0;  // of all that was evaluated
+  };
+
+  Task<std::optional<Scores>> score(Exchange& x, const sched::Lease& lease,
+                                    const RerankRequest& request) {
+    const auto ranked = co_await inference_.rank(
+        x, lease, {.id = 0, .query = request.query, .documents = request.documents});
+    if (!ranked) co_return std::nullopt;
+    Scores scores{.values = {ranked->values.begin(), ranked->values.end()},
+                  .logits = true,
+                  .tokens = ranked->tokens};
+    co_return scores;
+  }
+
+  Task<std::optional<Scores>> compare(Exchange& x, const sched::Lease& lease,
+                                      const RerankRequest& request) {
+    std::vector<runner::Embed> inputs{
+        {.id = 0, .text = request.query, .tokens = {}, .truncate = true}};
+    for (const std::string& text : request.documents) {
+      inputs.push_back({.id = 0, .text = text, .tokens = {}, .truncate = true});
     }
-    std::vector<std::size_t> order(scores.size());
+    auto embedded = co_await inference_.embed(x, lease, std::move(inputs));
+    if (!embedded) co_return std::nullopt;
+    Scores scores;
+    for (runner::Embedded& one : *embedded) {
+      engine::normalize(one.values);
+      scores.tokens += one.tokens;
+    }
+    const std::vector<float>& query = embedded->front().values;
+    for (std::size_t i = 1; i < embedded->size(); ++i) {
+      scores.values.push_back(
+          std::inner_product(query.begin(), query.end(), (*embedded)[i].values.begin(), 0.0));
+    }
+    co_return scores;
+  }
+
+  static api::JsonObject ranked(const RerankRequest& request, const Scores& scores) {
+    // Jina's and Cohere's scores are between 0 and 1, which clients' thresholds rely on.
+    const auto shown = [&](double value) {
+      return scores.logits && !request.raw_scores ? 1 / (1 + std::exp(-value)) : value;
+    };
+    std::vector<std::size_t> order(scores.values.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::ranges::stable_sort(order, std::ranges::greater{},
-                             [&](std::size_t i) { return scores[i]; });
+                             [&](std::size_t i) { return scores.values[i]; });
     if (request.top_n > 0 && request.top_n < order.size()) order.resize(request.top_n);
     array results;
     for (const std::size_t i : order) {
-      api::JsonObject result{{"index", i}, {"relevance_score", scores[i]}};
+      api::JsonObject result{{"index", i}, {"relevance_score", shown(scores.values[i])}};
       if (request.return_documents) {
         result["document"] = api::JsonObject{{"text", request.documents[i]}};
       }
@@ -176,7 +221,8 @@ class Extra {
     }
     return {{"model", request.model},
             {"object", "list"},
-            {"usage", api::JsonObject{{"prompt_tokens", tokens}, {"total_tokens", tokens}}},
+            {"usage",
+             api::JsonObject{{"prompt_tokens", scores.tokens}, {"total_tokens", scores.tokens}}},
             {"results", std::move(results)}};
   }
 

@@ -11,8 +11,10 @@
 #include <boost/json/serialize.hpp>
 #include <csignal>
 #include <fstream>
+#include <future>
 #include <thread>
 
+#include "engine/cross_encoder.h"
 #include "runner/child.h"
 #include "runner/fake_engine.h"
 #include "runner/process_runner.h"
@@ -172,9 +174,9 @@ class ServerTest : public testing::Test {
         {.config = config_,
          .store = {.models = folder_, .bundled = OLLAMA_SOURCE_DIR "/models", .prune = true},
          .make_factory =
-             [](boost::asio::io_context& loop) {
+             [this](boost::asio::io_context& loop) {
                runner::Command command;
-               command.arguments = {"server_test", "--runner-child"};
+               command.arguments = {"server_test", child_};
                command.environment = runner::runner_environment(0);
                return std::make_unique<runner::ProcessRunnerFactory>(
                    loop, std::move(command),
@@ -209,6 +211,7 @@ class ServerTest : public testing::Test {
   }
 
   static inline int counter_ = 0;  // NOLINT(readability-identifier-naming): a member
+  std::string child_ = "--runner-child";
   envconfig::Config config_;
   Limits limits_;
   std::filesystem::path folder_;
@@ -976,7 +979,6 @@ TEST_F(ServerTest, ErrorsHaveTheShapeOfTheirApi) {
                   R"({"model":"stories260k","prompt":"a","logit_bias":{"1":101}})", 400,
                   "numbers of -100 to 100"),
        std::tuple("/v1/embeddings", R"({"model":"stories260k"})", 400, "invalid input"),
-       std::tuple("/v1/rerank", R"({"model":"stories260k","query":"a"})", 400, "documents"),
        std::tuple("/detokenize", R"({"model":"stories260k","tokens":[99999]})", 400,
                   "outside the vocabulary")}) {
     const auto answer = ask("POST", path, body);
@@ -1021,6 +1023,171 @@ TEST_F(ServerTest, TokenizesAndRanks) {
   ASSERT_EQ(ranked.at("results").as_array().size(), 2U);
   EXPECT_GE(ranked.at_pointer("/results/0/relevance_score").to_number<double>(),
             ranked.at_pointer("/results/1/relevance_score").to_number<double>());
+}
+
+TEST_F(ServerTest, RefusesWhatCannotBeRanked) {
+  const auto refused = [&](std::string_view fields) {
+    const auto answer =
+        ask("POST", "/v1/rerank", std::format(R"({{"model":"stories260k"{}}})", fields));
+    EXPECT_EQ(answer.status, 400) << fields << answer.body;
+    return answer.body;
+  };
+  EXPECT_THAT(refused(""), HasSubstr("query is required"));
+  EXPECT_THAT(refused(R"(,"query":"","documents":["a"])"), HasSubstr("query is required"));
+  EXPECT_THAT(refused(R"(,"query":1,"documents":["a"])"), HasSubstr("query"));
+  EXPECT_THAT(refused(R"(,"query":"a")"), HasSubstr("documents are required"));
+  EXPECT_THAT(refused(R"(,"query":"a","documents":[])"), HasSubstr("documents are required"));
+  for (const char* documents :
+       {R"("a")", "{}", "1", "[1]", "[null]", "[[]]", "[{}]", R"([{"text":1}])", R"(["a",true])"}) {
+    EXPECT_THAT(refused(std::format(R"(,"query":"a","documents":{})", documents)),
+                HasSubstr("documents"));
+  }
+  for (const char* top_n : {"-1", "1.5e300", R"("2")", "[]"}) {
+    EXPECT_THAT(refused(std::format(R"(,"query":"a","documents":["a"],"top_n":{})", top_n)),
+                HasSubstr("top_n"));
+  }
+  for (const char* name : {"return_documents", "raw_scores"}) {
+    EXPECT_THAT(refused(std::format(R"(,"query":"a","documents":["a"],"{}":"yes")", name)),
+                HasSubstr(name));
+  }
+  std::string many = R"("a")";
+  for (int i = 0; i < 10'000; ++i) many += R"(,"a")";
+  EXPECT_THAT(refused(std::format(R"(,"query":"a","documents":[{}])", many)),
+              HasSubstr("10001 documents are more than 10000"));
+  EXPECT_EQ(ask("POST", "/v1/rerank", R"({"query":"a","documents":["a"]})").status, 400);
+  EXPECT_EQ(ask("POST", "/v1/rerank", R"({"model":"none","query":"a","documents":["a"]})").status,
+            404);
+}
+
+TEST_F(ServerTest, RanksAsManyAsAreAsked) {
+  for (const auto& [top_n, count] : {std::pair("0", 3U), {"1", 1U}, {"3", 3U}, {"9", 3U}}) {
+    const auto ranked =
+        ask("POST", "/v1/rerank",
+            std::format(R"({{"model":"stories260k","query":"a","documents":["a","","c"],)"
+                        R"("top_n":{}}})",
+                        top_n))
+            .json();
+    EXPECT_EQ(ranked.at("results").as_array().size(), count) << top_n;
+    EXPECT_FALSE(ranked.at_pointer("/results/0").as_object().contains("document"));
+  }
+}
+
+// With the engine itself in the child processes.
+class CrossEncoderTest : public ServerTest {
+ protected:
+  void SetUp() override {
+    ServerTest::SetUp();
+    child_ = "--engine-child";
+    std::filesystem::create_directories(folder_);
+    const auto path = folder_ / "model.gguf";
+    model_.draft().write(path);
+    std::ifstream file(path, std::ios::binary);
+    const std::string weights{std::istreambuf_iterator<char>(file), {}};
+    const std::string digest = store::digest_of(weights).text();
+    EXPECT_EQ(ask("POST", "/api/blobs/" + digest, weights).status, 201);
+    const auto created = ask(
+        "POST", "/api/create",
+        std::format(R"({{"model":"ranker","stream":false,"files":{{"m.gguf":"{}"}}}})", digest));
+    EXPECT_EQ(created.status, 200) << created.body;
+  }
+  json::value rank(std::string_view fields) {
+    const auto answer =
+        ask("POST", "/v1/rerank",
+            std::format(R"({{"model":"ranker","query":"who is this?",{}}})", fields));
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    return answer.json();
+  }
+
+  engine::fixture::CrossEncoder model_;
+};
+
+TEST_F(CrossEncoderTest, RanksDocuments) {
+  const std::vector<std::string> texts{"this is a test", "", "the world of men", "of"};
+  const std::string documents =
+      R"("documents":["this is a test","",{"text":"the world of men"},"of"])";
+  const json::value raw = rank(documents + R"(,"raw_scores":true,"return_documents":true)");
+  EXPECT_EQ(raw.at("model").as_string(), "ranker");
+  EXPECT_EQ(raw.at("object").as_string(), "list");
+  ASSERT_EQ(raw.at("results").as_array().size(), 4U);
+  std::map<std::uint64_t, double> scores;
+  for (const json::value& result : raw.at("results").as_array()) {
+    const auto index = result.at("index").to_number<std::uint64_t>();
+    const double score = result.at("relevance_score").to_number<double>();
+    if (!scores.empty()) {
+      EXPECT_LE(score, raw.at_pointer("/results/0/relevance_score").to_number<double>());
+    }
+    scores[index] = score;
+    EXPECT_EQ(result.at_pointer("/document/text").as_string(), texts.at(index));
+  }
+  ASSERT_EQ(scores.size(), 4U);
+
+  // What the classifier makes of each pair's state, by itself.
+  const auto file = gguf::File::open(folder_ / "model.gguf");
+  const auto tokenizer = tokenizer::load(*file);
+  std::uint64_t tokens = 0;
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const auto pairs =
+        tokenizer::encode_pairs(**tokenizer, "who is this?", std::span(&texts[i], 1), 512);
+    const tokenizer::Pair* pair = &pairs->front();
+    tokens += pair->tokens.size();
+    const auto path = folder_ / "encoder.gguf";
+    model_.encoder(pair->second).write(path);
+    const auto encoder = engine::Engine::load(path, {});
+    ASSERT_TRUE(encoder) << encoder.error().message();
+    std::promise<std::vector<float>> state;
+    ASSERT_TRUE((*encoder)->embed(pair->tokens, [&](auto got) { state.set_value(got.value()); }));
+    EXPECT_NEAR(scores[i], model_.score(state.get_future().get()), 1e-4) << texts[i];
+  }
+  EXPECT_EQ(raw.at_pointer("/usage/total_tokens").to_number<std::uint64_t>(), tokens);
+
+  // Alone as among the others, and between 0 and 1 where nothing is said.
+  EXPECT_NEAR(rank(R"("documents":["the world of men"],"raw_scores":true)")
+                  .at_pointer("/results/0/relevance_score")
+                  .to_number<double>(),
+              scores[2], 1e-5);
+  const json::value best = rank(documents + R"(,"top_n":2)");
+  ASSERT_EQ(best.at("results").as_array().size(), 2U);
+  for (std::size_t i = 0; i < 2; ++i) {
+    const json::value& result = best.at("results").at(i);
+    const auto index = result.at("index").to_number<std::uint64_t>();
+    EXPECT_EQ(index, raw.at("results").at(i).at("index").to_number<std::uint64_t>());
+    EXPECT_NEAR(result.at("relevance_score").to_number<double>(),
+                1 / (1 + std::exp(-scores[index])), 1e-6);
+  }
+}
+
+TEST_F(CrossEncoderTest, CutsDocumentsAndRefusesQueriesThatAreTooLong) {
+  std::string words;
+  for (int i = 0; i < 2000; ++i) words += "test ";
+  const json::value ranked = rank(std::format(R"("documents":["{}","test"])", words));
+  EXPECT_EQ(ranked.at("results").as_array().size(), 2U);
+  EXPECT_GT(ranked.at_pointer("/usage/total_tokens").to_number<int>(), 512);
+  EXPECT_LT(ranked.at_pointer("/usage/total_tokens").to_number<int>(), 540);
+  const auto refused =
+      ask("POST", "/v1/rerank",
+          std::format(R"({{"model":"ranker","query":"{}","documents":["a","b"]}})", words));
+  EXPECT_EQ(refused.status, 400) << refused.body;
+  EXPECT_THAT(refused.body, HasSubstr("leave no room for a document in the context of 512"));
+}
+
+TEST_F(CrossEncoderTest, DoesNothingElse) {
+  for (const auto& [path, fields, expected] :
+       {std::tuple("/api/embed", R"("input":"a")", "ask /v1/rerank instead"),
+        std::tuple("/api/embed", R"("input":[])", "ask /v1/rerank instead"),
+        std::tuple("/api/embeddings", R"("prompt":"a")", "ask /v1/rerank instead"),
+        std::tuple("/v1/embeddings", R"("input":"a")", "ask /v1/rerank instead"),
+        std::tuple("/api/chat", R"("messages":[{"role":"user","content":"a"}])",
+                   "does not support chat"),
+        std::tuple("/v1/chat/completions", R"("messages":[{"role":"user","content":"a"}])",
+                   "does not support chat"),
+        std::tuple("/api/generate", R"("prompt":"a")", "does not support generate")}) {
+    const auto answer = ask("POST", path, std::format(R"({{"model":"ranker",{}}})", fields));
+    EXPECT_EQ(answer.status, 400) << path << answer.body;
+    EXPECT_THAT(answer.body, HasSubstr(expected)) << path;
+  }
+  EXPECT_EQ(
+      json::serialize(ask("POST", "/api/show", R"({"model":"ranker"})").json().at("capabilities")),
+      R"(["rerank"])");
 }
 
 TEST_F(ServerTest, CountsForPrometheus) {
@@ -1291,6 +1458,9 @@ TEST_F(ServerTest, AddressInUse) {
 
 int main(int argc, char** argv) {
   if (const auto code = ollama::runner::serve_as_fake_child(argc, argv)) return *code;
+  if (argc > 1 && std::string_view(argv[1]) == "--engine-child") {
+    return ollama::runner::run_child(ollama::runner::kChildSocket);
+  }
   std::signal(SIGPIPE, SIG_IGN);
   testing::InitGoogleMock(&argc, argv);
   return RUN_ALL_TESTS();

@@ -116,6 +116,7 @@ bool any_in(std::string_view text, std::initializer_list<std::string_view> parts
 
 std::vector<std::string> capabilities_of(const Model& model, const gguf::File& file) {
   std::vector<std::string> result;
+  if (gguf::ranks_texts(file)) return {"rerank"};
   const bool embedding = file.find(".pooling_type") != nullptr;
   result.emplace_back(embedding ? "embedding" : "completion");
   if (file.find(".vision.block_count") != nullptr || !model.projectors.empty()) {

@@ -105,7 +105,8 @@ class Store {
   // All models, the latest first; unreadable manifests are left out with a warning.
   Result<api::ListResponse> list() const;
   Result<api::ShowResponse> show(const api::ShowRequest& request) const;
-  // What a model can do: "completion" or "embedding", "vision", "tools", "insert", "thinking".
+  // What a model can do: "completion", "embedding" or "rerank"; "vision", "tools", "insert",
+  // "thinking".
   // Reads the weights' metadata.
   Result<std::vector<std::string>> capabilities(const Model& model) const;
   // Makes a model from `request.files` (blobs: model files, or those of a checkpoint) or

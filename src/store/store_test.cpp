@@ -527,18 +527,24 @@ TEST_F(StoreTest, ShowsModelfileMakesTheSameModelAgain) {
   EXPECT_EQ(made, 40);
 }
 
-TEST_F(StoreTest, EmbeddingModelsAreKnown) {
-  gguf::Writer writer;
-  writer.set_string("general.architecture", "bert");
-  writer.set_u32("bert.pooling_type", 1);
-  const std::array<std::int64_t, 1> shape{32};
-  const auto index = writer.add_tensor("x", GGML_TYPE_F32, shape);
-  fs::create_directories(folder_);
-  ASSERT_TRUE(writer.begin(folder_ / "e.gguf"));
-  ASSERT_TRUE(writer.write(*index, 0, std::vector<std::byte>(128)));
-  ASSERT_TRUE(writer.finish());
-  ASSERT_TRUE(store_->create(request_from(folder_ / "e.gguf", "e")));
-  EXPECT_THAT(store_->capabilities(*store_->resolve("e")).value(), ElementsAre("embedding"));
+TEST_F(StoreTest, ModelsThatGiveNoTextAreKnown) {
+  const auto capabilities = [&](std::optional<std::uint32_t> pooling, std::string_view tensor) {
+    gguf::Writer writer;
+    writer.set_string("general.architecture", "bert");
+    if (pooling) writer.set_u32("bert.pooling_type", *pooling);
+    const std::array<std::int64_t, 1> shape{32};
+    const auto index = writer.add_tensor(tensor, GGML_TYPE_F32, shape);
+    fs::create_directories(folder_);
+    EXPECT_TRUE(writer.begin(folder_ / "e.gguf"));
+    EXPECT_TRUE(writer.write(*index, 0, std::vector<std::byte>(128)));
+    EXPECT_TRUE(writer.finish());
+    EXPECT_TRUE(store_->create(request_from(folder_ / "e.gguf", "e")));
+    return store_->capabilities(*store_->resolve("e")).value();
+  };
+  EXPECT_THAT(capabilities(1, "x"), ElementsAre("embedding"));
+  EXPECT_THAT(capabilities(4, "x"), ElementsAre("rerank"));
+  EXPECT_THAT(capabilities(std::nullopt, "cls.output.weight"), ElementsAre("rerank"));
+  EXPECT_THAT(capabilities(1, "cls.weight"), ElementsAre("embedding"));
 }
 
 // ---- hostile folders ---------------------------------------------------------------------------
