@@ -9,6 +9,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <mutex>
 #include <random>
 #include <thread>
 
@@ -20,10 +21,11 @@ namespace {
 
 // What the hooks below do in this process.
 struct Watch {
+  std::mutex mutex;                           // of the two below: blobs are written by threads
   std::vector<std::string>* steps = nullptr;  // written down here
-  int crash_before = -1;                      // ends the process before this step, from 0
-  bool skip_sync = false;                     // a killed process loses nothing that it wrote
   int done = 0;
+  int crash_before = -1;   // ends the process before this step, from 0
+  bool skip_sync = false;  // a killed process loses nothing that it wrote
 };
 Watch& watch() {
   static Watch state;
@@ -32,6 +34,7 @@ Watch& watch() {
 
 void step(const std::string& what) {
   Watch& state = watch();
+  const std::lock_guard lock(state.mutex);
   if (state.steps != nullptr) state.steps->push_back(what);
   if (state.done++ == state.crash_before) ::raise(SIGKILL);
 }
@@ -94,7 +97,8 @@ class CrashTest : public testing::Test {
   static pid_t start(Work&& work) {
     const pid_t pid = ::fork();
     if (pid == 0) {
-      watch() = {.skip_sync = true};
+      watch().done = 0;
+      watch().skip_sync = true;
       work();
       ::_exit(0);
     }

@@ -102,6 +102,11 @@ class FakeRegistry {
     manifests[name_and_tag] = to_text(manifest);
     return manifest;
   }
+  // While it serves.
+  void set_manifest(const std::string& name_and_tag, std::string text) {
+    const std::lock_guard lock(mutex_);
+    manifests[name_and_tag] = std::move(text);
+  }
   std::map<std::string, std::string> blobs;      // by digest
   std::map<std::string, std::string> manifests;  // by "namespace/model:tag"
 

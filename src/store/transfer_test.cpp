@@ -316,7 +316,7 @@ TEST_F(TransferTest, SizesThatAreLiesAreErrors) {
     fs::remove_all(models());
     Manifest manifest = fake_.add_model("library/m:latest", random_bytes(1000));
     manifest.layers[0].size = size;
-    fake_.manifests["library/m:latest"] = to_text(manifest);
+    fake_.set_manifest("library/m:latest", to_text(manifest));
     EXPECT_THAT(pull_error(), testing::AnyOf(HasSubstr("has 1000 bytes, and its manifest says"),
                                              HasSubstr("416"), HasSubstr("digest mismatch")))
         << size;
@@ -533,7 +533,7 @@ TEST_F(TransferTest, BadManifests) {
       std::string(100'000, '['),
   };
   for (const std::string& text : bad) {
-    fake_.manifests["library/m:latest"] = text;
+    fake_.set_manifest("library/m:latest", text);
     EXPECT_THAT(pull_error(), StartsWith("pull model manifest: ")) << text.substr(0, 200);
     EXPECT_FALSE(fs::exists(models())) << "something was written";
   }
@@ -611,7 +611,7 @@ TEST_F(TransferTest, StorageElsewhereIsAskedWithoutTheToken) {
 TEST_F(TransferTest, ConcurrentPullsShareADownload) {
   const std::string weights = random_bytes(4 * kPart);
   const Manifest manifest = fake_.add_model("library/m:latest", weights);
-  fake_.manifests["library/other:latest"] = fake_.manifests["library/m:latest"];
+  fake_.set_manifest("library/other:latest", fake_.manifests["library/m:latest"]);
   // Nothing is served before both wait for it.
   std::atomic<int> pulling = 0;
   fake_.hook = [&](const Call& call) {
