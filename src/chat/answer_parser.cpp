@@ -49,11 +49,16 @@ bool AnswerFormat::marks_are_tokens() const {
     case ToolSyntax::kDeepSeek:
     case ToolSyntax::kCommandR:
     case ToolSyntax::kHarmony:
+    case ToolSyntax::kGemma:
+    case ToolSyntax::kFunctionGemma:
+    case ToolSyntax::kLfm:
+    case ToolSyntax::kOlmo:
       return true;
     case ToolSyntax::kJson:
     case ToolSyntax::kHermes:
     case ToolSyntax::kQwenCoder:
     case ToolSyntax::kGlm:
+    case ToolSyntax::kNone:
       return false;
   }
   return false;
@@ -71,13 +76,25 @@ AnswerFormat answer_format(string_view text, string_view architecture) {
   } else if (mentions("<|START_THINKING|>")) {
     format.think_open = "<|START_THINKING|>";
     format.think_close = "<|END_THINKING|>";
+  } else if (mentions("<|channel>thought")) {
+    format.think_open = "<|channel>thought";
+    format.think_close = "<channel|>";
   }
   const std::pair<string_view, ToolSyntax> marks[] = {
-      {"<|channel|>", ToolSyntax::kHarmony},   {"[TOOL_CALLS]", ToolSyntax::kMistral},
-      {"<｜tool▁call", ToolSyntax::kDeepSeek}, {"<|START_ACTION|>", ToolSyntax::kCommandR},
-      {"Action:", ToolSyntax::kCommandR},      {"<arg_key>", ToolSyntax::kGlm},
-      {"<function=", ToolSyntax::kQwenCoder},  {"<tool_call>", ToolSyntax::kHermes},
-      {"<|python_tag|>", ToolSyntax::kLlama},  {"<|start_header_id|>", ToolSyntax::kLlama},
+      {"<|tool_call>", ToolSyntax::kGemma},
+      {"<start_function_call>", ToolSyntax::kFunctionGemma},
+      {"<|tool_call_start|>", ToolSyntax::kLfm},
+      {"<function_calls>", ToolSyntax::kOlmo},
+      {"<|channel|>", ToolSyntax::kHarmony},
+      {"[TOOL_CALLS]", ToolSyntax::kMistral},
+      {"<｜tool▁call", ToolSyntax::kDeepSeek},
+      {"<|START_ACTION|>", ToolSyntax::kCommandR},
+      {"Action:", ToolSyntax::kCommandR},
+      {"<arg_key>", ToolSyntax::kGlm},
+      {"<function=", ToolSyntax::kQwenCoder},
+      {"<tool_call>", ToolSyntax::kHermes},
+      {"<|python_tag|>", ToolSyntax::kLlama},
+      {"<|start_header_id|>", ToolSyntax::kLlama},
   };
   const auto found =
       std::ranges::find_if(marks, [&](const auto& each) { return mentions(each.first); });
@@ -228,26 +245,45 @@ class AnswerParser::Plain final : public State {
   }
 
   bool say(AnswerPiece& out, bool ended) {
-    if (options_.tools.empty()) {
-      out.text += std::exchange(buffer_, {});
-      return false;
-    }
-    if (begins_bare()) {
+    const bool calls = !options_.tools.empty();
+    if (calls && begins_bare()) {
       now_ = Now::kCall;
       return true;
     }
     std::size_t at = std::string::npos;
     std::size_t held = 0;
-    for (const string_view opener : syntax_.openers) {
-      at = std::min(at, buffer_.find(opener));
-      held = std::max(held, beginning_of(opener, buffer_));
+    std::size_t silent = 0;  // bytes of a mark to drop, where one comes first
+    const auto look_for = [&](string_view mark, std::size_t dropped) {
+      // Not behind one that has been found: long texts of nothing but marks are read too.
+      const std::size_t end = at == std::string::npos ? buffer_.size() : at + mark.size() - 1;
+      const std::size_t found = string_view(buffer_).substr(0, end).find(mark);
+      if (found != string_view::npos) {
+        at = found;
+        silent = dropped;
+      }
+      held = std::max(held, beginning_of(mark, buffer_));
+    };
+    if (calls) {
+      for (const string_view opener : syntax_.openers) look_for(opener, 0);
     }
+    for (const string_view mark : syntax_.silent) look_for(mark, mark.size());
     if (at != std::string::npos) {
-      tell(out, take(buffer_, at));
+      if (silent > 0) {
+        tell(out, take(buffer_, at));
+        buffer_.erase(0, silent);
+        return true;
+      }
+      const std::size_t blanks = trims() ? trailing_blanks(string_view(buffer_).substr(0, at)) : 0;
+      tell(out, take(buffer_, at - blanks));
+      spared_ = take(buffer_, blanks);
       now_ = Now::kCall;
       return true;
     }
-    if (ended) held = 0;
+    if (ended) {
+      held = 0;
+    } else if (trims()) {
+      held += trailing_blanks(string_view(buffer_).substr(0, buffer_.size() - held));
+    }
     // Blanks between calls, and behind the last one, are nobody's.
     const std::size_t certain = buffer_.size() - held;
     if (next_index_ > 0 && trailing_blanks(string_view(buffer_).substr(0, certain)) == certain) {
@@ -257,6 +293,7 @@ class AnswerParser::Plain final : public State {
     tell(out, take(buffer_, certain));
     return false;
   }
+  bool trims() const { return format_.trims_text && !options_.tools.empty(); }
   void tell(AnswerPiece& out, std::string_view text) {
     const bool blank = trailing_blanks(text) == text.size();
     if (blank && next_index_ > 0) return;
@@ -277,11 +314,16 @@ class AnswerParser::Plain final : public State {
     CallReading reading = syntax_.read(buffer_, ended);
     if (reading.kind == CallReading::Kind::kMore && buffer_.size() <= kLongestCall) return false;
     now_ = Now::kText;
+    if (reading.texts) {
+      for (api::ToolCall& each : reading.calls) give_types(each, options_.definitions);
+    }
     if (reading.kind == CallReading::Kind::kCalls && add_calls(std::move(reading.calls), out)) {
       buffer_.erase(0, reading.length);
+      spared_.clear();
       return true;
     }
     // None: its beginning is text, and what follows is looked at again.
+    tell(out, std::exchange(spared_, {}));
     const auto opener = std::ranges::find_if(
         syntax_.openers, [&](string_view each) { return buffer_.starts_with(each); });
     const std::size_t beginning =
@@ -294,6 +336,7 @@ class AnswerParser::Plain final : public State {
   const CallSyntax& syntax_;
   Now now_ = Now::kBeginning;
   bool trims_ = false;  // blanks that come next are dropped
+  std::string spared_;  // blanks before what may be a call
   bool said_ = false;   // text that was no blanks
 };
 

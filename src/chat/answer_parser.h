@@ -16,15 +16,20 @@
 namespace ollama::chat {
 
 enum class ToolSyntax : std::uint8_t {
-  kJson,       // {"name": ..., "arguments": {...}}, alone or in a list
-  kLlama,      // that with "parameters", or [f(a=1)], after <|python_tag|> or at the start
-  kHermes,     // <tool_call> JSON </tool_call>: Qwen, Hermes
-  kQwenCoder,  // <tool_call><function=f><parameter=a> 1 </parameter></function></tool_call>
-  kGlm,        // <tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value></tool_call>
-  kMistral,    // [TOOL_CALLS] JSON list, or [TOOL_CALLS]f[ARGS]{...}
-  kDeepSeek,   // between marks of its own, JSON fenced or bare
-  kCommandR,   // Action: fenced JSON list, or between <|START_ACTION|> and <|END_ACTION|>
-  kHarmony,    // gpt-oss: channels
+  kJson,           // {"name": ..., "arguments": {...}}, alone or in a list
+  kLlama,          // that with "parameters", or [f(a=1)], after <|python_tag|> or at the start
+  kHermes,         // <tool_call> JSON </tool_call>: Qwen, Hermes
+  kQwenCoder,      // <tool_call><function=f><parameter=a> 1 </parameter></function></tool_call>
+  kGlm,            // <tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value></tool_call>
+  kMistral,        // [TOOL_CALLS] JSON list, or [TOOL_CALLS]f[ARGS]{...}
+  kDeepSeek,       // between marks of its own, JSON fenced or bare
+  kCommandR,       // Action: fenced JSON list, or between <|START_ACTION|> and <|END_ACTION|>
+  kHarmony,        // gpt-oss: channels
+  kGemma,          // <|tool_call>call:f{a:<|"|>x<|"|>}<tool_call|>
+  kFunctionGemma,  // <start_function_call>call:f{a:<escape>x<escape>}<end_function_call>
+  kLfm,            // <|tool_call_start|>[f(a=1)]<|tool_call_end|>
+  kOlmo,           // <function_calls>f(a=1)</function_calls>, one call a line
+  kNone,           // no calls: all of it is text
 };
 
 // How a model answers.
@@ -32,6 +37,7 @@ struct AnswerFormat {
   ToolSyntax syntax = ToolSyntax::kJson;
   std::string think_open;  // both empty: it does not think aloud
   std::string think_close;
+  bool trims_text = false;  // blanks between text and calls are nobody's
 
   // Whether its marks are control tokens, which are no text otherwise.
   bool marks_are_tokens() const;
@@ -69,6 +75,9 @@ class AnswerParser {
     std::vector<std::string> tools;  // names that may be called; none: calls are text
     bool thinking = true;            // tell thinking apart
     bool inside_thinking = false;    // the prompt ended with the mark that opens it
+    // The tools as in the API: whether "3" in an answer is a number or a text depends on what was
+    // asked for. Null: what looks like JSON is that.
+    api::Json definitions = nullptr;
   };
   AnswerParser(const AnswerFormat& format, Options options);
   AnswerParser(AnswerParser&&) noexcept;

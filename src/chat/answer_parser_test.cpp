@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include "chat/tool_syntax.h"
+
 namespace ollama::chat {
 namespace {
 
@@ -49,6 +51,10 @@ const AnswerFormat kMistral{ToolSyntax::kMistral, "[THINK]", "[/THINK]"};
 const AnswerFormat kDeepSeek{ToolSyntax::kDeepSeek, "<think>", "</think>"};
 const AnswerFormat kCommandR{ToolSyntax::kCommandR, "<|START_THINKING|>", "<|END_THINKING|>"};
 const AnswerFormat kHarmony{ToolSyntax::kHarmony, "", ""};
+const AnswerFormat kGemma{ToolSyntax::kGemma, "<|channel>thought", "<channel|>"};
+const AnswerFormat kLfm{ToolSyntax::kLfm, "", ""};
+const AnswerFormat kOlmo{ToolSyntax::kOlmo, "", ""};
+const AnswerFormat kSilent{ToolSyntax::kNone, "", ""};
 
 const Case kCases[] = {
     {"plain", kQwen, "Hello there.", "text=Hello there.|"},
@@ -154,6 +160,23 @@ const Case kCases[] = {
     {"harmony, unknown tool", kHarmony,
      "<|channel|>commentary to=functions.rm<|message|>{\"a\":1}<|call|>", "text={\"a\":1}|"},
     {"harmony, no channel", kHarmony, "just text", "text=just text|"},
+    {"gemma", kGemma,
+     "<|channel>thought\nhm<channel|>Ok.<|tool_call>call:f{a:<|\"|>}x<|\"|>,b:{c:[1,true]}}<tool_"
+     "call|>",
+     R"(thinking=hm|text=Ok.|f{"a":"}x","b":{"c":[1,true]}}|)"},
+    {"gemma, an end in a text", kGemma,
+     "<|tool_call>call:f{a:<|\"|><tool_call|><|\"|>}<tool_call|>", R"(f{"a":"<tool_call|>"}|)"},
+    {"gemma, no call", kGemma, "<|tool_call>maybe", "text=<|tool_call>maybe|"},
+    {"gemma, no object", kGemma, "<|tool_call>call:f{a} b", "text=<|tool_call>call:f{a} b|"},
+    {"gemma, cut", kGemma, "<|tool_call>call:f{a:1", "text=<|tool_call>call:f{a:1|"},
+    {"lfm", kLfm, "<|tool_call_start|>[f(a=1)]<|tool_call_end|>", R"(f{"a":1}|)"},
+    {"lfm, nonsense", kLfm, "<|tool_call_start|>f<|tool_call_end|>",
+     "text=<|tool_call_start|>f<|tool_call_end|>|"},
+    {"olmo", kOlmo, "<function_calls>f(a=1)\nf()\n</function_calls>", R"(f{"a":1}|f{}|)"},
+    {"olmo, one of them no call", kOlmo, "<function_calls>f(a=1)\nf\n</function_calls>",
+     "text=<function_calls>f(a=1)\nf\n</function_calls>|"},
+    {"no calls", kSilent, "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>",
+     "text=<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>|"},
 };
 
 // However the text arrives, the same comes out.
@@ -169,7 +192,10 @@ TEST(AnswerParser, ReadsWhatModelsWrite) {
 
 TEST(AnswerParser, WithoutToolsEverythingIsText) {
   for (const Case& each : kCases) {
-    if (each.format.syntax == ToolSyntax::kHarmony) continue;
+    // Some marks are nobody's text.
+    if (each.format.syntax == ToolSyntax::kHarmony || each.format.syntax == ToolSyntax::kGemma) {
+      continue;
+    }
     const AnswerPiece answer = parse(each.format, each.text, 4, {.tools = {}, .thinking = false});
     EXPECT_EQ(answer.text, each.text) << each.name;
     EXPECT_TRUE(answer.calls.empty());
@@ -203,6 +229,26 @@ TEST(AnswerParser, NumbersCalls) {
   EXPECT_EQ(answer.calls[1].index, 1);
 }
 
+// Values between tags are texts: whether "3" is a number, the tool's definition tells.
+TEST(AnswerParser, GivesArgumentsTheTypesThatAreAskedFor) {
+  api::ToolCall call;
+  call.name = "f";
+  call.arguments = {{"text", "3"},    {"number", " 3\n"},  {"whole", "3.5"}, {"either", "x"},
+                    {"flag", "True"}, {"nothing", "null"}, {"list", "[1]"},  {"any", "{\"a\":1}"},
+                    {"words", "a b"}, {"quoted", "\"3\""}, {"known", 7}};
+  const auto tools = api::parse_json(
+      R"([{"function":{"name":"g"}},{"function":{"name":"f","parameters":{"properties":{)"
+      R"("text":{"type":"string"},"number":{"type":"number"},"whole":{"type":"integer"},)"
+      R"("either":{"type":["integer","string"]},"flag":{"anyOf":[{"type":"boolean"},)"
+      R"({"type":"null"}]},"nothing":{"type":["string","null"]},"list":{"type":"array"},)"
+      R"("quoted":{"type":"string"}}}}}])");
+  ASSERT_TRUE(tools);
+  give_types(call, *tools);
+  EXPECT_EQ(api::to_string(call.arguments),
+            R"({"text":"3","number":3,"whole":"3.5","either":"x","flag":true,"nothing":null,)"
+            R"("list":[1],"any":{"a":1},"words":"a b","quoted":"\"3\"","known":7})");
+}
+
 TEST(AnswerParser, LearnsItsFormatFromTemplates) {
   EXPECT_EQ(answer_format("... <tool_call> ... </think>", "qwen3").syntax, ToolSyntax::kHermes);
   EXPECT_EQ(answer_format("... <tool_call> ... </think>", "qwen3").think_open, "<think>");
@@ -211,6 +257,11 @@ TEST(AnswerParser, LearnsItsFormatFromTemplates) {
   EXPECT_EQ(answer_format("[TOOL_CALLS]", "llama").syntax, ToolSyntax::kMistral);
   EXPECT_EQ(answer_format("<|start_header_id|>", "llama").syntax, ToolSyntax::kLlama);
   EXPECT_EQ(answer_format("<|start|><|channel|>", "gpt-oss").syntax, ToolSyntax::kHarmony);
+  EXPECT_EQ(answer_format("<|tool_call>call: <|channel>thought", "gemma4").syntax,
+            ToolSyntax::kGemma);
+  EXPECT_EQ(answer_format("<|channel>thought", "gemma4").think_open, "<|channel>thought");
+  EXPECT_EQ(answer_format("<|tool_call_start|>", "lfm2").syntax, ToolSyntax::kLfm);
+  EXPECT_EQ(answer_format("<function_calls>", "olmo2").syntax, ToolSyntax::kOlmo);
   EXPECT_EQ(answer_format("{{ .Prompt }}", "gemma2").syntax, ToolSyntax::kJson);
   EXPECT_TRUE(answer_format("{{ .Prompt }}", "gemma2").think_open.empty());
 }
@@ -222,22 +273,25 @@ TEST(AnswerParser, LosesNothing) {
     const auto parts = *rc::gen::container<std::vector<std::string>>(rc::gen::element<std::string>(
         "<tool_call>", "</tool_call>", "{", "}", "[", "]", "\"name\"", ":", "\"f\"", ",", "x", "(",
         ")", "Action:", "```", "=", "'", "[TOOL_CALLS]", "[ARGS]", "<|python_tag|>",
-        "<function=", ">", "y "));
+        "<function=", ">", "y ", "<|tool_call>", "call:", "<|\"|>", "<start_function_call>",
+        "<|tool_call_start|>", "<function_calls>", "</function_calls>"));
     const auto syntax = *rc::gen::element(
         ToolSyntax::kJson, ToolSyntax::kLlama, ToolSyntax::kHermes, ToolSyntax::kQwenCoder,
-        ToolSyntax::kGlm, ToolSyntax::kMistral, ToolSyntax::kDeepSeek, ToolSyntax::kCommandR);
+        ToolSyntax::kGlm, ToolSyntax::kMistral, ToolSyntax::kDeepSeek, ToolSyntax::kCommandR,
+        ToolSyntax::kGemma, ToolSyntax::kFunctionGemma, ToolSyntax::kLfm, ToolSyntax::kOlmo);
+    const bool trims = *rc::gen::arbitrary<bool>();
     const auto piece = *rc::gen::inRange<std::size_t>(1, 9);
     std::string text;
     for (const std::string& part : parts) text += part;
     const AnswerPiece answer =
-        parse({syntax, "", ""}, text, piece, {.tools = {"nothing"}, .thinking = false});
+        parse({syntax, "", "", trims}, text, piece, {.tools = {"nothing"}, .thinking = false});
     RC_ASSERT(answer.calls.empty());
     RC_ASSERT(answer.text == text);
   }));
-  for (const char* deep : {"[", "{\"name\":", "[f(a=[", "[TOOL_CALLS]["}) {
+  for (const char* deep : {"[", "{\"name\":", "[f(a=[", "[TOOL_CALLS][", "<|tool_call>call:f{a:["}) {
     std::string text;
     for (int i = 0; i < 20000; ++i) text += deep;
-    for (const auto& format : {kJson, kLlama, kMistral}) {
+    for (const auto& format : {kJson, kLlama, kMistral, kGemma}) {
       EXPECT_EQ(parse(format, text, text.size()).text.size(), text.size());
     }
   }

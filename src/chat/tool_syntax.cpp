@@ -30,6 +30,11 @@ CallReading calls_up_to(std::size_t length, std::vector<api::ToolCall> calls) {
   if (calls.empty()) return {};
   return {.kind = Kind::kCalls, .length = length, .calls = std::move(calls)};
 }
+CallReading texts_up_to(std::size_t length, api::ToolCall call) {
+  CallReading reading = calls_up_to(length, {std::move(call)});
+  reading.texts = true;
+  return reading;
+}
 CallReading more_unless(bool ended) { return {.kind = ended ? Kind::kNone : Kind::kMore}; }
 
 // The text between two marks; where the answer ends before the second, the rest.
@@ -88,15 +93,17 @@ class Python {
  public:
   explicit Python(string_view text) : rest_(text) {}
 
-  std::optional<std::vector<api::ToolCall>> calls() {
+  // With brackets around them; where `bare` ones will do as well, those are all of the text.
+  std::optional<std::vector<api::ToolCall>> calls(bool bare = false) {
     std::vector<api::ToolCall> result;
-    if (!take('[')) return std::nullopt;
+    const bool listed = take('[');
+    if (!listed && !bare) return std::nullopt;
     do {
       auto one = call();
       if (!one) return std::nullopt;
       result.push_back(std::move(*one));
     } while (take(','));
-    if (!take(']')) return std::nullopt;
+    if (listed ? !take(']') : !rest_.empty()) return std::nullopt;
     return result;
   }
   string_view rest() const { return rest_; }
@@ -280,10 +287,13 @@ CallReading read_qwen_coder(string_view text, bool ended) {
     const string_view name = rest.substr(0, name_end);
     rest.remove_prefix(name_end + 1);
     const std::size_t value_end = std::min(rest.find("</parameter>"), rest.find("</function>"));
-    call.arguments[without_blanks(name)] = value_of(without_blanks(rest.substr(0, value_end)));
+    string_view value = rest.substr(0, value_end);
+    consume(value, "\n");
+    if (value.ends_with('\n')) value.remove_suffix(1);
+    call.arguments[without_blanks(name)] = value;
     rest.remove_prefix(std::min(value_end, rest.size()));
   }
-  return calls_up_to(length, {std::move(call)});
+  return texts_up_to(length, std::move(call));
 }
 
 CallReading read_glm(string_view text, bool ended) {
@@ -303,11 +313,179 @@ CallReading read_glm(string_view text, bool ended) {
     const std::size_t end = rest.find(kValueEnd);
     if (key_end == kEnd || begin == kEnd || end == kEnd || end < begin + kValue.size()) return {};
     const string_view value = rest.substr(begin + kValue.size(), end - begin - kValue.size());
-    call.arguments[without_blanks(rest.substr(0, key_end))] = value_of(without_blanks(value));
+    call.arguments[without_blanks(rest.substr(0, key_end))] = value;
     rest.remove_prefix(end + kValueEnd.size());
   }
-  return calls_up_to(length, {std::move(call)});
+  return texts_up_to(length, std::move(call));
 }
+
+// ---- Gemma: call:f{key:value,...}, texts between marks of their own
+
+class Keyed {
+ public:
+  Keyed(string_view text, string_view quote) : rest_(text), quote_(quote) {}
+
+  // nullopt: it is none, or where it has come to an end, not all of it.
+  std::optional<api::ToolCall> call() {
+    skip();
+    if (!take("call:")) return std::nullopt;
+    const auto name = word("{");
+    if (!name) return std::nullopt;
+    api::ToolCall result;
+    result.name = without_blanks(*name);
+    auto arguments = object(0);
+    if (!arguments) return std::nullopt;
+    result.arguments = std::move(*arguments);
+    return result;
+  }
+  string_view rest() const { return rest_; }
+
+ private:
+  static constexpr int kDeepest = 32;
+  static constexpr std::size_t kLongestWord = 1024;  // a name, a key, a number
+
+  std::optional<api::JsonObject> object(int depth) {
+    rest_.remove_prefix(1);
+    api::JsonObject result;
+    while (true) {
+      skip();
+      if (take("}")) return result;
+      std::optional<std::string> key = at_text() ? text() : word(":");
+      if (!key || !take(":")) return std::nullopt;
+      auto member = value(depth + 1);
+      if (!member) return std::nullopt;
+      result[without_blanks(*key)] = std::move(*member);
+      skip();
+      if (!take(",") && !rest_.starts_with('}')) return std::nullopt;
+    }
+  }
+  std::optional<api::Json> value(int depth) {
+    skip();
+    if (depth > kDeepest || rest_.empty()) return std::nullopt;
+    if (rest_.front() == '{') {
+      auto members = object(depth);
+      return members ? std::optional<api::Json>(std::move(*members)) : std::nullopt;
+    }
+    if (rest_.front() == '[') return list(depth);
+    if (at_text()) {
+      auto found = text();
+      return found ? std::optional<api::Json>(std::string_view(*found)) : std::nullopt;
+    }
+    const auto bare = word(",}]");
+    return bare ? std::optional(value_of(without_blanks(*bare))) : std::nullopt;
+  }
+  std::optional<api::Json> list(int depth) {
+    rest_.remove_prefix(1);
+    boost::json::array result;
+    while (true) {
+      skip();
+      if (take("]")) return result;
+      auto item = value(depth + 1);
+      if (!item) return std::nullopt;
+      result.push_back(std::move(*item));
+      skip();
+      if (!take(",") && !rest_.starts_with(']')) return std::nullopt;
+    }
+  }
+  bool at_text() const { return rest_.starts_with(quote_) || rest_.starts_with('"'); }
+  std::optional<std::string> text() {
+    const string_view quote = rest_.starts_with(quote_) ? quote_ : string_view("\"");
+    const std::size_t end = rest_.find(quote, quote.size());
+    if (end == kEnd) {
+      rest_ = {};
+      return std::nullopt;
+    }
+    std::string result(rest_.substr(quote.size(), end - quote.size()));
+    rest_.remove_prefix(end + quote.size());
+    return result;
+  }
+  // Up to one of the `ends`.
+  std::optional<std::string> word(string_view ends) {
+    const std::size_t end = rest_.substr(0, kLongestWord).find_first_of(ends);
+    if (end == kEnd && rest_.size() >= kLongestWord) return std::nullopt;
+    if (end == kEnd) {
+      rest_ = {};
+      return std::nullopt;
+    }
+    std::string result(rest_.substr(0, end));
+    rest_.remove_prefix(end);
+    return result;
+  }
+  void skip() { rest_.remove_prefix(std::min(rest_.find_first_not_of(kJsonBlanks), rest_.size())); }
+  bool take(string_view mark) {
+    // What may still become the mark is an end.
+    if (rest_.size() < mark.size() && mark.starts_with(rest_)) {
+      rest_ = {};
+      return false;
+    }
+    return consume(rest_, mark);
+  }
+
+  string_view rest_;
+  string_view quote_;
+};
+
+CallReading read_keyed(string_view text, bool ended, string_view open, string_view close,
+                       string_view quote) {
+  Keyed reader(text.substr(open.size()), quote);
+  auto call = reader.call();
+  if (!call) return reader.rest().empty() ? more_unless(ended) : CallReading();
+  string_view rest = reader.rest();
+  rest.remove_prefix(std::min(rest.find_first_not_of(kJsonBlanks), rest.size()));
+  if (rest.size() < close.size() && close.starts_with(rest) && !ended) return {.kind = Kind::kMore};
+  // A call without its end is one.
+  consume(rest, close.substr(0, rest.size()));
+  return calls_up_to(text.size() - rest.size(), {std::move(*call)});
+}
+
+constexpr string_view kGemmaOpen = "<|tool_call>";
+constexpr string_view kGemmaClose = "<tool_call|>";
+constexpr string_view kFunctionOpen = "<start_function_call>";
+constexpr string_view kFunctionClose = "<end_function_call>";
+
+CallReading read_gemma(string_view text, bool ended) {
+  return read_keyed(text, ended, kGemmaOpen, kGemmaClose, "<|\"|>");
+}
+CallReading read_function_gemma(string_view text, bool ended) {
+  return read_keyed(text, ended, kFunctionOpen, kFunctionClose, "<escape>");
+}
+
+// ---- LFM2 and Olmo 3: Python's calls between marks
+
+constexpr string_view kLfmOpen = "<|tool_call_start|>";
+constexpr string_view kLfmClose = "<|tool_call_end|>";
+constexpr string_view kOlmoOpen = "<function_calls>";
+constexpr string_view kOlmoClose = "</function_calls>";
+
+std::vector<api::ToolCall> python_calls(string_view text) {
+  return Python(text).calls(true).value_or(std::vector<api::ToolCall>());
+}
+
+CallReading read_lfm(string_view text, bool ended) {
+  if (!text.starts_with(kLfmOpen)) return read_python(text, ended);
+  const auto [inside, length] = enclosed(text, kLfmOpen, kLfmClose, ended);
+  if (!inside) return more_unless(ended);
+  auto calls = python_calls(*inside);
+  return calls_up_to(length, calls.empty() ? parse_calls(*inside) : std::move(calls));
+}
+
+CallReading read_olmo(string_view text, bool ended) {
+  const auto [inside, length] = enclosed(text, kOlmoOpen, kOlmoClose, ended);
+  if (!inside) return more_unless(ended);
+  std::vector<api::ToolCall> calls;
+  for (string_view rest = *inside; !rest.empty();) {
+    const std::size_t end = std::min(rest.find('\n'), rest.size());
+    const string_view line = without_blanks(rest.substr(0, end));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    if (line.empty()) continue;
+    auto found = python_calls(line);
+    if (found.empty()) return {};
+    std::ranges::move(found, std::back_inserter(calls));
+  }
+  return calls_up_to(length, std::move(calls));
+}
+
+CallReading read_nothing(string_view /*text*/, bool /*ended*/) { return {}; }
 
 // ---- Mistral
 
@@ -426,6 +604,14 @@ constexpr std::array<string_view, 1> kTagOpeners{kOpen};
 constexpr std::array<string_view, 1> kMistralOpeners{kToolCalls};
 constexpr std::array<string_view, 2> kDeepSeekOpeners{kCallsBegin, kCallBegin};
 constexpr std::array<string_view, 2> kCommandROpeners{kActionBegin, kAction};
+constexpr std::array<string_view, 4> kCommandRSilent{"<|START_TEXT|>", "<|END_TEXT|>",
+                                                     "<|START_RESPONSE|>", "<|END_RESPONSE|>"};
+constexpr std::array<string_view, 1> kGemmaOpeners{kGemmaOpen};
+constexpr std::array<string_view, 2> kGemmaSilent{kGemmaClose, "<|tool_response>"};
+constexpr std::array<string_view, 1> kFunctionOpeners{kFunctionOpen};
+constexpr std::array<string_view, 1> kFunctionSilent{"<start_function_response>"};
+constexpr std::array<string_view, 1> kLfmOpeners{kLfmOpen};
+constexpr std::array<string_view, 1> kOlmoOpeners{kOlmoOpen};
 
 // An object in any of the spellings.
 std::optional<api::ToolCall> call_of(const api::JsonObject& object) {
@@ -457,7 +643,74 @@ std::optional<api::ToolCall> call_of(const api::JsonObject& object) {
   return object.size() == 1 ? std::optional(std::move(call)) : std::nullopt;
 }
 
+// What a schema's "type", or the branches of its "anyOf", allow; empty: anything.
+std::vector<std::string_view> schema_types(const api::Json* schema) {
+  std::vector<std::string_view> types;
+  const auto* object = schema == nullptr ? nullptr : schema->if_object();
+  if (object == nullptr) return types;
+  if (const auto* branches = object->if_contains("anyOf"); branches && branches->is_array()) {
+    for (const api::Json& branch : branches->get_array()) {
+      const auto type = branch.try_at_pointer("/type");
+      if (type && type->is_string()) types.emplace_back(type->get_string());
+    }
+    return types;
+  }
+  const auto* type = object->if_contains("type");
+  if (type != nullptr && type->is_string()) types.emplace_back(type->get_string());
+  if (type != nullptr && type->is_array()) {
+    for (const api::Json& each : type->get_array()) {
+      if (each.is_string()) types.emplace_back(each.get_string());
+    }
+  }
+  return types;
+}
+
+string_view json_type_of(const api::Json& value) {
+  if (value.is_null()) return "null";
+  if (value.is_bool()) return "boolean";
+  if (value.is_int64() || value.is_uint64()) return "integer";
+  if (value.is_number()) return "number";
+  if (value.is_array()) return "array";
+  return value.is_object() ? "object" : "string";
+}
+
+api::Json typed(string_view text, const std::vector<string_view>& types) {
+  const string_view bare = without_blanks(text);
+  if (types.empty()) return value_of(bare);
+  const auto allows = [&](string_view type) { return std::ranges::contains(types, type); };
+  // As Python writes them.
+  if (allows("boolean") && (bare == "True" || bare == "False")) return bare == "True";
+  if (bare == "None" && allows("null")) return nullptr;
+  auto value = api::parse_json(bare);
+  if (value && !value->is_string()) {
+    const string_view type = json_type_of(*value);
+    if (allows(type) || (type == "integer" && allows("number"))) return std::move(*value);
+  }
+  // Texts in quotes where something else was asked for.
+  if (value && value->is_string() && !allows("string")) return std::move(*value);
+  return {text};
+}
+
 }  // namespace
+
+void give_types(api::ToolCall& call, const api::Json& definitions) {
+  const api::Json* properties = nullptr;
+  if (const auto* list = definitions.if_array()) {
+    for (const api::Json& tool : *list) {
+      boost::system::error_code none;
+      const auto* name = tool.find_pointer("/function/name", none);
+      if (name == nullptr || *name != api::Json(std::string_view(call.name))) continue;
+      properties = tool.find_pointer("/function/parameters/properties", none);
+      break;
+    }
+  }
+  const auto* known = properties == nullptr ? nullptr : properties->if_object();
+  for (auto& [name, value] : call.arguments) {
+    if (!value.is_string()) continue;
+    const std::string text(value.get_string());
+    value = typed(text, schema_types(known == nullptr ? nullptr : known->if_contains(name)));
+  }
+}
 
 std::vector<api::ToolCall> calls_of(const api::Json& json) {
   std::vector<api::ToolCall> calls;
@@ -509,7 +762,15 @@ const CallSyntax& call_syntax(ToolSyntax syntax) {
   static constexpr CallSyntax kMistral{
       .openers = kMistralOpeners, .bare = true, .read = read_mistral};
   static constexpr CallSyntax kDeepSeek{.openers = kDeepSeekOpeners, .read = read_deepseek};
-  static constexpr CallSyntax kCommandR{.openers = kCommandROpeners, .read = read_command_r};
+  static constexpr CallSyntax kCommandR{
+      .openers = kCommandROpeners, .read = read_command_r, .silent = kCommandRSilent};
+  static constexpr CallSyntax kGemma{
+      .openers = kGemmaOpeners, .read = read_gemma, .silent = kGemmaSilent};
+  static constexpr CallSyntax kFunctionGemma{
+      .openers = kFunctionOpeners, .read = read_function_gemma, .silent = kFunctionSilent};
+  static constexpr CallSyntax kLfm{.openers = kLfmOpeners, .bare = true, .read = read_lfm};
+  static constexpr CallSyntax kOlmo{.openers = kOlmoOpeners, .read = read_olmo};
+  static constexpr CallSyntax kNone{.openers = {}, .read = read_nothing};
   switch (syntax) {
     case ToolSyntax::kLlama:
       return kLlama;
@@ -525,6 +786,16 @@ const CallSyntax& call_syntax(ToolSyntax syntax) {
       return kDeepSeek;
     case ToolSyntax::kCommandR:
       return kCommandR;
+    case ToolSyntax::kGemma:
+      return kGemma;
+    case ToolSyntax::kFunctionGemma:
+      return kFunctionGemma;
+    case ToolSyntax::kLfm:
+      return kLfm;
+    case ToolSyntax::kOlmo:
+      return kOlmo;
+    case ToolSyntax::kNone:
+      return kNone;
     case ToolSyntax::kJson:
     case ToolSyntax::kHarmony:
       break;

@@ -18,6 +18,7 @@ struct CallReading {
   Kind kind = Kind::kNone;
   std::size_t length = 0;  // bytes of the calls
   std::vector<api::ToolCall> calls;
+  bool texts = false;  // their arguments are texts, see give_types
 };
 
 struct CallSyntax {
@@ -27,9 +28,15 @@ struct CallSyntax {
   bool bare = false;
   // `text` begins where the call may; `ended`: no more of it comes.
   CallReading (*read)(std::string_view text, bool ended);
+  // Marks around what is said, and left over behind calls, that are nobody's.
+  std::span<const std::string_view> silent = {};
 };
 
 const CallSyntax& call_syntax(ToolSyntax syntax);
+
+// Makes values of arguments that were read as texts: what the call's definition among `definitions`
+// (as in the API, or null) asks for, else JSON where the text is that.
+void give_types(api::ToolCall& call, const api::Json& definitions);
 
 // {"name": ..., "arguments": {...}} in any of its spellings, or a list of them.
 std::vector<api::ToolCall> calls_of(const api::Json& json);
