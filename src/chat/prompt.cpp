@@ -4,6 +4,7 @@
 #include <format>
 
 #include "base/log.h"
+#include "chat/builtin.h"
 
 namespace ollama::chat {
 
@@ -113,6 +114,7 @@ Result<std::string> PromptRenderer::render(const PromptInput& input, const Rende
   if (input.chat.messages.empty() && !fill_in) {
     return fail(ErrorCode::kInvalidArgument, "there are no messages to answer");
   }
+  if (!fill_in && !input.renderer.empty()) return render_builtin(input, options);
   if (!fill_in && is_bare(input.template_text)) return bare_contents(input.chat.messages);
   if (!input.template_text.empty()) {
     OLLAMA_ASSIGN(const GoTemplate parsed, go_template(input.template_text));
@@ -129,7 +131,12 @@ Result<std::string> PromptRenderer::render(const PromptInput& input, const Rende
                            : bare_contents(input.chat.messages);
 }
 
-AnswerFormat PromptRenderer::answer_format(std::string_view template_text) {
+AnswerFormat PromptRenderer::answer_format(std::string_view template_text,
+                                           std::string_view renderer, std::string_view parser) {
+  if (const auto builtin = builtin_parser(parser)) return builtin->format;
+  if (const auto text = builtin_template(renderer)) {
+    return chat::answer_format(*text, model_.architecture);
+  }
   if (template_text.empty() || is_bare(template_text)) {
     return chat::answer_format(model_.jinja, model_.architecture);
   }
@@ -151,6 +158,18 @@ Result<GoTemplate> PromptRenderer::go_template(std::string_view text) {
   OLLAMA_ASSIGN(GoTemplate parsed, GoTemplate::parse(std::string(text)));
   if (parsed_.size() == kMaxParsed) parsed_.erase(parsed_.begin());
   return parsed_.emplace_back(std::string(text), std::move(parsed)).parsed;
+}
+
+Result<std::string> PromptRenderer::render_builtin(const PromptInput& input,
+                                                   const RenderOptions& options) {
+  if (!builtin_ || renderer_ != input.renderer) {
+    OLLAMA_TRY(check_builtin(input.renderer, {}));
+    OLLAMA_ASSIGN(builtin_, JinjaChat::create(*builtin_template(input.renderer), model_.tokens));
+    renderer_ = input.renderer;
+  }
+  return builtin_->render(
+      {.messages = input.chat.messages, .tools = input.chat.tools, .think = input.chat.think},
+      {.now = options.now});
 }
 
 Result<std::string> PromptRenderer::render_jinja(const PromptInput& input,
