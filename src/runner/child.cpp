@@ -365,12 +365,14 @@ class Server {
     request.stop = std::move(message.stop);
     std::optional<chat::AnswerParser> parser;
     if (message.take_apart) {
-      const chat::AnswerFormat format = message.plain_calls
-                                            ? chat::AnswerFormat()
-                                            : prompts(*engine).answer_format(message.template_text);
+      const chat::AnswerFormat format =
+          message.plain_calls ? chat::AnswerFormat()
+                              : prompts(*engine).answer_format(message.template_text,
+                                                               message.renderer, message.parser);
       parser.emplace(parser_of(message, format, prompt->text));
       if (request.grammar && !message.plain_calls) {
-        request.preamble = preamble_of(chat::before_text(format, thinks(message), prompt->text));
+        request.preamble = preamble_of(
+            chat::before_text(format, thinks(message, format, prompt->text), prompt->text));
       }
       request.control_text = format.marks_are_tokens();
     }
@@ -415,11 +417,16 @@ class Server {
         if (name && name->is_string()) options.tools.emplace_back(name->get_string());
       }
     }
-    options.thinking = thinks(message);
+    options.definitions = message.tools;
+    options.thinking = thinks(message, format, prompt);
     options.inside_thinking = chat::opens_thinking(format, prompt);
     return {format, std::move(options)};
   }
-  static bool thinks(const Generate& message) { return message.think && message.think->enabled; }
+  // Some models think whatever is asked of them: their prompts always open it.
+  static bool thinks(const Generate& message, const chat::AnswerFormat& format,
+                     std::string_view prompt) {
+    return (message.think && message.think->enabled) || chat::opens_thinking(format, prompt);
+  }
 
   static std::optional<grammar::Preamble::Options> preamble_of(
       std::optional<chat::BeforeText> before) {
@@ -494,7 +501,8 @@ class Server {
                                                                 .think = message.think,
                                                                 .prompt = message.prompt,
                                                                 .suffix = message.suffix},
-                                                       .template_text = message.template_text}));
+                                                       .template_text = message.template_text,
+                                                       .renderer = message.renderer}));
     prompt.tokens = encode_prompt(engine.tokenizer(), prompt.text, message.context);
     return prompt;
   }

@@ -133,6 +133,8 @@ void fields(Archive& a, Generate& m) {
   a("prompt", m.prompt);
   a("messages", m.messages);
   a("template", m.template_text);
+  a("renderer", m.renderer);
+  a("parser", m.parser);
   a("tools", m.tools);
   a("think", m.think);
   a("plain_calls", m.plain_calls);

@@ -33,6 +33,8 @@ struct Generate {
   std::string prompt;
   std::vector<api::Message> messages;
   std::string template_text;
+  std::string renderer;             // built-in ones that the model names, or empty: see
+  std::string parser;               // chat/builtin.h
   api::Json tools;                  // null, or an array as in the API
   std::optional<api::Think> think;  // unset where the request says nothing
   bool plain_calls = false;    // `format` makes the answer a call in JSON, whatever the model's way

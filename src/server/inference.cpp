@@ -3,6 +3,7 @@
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 
+#include "chat/builtin.h"
 #include "runner/options.h"
 
 namespace ollama::server {
@@ -12,12 +13,7 @@ using api::Duration;
 namespace {
 
 constexpr std::size_t kMostCapabilities = 256;  // models whose capabilities are remembered
-// Ollama's, by name: models that name one are rendered by their template, where they have one.
-constexpr std::string_view kRenderers[] = {
-    "cogito",  "deepseek3.1",   "functiongemma",     "glm-4.6",           "glm-4.7", "harmony",
-    "lfm2",    "lfm2-thinking", "ministral",         "nemotron-3-nano",   "olmo3",   "olmo3-think",
-    "olmo3.1", "qwen3-coder",   "qwen3-vl-instruct", "qwen3-vl-thinking", "qwen3.5", "gemma4"};
-constexpr std::size_t kEnough = 64U << 10;  // bytes that go out without waiting for more
+constexpr std::size_t kEnough = 64U << 10;      // bytes that go out without waiting for more
 
 std::string_view reason_name(engine::DoneReason reason) {
   return reason == engine::DoneReason::kLength ? "length" : "stop";
@@ -44,8 +40,16 @@ runner::Generate to_generate(const api::InferenceRequest& request, const store::
   if (request.logprobs) generate.sampling.logprobs = request.top_logprobs;
   generate.shift = request.shift.value_or(true);
   generate.truncate = request.truncate.value_or(true);
-  generate.template_text =
-      request.template_text.empty() ? model.template_text : request.template_text;
+  // A renderer comes before the model's template, as in Ollama, whose models with renderers have a
+  // template that is no more than {{ .Prompt }}; a request's own template before both.
+  if (request.template_text.empty()) {
+    generate.template_text = model.template_text;
+    generate.renderer = chat::resolve_renderer(model.config.renderer, model.name.display(),
+                                               model.config.model_type);
+  } else {
+    generate.template_text = request.template_text;
+  }
+  generate.parser = model.config.parser;
   generate.format = format_text(request.format);
   generate.think = request.think;
   generate.take_apart = true;
@@ -233,18 +237,6 @@ Task<std::optional<sched::Lease>> Inference::lease_for(Exchange& x,
         400, std::format("{} does not support {}", json_quoted(request.model), purpose));
     co_return std::nullopt;
   }
-  const bool has_template = !model.template_text.empty() || !request.template_text.empty() ||
-                            (granted && !granted->info().chat_template.empty());
-  const std::string& renderer = model.config.renderer;
-  const bool known = std::ranges::contains(kRenderers, renderer);
-  if (granted && !renderer.empty() && (!known || !has_template)) {
-    co_await x.respond_error(
-        known ? 501 : 400,
-        std::format("model '{}' names the built-in renderer {}, which is not {}", request.model,
-                    json_quoted(renderer),
-                    known ? "available here: give the model a TEMPLATE" : "known"));
-    co_return std::nullopt;
-  }
   co_return granted;
 }
 
@@ -266,10 +258,17 @@ Task<Result<std::vector<std::string>>> Inference::capabilities(
 
 Task<std::optional<api::StatusError>> Inference::check(const store::Model& model,
                                                        api::InferenceRequest& request, bool tools,
-                                                       bool insert) {
+                                                       bool insert, bool raw) {
   if (request.top_logprobs < 0 || request.top_logprobs > sample::kMostLogprobs) {
     co_return api::StatusError{
         400, std::format("top_logprobs must be between 0 and {}", sample::kMostLogprobs)};
+  }
+  const std::string_view renderer =
+      request.template_text.empty() ? model.config.renderer : std::string_view();
+  const auto known = chat::check_builtin(renderer, model.config.parser);
+  if (!known && !raw) {
+    co_return api::StatusError{
+        400, std::format("model '{}': {}", request.model, known.error().message())};
   }
   const auto has = co_await capabilities(model, request);
   if (!has) co_return api::status_error(has.error());
@@ -472,7 +471,8 @@ Task<> Inference::generate(Exchange& x, api::GenerateRequest request) {
     co_await x.respond_error(400, "raw mode does not support template, system, or context");
     co_return;
   }
-  auto problem = co_await check(*model, request, false, !request.suffix.empty() && !request.raw);
+  auto problem =
+      co_await check(*model, request, false, !request.suffix.empty() && !request.raw, request.raw);
   if (!request.images.empty()) {
     problem = {400, std::format("{} does not support images", json_quoted(request.model))};
   }

@@ -73,7 +73,7 @@ class Inference {
   // the model.
   Task<std::optional<api::StatusError>> check(const store::Model& model,
                                               api::InferenceRequest& request, bool tools,
-                                              bool insert);
+                                              bool insert, bool raw = false);
   Task<std::optional<sched::Lease>> lease_for(Exchange& x, const api::InferenceRequest& request,
                                               const store::Model& model,
                                               const api::Options& options,

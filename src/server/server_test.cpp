@@ -361,6 +361,76 @@ TEST_F(ServerTest, TemplatesSayWhatAModelCanDo) {
   EXPECT_THAT(broken.error(), HasSubstr("template:2:4: "));
 }
 
+// Ollama's models name a renderer and a parser, and have a template that is no more than the
+// prompt.
+TEST_F(ServerTest, BuiltinRenderersAndParsers) {
+  const auto create = [&](std::string_view model, std::string_view rest) {
+    return ask("POST", "/api/create",
+               std::format(R"({{"model":"{}","from":"stories260k","stream":false,)"
+                           R"("template":"{{{{ .Prompt }}}}",{}}})",
+                           model, rest))
+        .status;
+  };
+  const auto chat = [&](std::string_view model, std::string_view rest) {
+    return ask("POST", "/api/chat",
+               std::format(R"({{"model":"{}","stream":false,"messages":[{{"role":"user",)"
+                           R"("content":"q"}}]{}}})",
+                           model, rest));
+  };
+  const auto prompt = [&](std::string_view model, std::string_view rest) {
+    const Answer answer = chat(model, std::format(R"(,"_debug_render_only":true{})", rest));
+    const json::value body = answer.json();
+    if (!body.as_object().contains("_debug_info")) return answer.body;
+    return std::string(body.at("_debug_info").at("rendered_template").as_string());
+  };
+  const auto capabilities = [&](std::string_view model) {
+    return json::serialize(ask("POST", "/api/show", std::format(R"({{"model":"{}"}})", model))
+                               .json()
+                               .at("capabilities"));
+  };
+  constexpr std::string_view kQwen = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n";
+  const std::string tools = R"(,"tools":[{"type":"function","function":{"name":"look"}}])";
+
+  ASSERT_EQ(create("coder", R"("renderer":"qwen3-coder","parser":"qwen3-coder")"), 200);
+  EXPECT_EQ(prompt("coder", ""), kQwen);
+  EXPECT_EQ(prompt("coder", R"(,"template":"[{{ .Prompt }}]")"), "[q]")
+      << "the request's comes first";
+  EXPECT_THAT(prompt("coder", tools), HasSubstr("<name>look</name>"));
+  EXPECT_EQ(capabilities("coder"), R"(["completion","tools"])");
+  EXPECT_EQ(chat("coder", R"(,"think":true)").status, 400);
+  const Answer answer = chat("coder", "");
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_THAT(answer.body, HasSubstr("USER"));
+
+  ASSERT_EQ(create("thinker", R"("renderer":"qwen3-vl-thinking","parser":"qwen3-vl-thinking")"),
+            200);
+  EXPECT_EQ(capabilities("thinker"), R"(["completion","tools","thinking"])");
+  EXPECT_EQ(prompt("thinker", ""), std::string(kQwen) + "<think>\n");
+  EXPECT_EQ(prompt("thinker", R"(,"think":false)"), kQwen);
+  // The fake model tells the prompt, in capitals: all of it is thought, since the prompt opened it.
+  EXPECT_THAT(chat("thinker", "").body, HasSubstr(R"("thinking":"<|IM_START|>USER)"));
+
+  // What is not known is refused when it is asked for, and not when it is made: it may be known to
+  // another version.
+  ASSERT_EQ(create("strange", R"("renderer":"qwen9","parser":"qwen3-coder")"), 200);
+  ASSERT_EQ(create("deaf", R"("renderer":"qwen3-coder","parser":"qwen9")"), 200);
+  for (const auto& [model, what] :
+       {std::pair("strange", "the built-in renderer \"qwen9\" is not known; those that are: "),
+        std::pair("deaf", "the built-in parser \"qwen9\" is not known; those that are: ")}) {
+    const Answer refused = chat(model, "");
+    EXPECT_EQ(refused.status, 400);
+    EXPECT_THAT(refused.error(), HasSubstr(std::format("model '{}': {}", model, what)));
+    EXPECT_EQ(ask("POST", "/api/generate",
+                  std::format(R"({{"model":"{}","prompt":"q","stream":false}})", model))
+                  .status,
+              400);
+    EXPECT_EQ(ask("POST", "/api/generate",
+                  std::format(R"({{"model":"{}","prompt":"q","raw":true,"stream":false}})", model))
+                  .status,
+              200);
+  }
+}
+
 // The texts are what clients match on.
 TEST_F(ServerTest, RequestErrors) {
   struct Case {

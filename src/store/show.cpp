@@ -5,6 +5,7 @@
 #include <format>
 
 #include "base/units.h"
+#include "chat/builtin.h"
 #include "chat/go_template.h"
 #include "gguf/file.h"
 #include "store/folder.h"
@@ -123,16 +124,24 @@ std::vector<std::string> capabilities_of(const Model& model, const gguf::File& f
     result.emplace_back("vision");
   }
   if (embedding) return result;
-  // What a Go template uses; where there is none, the names that Jinja templates use.
+  // What a Go template uses; where there is none, the names that Jinja templates use, a renderer's
+  // among them. A parser that is named says of itself what it reads.
+  const auto builtin = chat::builtin_template(model.config.renderer);
+  const auto parser = chat::builtin_parser(model.config.parser);
   const auto go = chat::GoTemplate::parse(model.template_text);
   const auto uses = [&](std::string_view name) { return go && go->uses(name); };
-  const std::string_view jinja = model.template_text.empty()
-                                     ? file.string("tokenizer.chat_template").value_or("")
-                                     : std::string_view();
-  if (uses("tools") || jinja.contains("tools")) result.emplace_back("tools");
+  const std::string_view chat_template = file.string("tokenizer.chat_template").value_or("");
+  const std::string_view jinja = parser                        ? std::string_view()
+                                 : builtin                     ? std::string_view(*builtin)
+                                 : model.template_text.empty() ? chat_template
+                                                               : std::string_view();
+  if (uses("tools") || jinja.contains("tools") || (parser && parser->tools)) {
+    result.emplace_back("tools");
+  }
   if (uses("suffix")) result.emplace_back("insert");
   if (uses("think") || uses("isthinkset") || (go && go->thinking_tags()) ||
-      any_in(jinja, {"enable_thinking", "<think>", "reasoning_content"})) {
+      any_in(jinja, {"enable_thinking", "<think>", "reasoning_content"}) ||
+      (parser && parser->thinking)) {
     result.emplace_back("thinking");
   }
   return result;
