@@ -5,6 +5,7 @@
 #include "api/types.h"
 #include "chat/go_template.h"
 #include "chat/jinja/template.h"
+#include "chat/prompt.h"
 #include "cmd/commands.h"
 
 namespace ollama::cmd {
@@ -63,20 +64,41 @@ Result<std::string> render_jinja(std::string_view text, const api::Json& data,
   return parsed.render(*context, {.now = options.now});
 }
 
+// The data is a request to chat.
+Result<std::string> render_builtin(const std::string& renderer, const api::Json& data,
+                                   const chat::RenderOptions& options) {
+  OLLAMA_ASSIGN(const api::ChatRequest request, api::parse_chat_request(data));
+  chat::PromptRenderer prompts(chat::PromptRenderer::Model{});
+  return prompts.render(
+      {.chat = {.messages = request.messages, .tools = &request.tools, .think = request.think},
+       .renderer = renderer},
+      options);
+}
+
 Result<int> render(const Arguments& arguments) {
-  OLLAMA_ASSIGN(std::string text, read_file(arguments, "template"));
   OLLAMA_ASSIGN(const std::string data_text, read_file(arguments, "data"));
   auto data = api::parse_json(data_text);
   if (!data) return fail(ErrorCode::kInvalidArgument, "--data: {}", data.error().message());
   OLLAMA_ASSIGN(const auto options, render_options(arguments));
   const std::string& kind = arguments.text("kind");
+  if (kind == "renderer") {
+    if (!arguments.given("template")) {
+      return fail(ErrorCode::kInvalidArgument, "--template NAME is needed");
+    }
+    OLLAMA_ASSIGN(const std::string rendered,
+                  render_builtin(arguments.text("template"), *data, options));
+    std::print("{}", rendered);
+    return 0;
+  }
+  OLLAMA_ASSIGN(std::string text, read_file(arguments, "template"));
   if (kind == "jinja") {
     OLLAMA_ASSIGN(const std::string rendered, render_jinja(text, *data, options));
     std::print("{}", rendered);
     return 0;
   }
   if (kind != "go") {
-    return fail(ErrorCode::kInvalidArgument, "--kind must be go or jinja, not '{}'", kind);
+    return fail(ErrorCode::kInvalidArgument, "--kind must be go, jinja or renderer, not '{}'",
+                kind);
   }
   OLLAMA_ASSIGN(const std::string rendered, render_go(std::move(text), *data, options));
   std::print("{}", rendered);
@@ -87,17 +109,19 @@ Result<int> render(const Arguments& arguments) {
 
 Command debug_render_command(const envconfig::Config& /*config*/) {
   return {.name = "render",
-          .usage = "--template FILE --kind go|jinja --data FILE.json",
+          .usage = "--template FILE|NAME --kind go|jinja|renderer --data FILE.json",
           .summary = "Print what a chat template makes of data",
-          .flags = {{.name = "template", .kind = FlagKind::kString, .help = "The template's file"},
+          .flags = {{.name = "template",
+                     .kind = FlagKind::kString,
+                     .help = "The template's file, or a built-in renderer's name"},
                     {.name = "kind",
                      .kind = FlagKind::kString,
-                     .help = "Its language: go or jinja",
+                     .help = "Its language: go or jinja; or renderer",
                      .fallback = "go"},
                     {.name = "data",
                      .kind = FlagKind::kString,
                      .help = "A JSON file: a Go template's dot, or {\"messages\": [...]} to be "
-                             "rendered as a chat; Jinja's context"},
+                             "rendered as a chat; Jinja's context; a renderer's chat"},
                     {.name = "now",
                      .kind = FlagKind::kString,
                      .help = "The time that templates see: 2026-11-23T09:30"}},

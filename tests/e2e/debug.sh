@@ -51,4 +51,11 @@ printf 'a\n{{ nosuch }}' >"$work/broken.gotmpl"
   fail "a broken template was rendered"
 grep -q 'template:2:4: ' "$work/errors" || fail "a broken template: $(cat "$work/errors")"
 
+expect_same "$("$OLLAMA" debug render --template qwen3-coder --kind renderer --data "$work/chat.json")" \
+  $'<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo'
+"$OLLAMA" debug render --template nosuch --kind renderer --data "$work/chat.json" 2>"$work/errors" &&
+  fail "a renderer that is not there rendered"
+grep -q 'the built-in renderer "nosuch" is not known; those that are: ' "$work/errors" ||
+  fail "an unknown renderer: $(cat "$work/errors")"
+
 echo "debug: ok"
