@@ -181,11 +181,13 @@ class AnswerParser::Plain final : public State {
  public:
   Plain(const AnswerFormat& format, Options options)
       : State(std::move(options)), format_(format), syntax_(call_syntax(format.syntax)) {
-    if (!options_.thinking || format_.think_open.empty()) {
+    const bool tells_apart = options_.thinking || format_.hides_thinking;
+    if (!tells_apart || format_.think_open.empty()) {
       now_ = Now::kText;
     } else if (options_.inside_thinking) {
       now_ = Now::kThinking;
       trims_ = true;
+      may_open_ = true;
     }
   }
 
@@ -227,10 +229,21 @@ class AnswerParser::Plain final : public State {
   }
 
   bool think(AnswerPiece& out, bool ended) {
+    // Some open again what the prompt has opened.
+    if (may_open_) {
+      const string_view open = format_.think_open;
+      if (!ended && buffer_.size() < open.size() && open.starts_with(buffer_)) return false;
+      may_open_ = false;
+      if (buffer_.starts_with(open)) {
+        buffer_.erase(0, open.size());
+        trims_ = true;
+        return true;
+      }
+    }
     const std::size_t end = buffer_.find(format_.think_close);
     if (end != std::string::npos) {
       const std::size_t blanks = trailing_blanks(string_view(buffer_).substr(0, end));
-      out.thinking += take(buffer_, end - blanks);
+      thought(out, take(buffer_, end - blanks));
       buffer_.erase(0, blanks + format_.think_close.size());
       now_ = Now::kText;
       trims_ = true;
@@ -239,9 +252,13 @@ class AnswerParser::Plain final : public State {
     // Blanks before the closing mark are not thought.
     std::size_t held = ended ? 0 : beginning_of(format_.think_close, buffer_);
     held += trailing_blanks(string_view(buffer_).substr(0, buffer_.size() - held));
-    out.thinking += take(buffer_, buffer_.size() - held);
+    thought(out, take(buffer_, buffer_.size() - held));
     if (ended) buffer_.clear();
     return false;
+  }
+
+  void thought(AnswerPiece& out, string_view text) {
+    if (options_.thinking) out.thinking += text;
   }
 
   bool say(AnswerPiece& out, bool ended) {
@@ -335,9 +352,10 @@ class AnswerParser::Plain final : public State {
   AnswerFormat format_;
   const CallSyntax& syntax_;
   Now now_ = Now::kBeginning;
-  bool trims_ = false;  // blanks that come next are dropped
-  std::string spared_;  // blanks before what may be a call
-  bool said_ = false;   // text that was no blanks
+  bool trims_ = false;     // blanks that come next are dropped
+  bool may_open_ = false;  // no thought has come yet
+  std::string spared_;     // blanks before what may be a call
+  bool said_ = false;      // text that was no blanks
 };
 
 // gpt-oss: messages in channels. "analysis" is thought, "final" is said, and so is "commentary"

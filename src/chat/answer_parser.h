@@ -37,7 +37,8 @@ struct AnswerFormat {
   ToolSyntax syntax = ToolSyntax::kJson;
   std::string think_open;  // both empty: it does not think aloud
   std::string think_close;
-  bool trims_text = false;  // blanks between text and calls are nobody's
+  bool trims_text = false;      // blanks between text and calls are nobody's
+  bool hides_thinking = false;  // thoughts that nobody asked for are left out, not text
 
   // Whether its marks are control tokens, which are no text otherwise.
   bool marks_are_tokens() const;

@@ -205,6 +205,12 @@ TEST(AnswerParser, WithoutToolsEverythingIsText) {
 TEST(AnswerParser, BeginsInsideThinkingWhereThePromptDoes) {
   EXPECT_EQ(shown(parse(kQwen, "\nhm\n</think>\n\nHi", 1, {.tools = {}, .inside_thinking = true})),
             "thinking=hm|text=Hi|");
+  // Some open it again.
+  EXPECT_EQ(shown(parse(kQwen, "\n<think>\nhm\n</think>\n\nHi", 1,
+                        {.tools = {}, .inside_thinking = true})),
+            "thinking=hm|text=Hi|");
+  EXPECT_EQ(shown(parse(kQwen, "<thi", 1, {.tools = {}, .inside_thinking = true})),
+            "thinking=<thi|");
 }
 
 // Text must not wait for the end of the answer.
@@ -288,7 +294,8 @@ TEST(AnswerParser, LosesNothing) {
     RC_ASSERT(answer.calls.empty());
     RC_ASSERT(answer.text == text);
   }));
-  for (const char* deep : {"[", "{\"name\":", "[f(a=[", "[TOOL_CALLS][", "<|tool_call>call:f{a:["}) {
+  for (const char* deep :
+       {"[", "{\"name\":", "[f(a=[", "[TOOL_CALLS][", "<|tool_call>call:f{a:["}) {
     std::string text;
     for (int i = 0; i < 20000; ++i) text += deep;
     for (const auto& format : {kJson, kLlama, kMistral, kGemma}) {

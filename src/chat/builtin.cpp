@@ -119,7 +119,8 @@ AnswerFormat format_of(const ParserRow& parser) {
   return {.syntax = parser.syntax,
           .think_open = std::string(open),
           .think_close = std::string(close),
-          .trims_text = !std::ranges::contains(as_said, parser.syntax)};
+          .trims_text = !std::ranges::contains(as_said, parser.syntax),
+          .hides_thinking = parser.marks == Marks::kGemma || parser.marks == Marks::kBrackets};
 }
 
 template <typename Row, std::size_t N>

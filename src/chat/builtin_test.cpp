@@ -240,6 +240,19 @@ TEST(Builtin, ReadsAnswers) {
   }
 }
 
+TEST(Builtin, ThoughtsThatNobodyAskedFor) {
+  const auto answer = [](const char* parser, std::string_view text) {
+    AnswerParser reader(builtin_parser(parser)->format, {.thinking = false});
+    AnswerPiece all = reader.feed(text);
+    all.append(reader.finish());
+    return told(all);
+  };
+  // Gemma opens a channel though it has nothing to think.
+  EXPECT_EQ(answer("gemma4", "<|channel>thought\n<channel|>Hm."), "text=Hm.|");
+  EXPECT_EQ(answer("gemma4", "Hm."), "text=Hm.|");
+  EXPECT_EQ(answer("qwen3", "<think>a</think>"), "text=<think>a</think>|");
+}
+
 TEST(Builtin, ParsersSayWhatModelsCanDo) {
   EXPECT_TRUE(builtin_parser("qwen3-coder")->tools);
   EXPECT_FALSE(builtin_parser("qwen3-coder")->thinking);

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "chat/builtin.h"
 #include "chat/jinja/template.h"
 
 namespace {
@@ -68,6 +69,11 @@ const bool kRegistered = [] {
     if (model.key().starts_with("fireworks")) continue;
     benchmark::RegisterBenchmark(std::format("render/{}", std::string_view(model.key())), render,
                                  text)
+        ->Unit(benchmark::kMicrosecond);
+  }
+  for (const char* name : {"qwen3-coder", "qwen3.5", "gemma4-small", "harmony", "deepseek3.1"}) {
+    benchmark::RegisterBenchmark(std::format("renderer/{}", name), render,
+                                 *chat::builtin_template(name))
         ->Unit(benchmark::kMicrosecond);
   }
   for (const char* name : {"Qwen-Qwen3-0.6B", "openai-gpt-oss-120b"}) {
