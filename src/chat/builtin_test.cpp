@@ -57,7 +57,7 @@ TEST(Builtin, RendersAsVendorsDo) {
     const char* model;
     std::vector<std::string> but;  // cases that Ollama renders otherwise, and why
   };
-  const Same kSame[] = {
+  const Same vendors[] = {
       {"qwen3.5", "Qwen3.5-4B", {}},
       {"nemotron-3-nano", "NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", {}},
       {"gemma4-large", "google-gemma-4-31B-it", {}},
@@ -70,7 +70,7 @@ TEST(Builtin, RendersAsVendorsDo) {
        {"user", "no-generation-prompt", "tools", "thinking", "thinking-off", "unicode"}},
   };
   const api::Json models = builtin_data("jinja.json");
-  for (const Same& same : kSame) {
+  for (const Same& same : vendors) {
     const auto parsed = JinjaTemplate::parse(*builtin_template(same.renderer));
     ASSERT_TRUE(parsed) << parsed.error().message();
     for (const api::Json& each : models.at(same.model).at("cases").as_array()) {

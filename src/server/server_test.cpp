@@ -410,6 +410,12 @@ TEST_F(ServerTest, BuiltinRenderersAndParsers) {
   // The fake model tells the prompt, in capitals: all of it is thought, since the prompt opened it.
   EXPECT_THAT(chat("thinker", "").body, HasSubstr(R"("thinking":"<|IM_START|>USER)"));
 
+  // What always thinks does so unasked, and before a format too.
+  ASSERT_EQ(create("always", R"("renderer":"olmo3-think","parser":"olmo3-think")"), 200);
+  EXPECT_THAT(chat("always", R"(,"think":false)").body, HasSubstr(R"("content":"","thinking":)"));
+  EXPECT_THAT(chat("always", R"(,"think":false,"format":"json")").body,
+              HasSubstr(R"("content":"","thinking":)"));
+
   // What is not known is refused when it is asked for, and not when it is made: it may be known to
   // another version.
   ASSERT_EQ(create("strange", R"("renderer":"qwen9","parser":"qwen3-coder")"), 200);
