@@ -241,6 +241,22 @@ class AnswerParser::Plain final : public State {
       }
     }
     const std::size_t end = buffer_.find(format_.think_close);
+    std::size_t held = 0;
+    if (format_.calls_end_thinking && !options_.tools.empty()) {
+      std::size_t at = end;
+      for (const string_view opener : syntax_.openers) {
+        at = std::min(at, buffer_.find(opener));
+        held = std::max(held, beginning_of(opener, buffer_));
+      }
+      if (at < end) {
+        const std::size_t blanks = trailing_blanks(string_view(buffer_).substr(0, at));
+        thought(out, take(buffer_, at - blanks));
+        spared_ = take(buffer_, blanks);
+        now_ = Now::kCall;
+        among_thoughts_ = true;
+        return true;
+      }
+    }
     if (end != std::string::npos) {
       const std::size_t blanks = trailing_blanks(string_view(buffer_).substr(0, end));
       thought(out, take(buffer_, end - blanks));
@@ -250,7 +266,7 @@ class AnswerParser::Plain final : public State {
       return true;
     }
     // Blanks before the closing mark are not thought.
-    std::size_t held = ended ? 0 : beginning_of(format_.think_close, buffer_);
+    held = ended ? 0 : std::max(held, beginning_of(format_.think_close, buffer_));
     held += trailing_blanks(string_view(buffer_).substr(0, buffer_.size() - held));
     thought(out, take(buffer_, buffer_.size() - held));
     if (ended) buffer_.clear();
@@ -329,7 +345,13 @@ class AnswerParser::Plain final : public State {
 
   bool call(AnswerPiece& out, bool ended) {
     CallReading reading = syntax_.read(buffer_, ended);
-    if (reading.kind == CallReading::Kind::kMore && buffer_.size() <= kLongestCall) return false;
+    const bool among_thoughts = among_thoughts_;
+    // Thoughts that speak of a mark go on to their end.
+    const bool over = among_thoughts && buffer_.contains(format_.think_close);
+    if (reading.kind == CallReading::Kind::kMore && buffer_.size() <= kLongestCall && !over) {
+      return false;
+    }
+    among_thoughts_ = false;
     now_ = Now::kText;
     if (reading.texts) {
       for (api::ToolCall& each : reading.calls) give_types(each, options_.definitions);
@@ -340,22 +362,31 @@ class AnswerParser::Plain final : public State {
       return true;
     }
     // None: its beginning is text, and what follows is looked at again.
-    tell(out, std::exchange(spared_, {}));
+    const auto say_on = [&](std::string_view text) {
+      if (among_thoughts) {
+        thought(out, text);
+      } else {
+        tell(out, text);
+      }
+    };
+    say_on(std::exchange(spared_, {}));
     const auto opener = std::ranges::find_if(
         syntax_.openers, [&](string_view each) { return buffer_.starts_with(each); });
     const std::size_t beginning =
         opener == syntax_.openers.end() ? buffer_.find_first_not_of(kBlanks) + 1 : opener->size();
-    tell(out, take(buffer_, beginning));
+    say_on(take(buffer_, beginning));
+    if (among_thoughts) now_ = Now::kThinking;
     return true;
   }
 
   AnswerFormat format_;
   const CallSyntax& syntax_;
   Now now_ = Now::kBeginning;
-  bool trims_ = false;     // blanks that come next are dropped
-  bool may_open_ = false;  // no thought has come yet
-  std::string spared_;     // blanks before what may be a call
-  bool said_ = false;      // text that was no blanks
+  bool trims_ = false;           // blanks that come next are dropped
+  bool may_open_ = false;        // no thought has come yet
+  std::string spared_;           // blanks before what may be a call
+  bool among_thoughts_ = false;  // that is where it may be
+  bool said_ = false;            // text that was no blanks
 };
 
 // gpt-oss: messages in channels. "analysis" is thought, "final" is said, and so is "commentary"

@@ -39,6 +39,8 @@ struct AnswerFormat {
   std::string think_close;
   bool trims_text = false;      // blanks between text and calls are nobody's
   bool hides_thinking = false;  // thoughts that nobody asked for are left out, not text
+  // A call among thoughts ends them, as if they had been closed.
+  bool calls_end_thinking = false;
 
   // Whether its marks are control tokens, which are no text otherwise.
   bool marks_are_tokens() const;

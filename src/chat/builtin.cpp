@@ -1,9 +1,10 @@
 #include "chat/builtin.h"
 
 #include <algorithm>
-#include <array>
+#include <cctype>
 #include <charconv>
 #include <format>
+#include <utility>
 
 #include "chat/builtin_texts.h"
 
@@ -120,7 +121,8 @@ AnswerFormat format_of(const ParserRow& parser) {
           .think_open = std::string(open),
           .think_close = std::string(close),
           .trims_text = !std::ranges::contains(as_said, parser.syntax),
-          .hides_thinking = parser.marks == Marks::kGemma || parser.marks == Marks::kBrackets};
+          .hides_thinking = parser.marks == Marks::kGemma || parser.marks == Marks::kBrackets,
+          .calls_end_thinking = parser.name.starts_with("qwen3")};
 }
 
 template <typename Row, std::size_t N>
@@ -174,7 +176,8 @@ Result<> check_builtin(string_view renderer, string_view parser) {
 string_view resolve_renderer(string_view renderer, string_view model, string_view parameters) {
   if (renderer != "gemma4") return renderer;
   std::string name(model);
-  std::ranges::transform(name, name.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::ranges::transform(name, name.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   const auto names = [&](std::initializer_list<string_view> sizes) {
     return std::ranges::any_of(sizes, [&](string_view size) { return name.contains(size); });
   };

@@ -137,6 +137,13 @@ const Heard kHeard[] = {
     {"qwen3-thinking",
      "I look.\n</think>\n\nHm.<tool_call>{\"name\":\"add\",\"arguments\":{}}</tool_call>",
      "thinking=I look.|text=Hm.|add{}|", true},
+    {"qwen3-thinking", "I look.\n<tool_call>{\"name\":\"add\",\"arguments\":{}}</tool_call>",
+     "thinking=I look.|add{}|", true},
+    {"qwen3-thinking", "A <tool_call> is due.\n</think>\n\nHm.</tool_call>",
+     "thinking=A <tool_call> is due.|text=Hm.</tool_call>|", true},
+    {"qwen3-thinking", "Not <tool_call>rm</tool_call> \n</think>Hm.",
+     "thinking=Not <tool_call>rm</tool_call>|text=Hm.|", true},
+    {"qwen3-thinking", "I <tool_call", "thinking=I <tool_call|", true},
     {"qwen3-coder",
      "Hm.\n<tool_call>\n<function=get_weather>\n<parameter=city>\n53111\n</parameter>\n</"
      "function>\n"
