@@ -4,7 +4,9 @@ import Anthropic, { AuthenticationError, BadRequestError, NotFoundError } from "
 import { betaZodTool } from "@anthropic-ai/sdk/helpers/beta/zod";
 import { zodOutputFormat } from "@anthropic-ai/sdk/helpers/zod";
 import { z } from "zod";
-import { abortEndless, host, key, prompt, toldNatively } from "./common.mjs";
+import {
+  abortEndless, answerTo, assertSame, families, host, key, prompt, resultOf, scriptedThought, scripts, toldNatively, weatherTool,
+} from "./common.mjs";
 
 const baseURL = host;
 const client = new Anthropic({ baseURL, apiKey: key ?? "any", maxRetries: 0 });
@@ -133,6 +135,97 @@ const asked = [];
 const weather = betaZodTool({ name: "weather", description: "", inputSchema: Weather, run: (input) => { asked.push(input); return "sunny"; } });
 await client.beta.messages.toolRunner({ ...asking, tools: [weather], tool_choice: { type: "any" }, max_iterations: 2 });
 assert.deepEqual(asked.map((input) => Weather.safeParse(input).success), [true, true]);
+
+// ---- A model that says thoughts, text and calls word for word, in each family's way to write them;
+// and its answer to what the calls brought
+
+const { name, description, parameters: input_schema } = weatherTool;
+const scriptedTools = [{ name, description, input_schema }];
+const withoutIds = (content) => content.map(({ id, signature, ...block }) => block);
+for (const family of Object.keys(families)) {
+  for (const enabled of [true, false]) {
+    const at = `${family}, thinking ${enabled}`;
+    const converse = async (conversation, tools) => {
+      const request = {
+        model: `scripted-${family}`, max_tokens: 1000, messages: conversation, tools,
+        thinking: enabled ? { type: "enabled", budget_tokens: 1024 } : { type: "disabled" },
+      };
+      const whole = await client.messages.create(request);
+      const uses = whole.content.filter(({ type }) => type === "tool_use");
+      assert.equal(whole.stop_reason, uses.length > 0 ? "tool_use" : "end_turn", at);
+
+      // By hand: blocks begin and end one after another, and their pieces belong to them.
+      const blocks = [];
+      let open = false;
+      let ending;
+      for await (const event of await client.messages.create({ ...request, stream: true })) {
+        if (event.type === "content_block_start") {
+          assert.ok(!open && event.index === blocks.length, at);
+          open = true;
+          blocks.push({ ...event.content_block, json: "" });
+        } else if (event.type === "content_block_delta") {
+          assert.ok(open && event.index === blocks.length - 1, at);
+          const block = blocks.at(-1);
+          if (event.delta.type === "text_delta") block.text += event.delta.text;
+          if (event.delta.type === "thinking_delta") block.thinking += event.delta.thinking;
+          if (event.delta.type === "input_json_delta") block.json += event.delta.partial_json;
+        } else if (event.type === "content_block_stop") {
+          assert.ok(open && event.index === blocks.length - 1, at);
+          open = false;
+        } else if (event.type === "message_delta") {
+          ending = event.delta.stop_reason;
+        }
+      }
+      assert.equal(ending, whole.stop_reason, at);
+      for (const block of blocks) if (block.type === "tool_use") block.input = JSON.parse(block.json);
+      assertSame(withoutIds(blocks).map(({ json, ...block }) => block), withoutIds(whole.content), at);
+
+      const final = await client.messages.stream(request).finalMessage();
+      assert.equal(final.stop_reason, whole.stop_reason, at);
+      assert.deepEqual(withoutIds(final.content), withoutIds(whole.content), at);
+      const thoughts = whole.content.filter(({ type }) => type === "thinking").map(({ thinking }) => thinking);
+      assert.deepEqual(thoughts, enabled ? [scriptedThought] : [], at);
+      return whole;
+    };
+    const textOf = ({ content }) => content.filter(({ type }) => type === "text").map(({ text }) => text).join("");
+    for (const [said, { text = "", calls: expected = [], then }] of Object.entries(scripts)) {
+      const begun = [{ role: "user", content: said }];
+      const answer = await converse(begun, scriptedTools);
+      assert.equal(textOf(answer).trim(), answerTo(family, said), at);
+      const uses = answer.content.filter(({ type }) => type === "tool_use");
+      assertSame(uses.map((use) => [use.name, use.input]), expected.map((args) => ["weather", args]), at);
+      assert.deepEqual(answer.content.map(({ type }) => type), [
+        ...(enabled ? ["thinking"] : []), ...(text || expected.length === 0 ? ["text"] : []), ...expected.map(() => "tool_use"),
+      ], at);
+      if (expected.length === 0) continue;
+      const results = uses.map(({ id, input }) => ({ type: "tool_result", tool_use_id: id, content: resultOf(input) }));
+      const concluded = await converse([...begun, { role: "assistant", content: answer.content }, { role: "user", content: results }], scriptedTools);
+      assert.equal(textOf(concluded), (enabled ? "As I thought: " : "") + then, at);
+    }
+    assert.equal(textOf(await converse([{ role: "user", content: "greet" }])), answerTo(family, "greet"), at);
+  }
+}
+
+// The client's own loop.
+for (const stream of [false, true]) {
+  const given = [];
+  const acting = client.beta.messages.toolRunner({
+    model: "scripted-hermes", max_tokens: 1000, messages: [{ role: "user", content: "call two" }], stream, thinking: { type: "disabled" },
+    tools: [betaZodTool({
+      name, description, inputSchema: z.object({ city: z.string(), days: z.int() }), run: (input) => { given.push(input); return resultOf(input); },
+    })],
+  });
+  const last = await acting.runUntilDone();
+  assert.deepEqual(last.content.map(({ text }) => text), [scripts["call two"].then]);
+  assert.deepEqual(given, scripts["call two"].calls);
+}
+
+// One call at most, of a model that makes two.
+const lonely = await client.messages.create({
+  model: "scripted-hermes", max_tokens: 1000, messages: [{ role: "user", content: "call two" }], tools: scriptedTools,
+  tool_choice: { type: "auto", disable_parallel_tool_use: true },
+});
+assertSame(lonely.content.filter(({ type }) => type === "tool_use").map(({ input }) => input), scripts["call two"].calls.slice(0, 1));
 
 // ---- Errors, and an answer that nobody waits for
 

@@ -1,8 +1,11 @@
 // What the clients' tests share. run.sh makes the models: "tools" and "thinker" are the bundled model
-// with templates that know of tools and thinking, "endless" never ends its answer, "bert" embeds.
+// with templates that know of tools and thinking, "endless" never ends its answer, "bert" embeds, and
+// "scripted-FAMILY" says word for word what scripted_model.mjs has.
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Ollama } from "ollama";
+
+export { answerTo, families, scripts, thought as scriptedThought } from "./scripted_model.mjs";
 
 export const host = `http://${process.env.OLLAMA_HOST}`;
 // Set in a second run: the server asks for this key.
@@ -37,3 +40,17 @@ export async function abortEndless(start) {
   }
   assert.equal(users, "0", "the server goes on with an answer that nobody waits for");
 }
+
+// The scripts' tool, and what its calls are told.
+export const weatherTool = {
+  name: "weather",
+  description: "tells the weather",
+  parameters: {
+    type: "object",
+    properties: { city: { type: "string" }, days: { type: "integer" } },
+    required: ["city", "days"],
+  },
+};
+export const resultOf = ({ city }) => ({ Paris: "sunny", Rome: "rainy" })[city];
+// Equal, with members in the same order.
+export const assertSame = (actual, expected, message) => assert.equal(JSON.stringify(actual), JSON.stringify(expected), message);

@@ -1,7 +1,7 @@
 // npm's `ollama` client, unchanged, against the server that OLLAMA_HOST names.
 import assert from "node:assert/strict";
 import { Ollama } from "ollama";
-import { abortEndless } from "./common.mjs";
+import { abortEndless, answerTo, assertSame, families, resultOf, scriptedThought, scripts, weatherTool } from "./common.mjs";
 
 const client = new Ollama({ host: `http://${process.env.OLLAMA_HOST}` });
 const begin = ", there was a little girl named Lily. She loved to play outside in the park.";
@@ -74,6 +74,48 @@ await assert.rejects(client.chat({ ...asking, model: "stories260k", messages }),
 const thought = await client.chat({ model: "thinker", messages, think: true, options: { temperature: 0, num_predict: 20 } });
 assert.ok(thought.message.thinking.length > 10);
 assert.equal(thought.message.content, "");
+
+// Thoughts, text and calls of a model that says them word for word, whole and streamed, in each family's
+// way to write them; and its answer to what the calls brought.
+const scriptedTools = [{ type: "function", function: weatherTool }];
+for (const family of Object.keys(families)) {
+  for (const think of [true, false, undefined]) {
+    const at = `${family}, think ${think}`;
+    const converse = async (conversation, offered) => {
+      const request = { model: `scripted-${family}`, messages: conversation, tools: offered, think, options: { temperature: 2 } };
+      const { message: said, done_reason } = await client.chat(request);
+      assert.equal(done_reason, "stop", at);
+      const live = { role: "assistant", content: "", thinking: "", tool_calls: [] };
+      const order = [];
+      for await (const { message: part } of await client.chat({ ...request, stream: true })) {
+        for (const kind of ["thinking", "content", "tool_calls"]) if (part[kind]?.length && order.at(-1) !== kind) order.push(kind);
+        live.content += part.content;
+        live.thinking += part.thinking ?? "";
+        live.tool_calls.push(...(part.tool_calls ?? []));
+      }
+      assert.deepEqual(order, ["thinking", "content", "tool_calls"].filter((kind) => live[kind].length), at);
+      assert.equal(live.content, said.content, at);
+      assert.equal(live.thinking, said.thinking ?? "", at);
+      assertSame(live.tool_calls.map((one) => one.function), (said.tool_calls ?? []).map((one) => one.function), at);
+      assert.equal(said.thinking, think === false ? undefined : scriptedThought, at);
+      return said;
+    };
+    for (const [said, { calls: expected = [], then }] of Object.entries(scripts)) {
+      const begun = [{ role: "user", content: said }];
+      const answer = await converse(begun, scriptedTools);
+      assert.equal(answer.content.trim(), answerTo(family, said), at);
+      assertSame((answer.tool_calls ?? []).map((one) => one.function.arguments), expected, at);
+      if (expected.length === 0) continue;
+      assert.ok(answer.tool_calls.every((one) => one.function.name === "weather"), at);
+      const results = answer.tool_calls.map(({ function: { name, arguments: given } }) =>
+        ({ role: "tool", tool_name: name, content: resultOf(given) }));
+      const concluded = await converse([...begun, answer, ...results], scriptedTools);
+      assert.equal(concluded.content, (think === false ? "" : "As I thought: ") + then, at);
+      assert.equal(concluded.tool_calls, undefined, at);
+    }
+    assert.equal((await converse([{ role: "user", content: "greet" }])).content, answerTo(family, "greet"), at);
+  }
+}
 
 const { embeddings } = await client.embed({ model: "bert", input: ["a cat", "a dog"] });
 assert.equal(embeddings.length, 2);

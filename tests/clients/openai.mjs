@@ -3,7 +3,9 @@ import assert from "node:assert/strict";
 import OpenAI, { AuthenticationError, BadRequestError, NotFoundError } from "openai";
 import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
-import { abortEndless, host, key, prompt, toldNatively } from "./common.mjs";
+import {
+  abortEndless, answerTo, assertSame, families, host, key, prompt, resultOf, scriptedThought, scripts, toldNatively, weatherTool,
+} from "./common.mjs";
 
 const baseURL = `${host}/v1`;
 const client = new OpenAI({ baseURL, apiKey: key ?? "any", maxRetries: 0 });
@@ -198,6 +200,137 @@ const concluded = await client.responses.create({
   ],
 });
 assert.ok(concluded.output.length > 0);
+
+// ---- A model that says thoughts, text and calls word for word, in each family's way to write them;
+// and its answer to what the calls brought
+
+const scriptedTools = [{ type: "function", function: weatherTool }];
+const scriptedCalls = (message) => (message.tool_calls ?? []).map((one) => ({ ...one.function, type: one.type }));
+const written = (calls) => calls.map((args) => ({ name: "weather", arguments: JSON.stringify(args), type: "function" }));
+
+for (const family of Object.keys(families)) {
+  for (const reasoning_effort of ["low", "none", undefined]) {
+    const at = `${family}, effort ${reasoning_effort}`;
+    const thinks = reasoning_effort !== "none";
+    const converse = async (conversation, tools) => {
+      const request = { model: `scripted-${family}`, messages: conversation, tools, reasoning_effort, temperature: 2 };
+      const [choice] = (await client.chat.completions.create(request)).choices;
+      const { message } = choice;
+      assert.equal(choice.finish_reason, message.tool_calls ? "tool_calls" : "stop", at);
+      assert.equal(message.reasoning, thinks ? scriptedThought : undefined, at);
+
+      // By hand, as every program that reads the stream does: a call begins with its name and id, and
+      // its arguments grow.
+      const live = { content: "", reasoning: "", calls: [] };
+      const finishes = [];
+      for await (const { choices: [{ delta, finish_reason }] } of await client.chat.completions.create({ ...request, stream: true })) {
+        live.content += delta.content ?? "";
+        live.reasoning += delta.reasoning ?? "";
+        for (const { index, id, type, function: { name, arguments: part } } of delta.tool_calls ?? []) {
+          if (index === live.calls.length) live.calls.push({ id, type, name, arguments: "" });
+          live.calls[index].arguments += part ?? "";
+        }
+        if (finish_reason) finishes.push(finish_reason);
+      }
+      assert.deepEqual(finishes, [choice.finish_reason], at);
+      assert.equal(live.content, message.content ?? "", at);
+      assert.equal(live.reasoning, message.reasoning ?? "", at);
+      assert.ok(live.calls.every(({ id }) => id), at);
+      assert.equal(new Set(live.calls.map(({ id }) => id)).size, live.calls.length, at);
+      assert.deepEqual(live.calls.map(({ id, ...rest }) => rest), scriptedCalls(message), at);
+
+      const [final] = (await client.chat.completions.stream(request).finalChatCompletion()).choices;
+      assert.equal(final.finish_reason, choice.finish_reason, at);
+      assert.equal(final.message.content ?? "", message.content ?? "", at);
+      assert.deepEqual(scriptedCalls(final.message), scriptedCalls(message), at);
+      return message;
+    };
+    for (const [said, { calls: expected = [], then }] of Object.entries(scripts)) {
+      const begun = [{ role: "user", content: said }];
+      const answer = await converse(begun, scriptedTools);
+      assert.equal((answer.content ?? "").trim(), answerTo(family, said), at);
+      assert.deepEqual(scriptedCalls(answer), written(expected), at);
+      if (expected.length === 0) continue;
+      const results = answer.tool_calls.map(({ id, function: { arguments: given } }) =>
+        ({ role: "tool", tool_call_id: id, content: resultOf(JSON.parse(given)) }));
+      const concluded = await converse([...begun, answer, ...results], scriptedTools);
+      assert.equal(concluded.content, (thinks ? "As I thought: " : "") + then, at);
+    }
+    assert.equal((await converse([{ role: "user", content: "greet" }])).content, answerTo(family, "greet"), at);
+  }
+}
+
+// The client's own loop, which sends back all it got.
+for (const stream of [false, true]) {
+  const given = [];
+  const loop = client.chat.completions.runTools({
+    model: "scripted-hermes", messages: [{ role: "user", content: "call two" }], reasoning_effort: "none", stream,
+    tools: [{ type: "function", function: {
+      ...weatherTool, parse: JSON.parse, function: (args) => { given.push(args); return resultOf(args); },
+    } }],
+  });
+  assert.equal(await loop.finalContent(), scripts["call two"].then);
+  assertSame(given, scripts["call two"].calls);
+}
+
+// One call at most, of a model that makes two.
+const alone = await client.chat.completions.create({
+  model: "scripted-hermes", messages: [{ role: "user", content: "call two" }], tools: scriptedTools, parallel_tool_calls: false,
+});
+assert.deepEqual(scriptedCalls(alone.choices[0].message), written(scripts["call two"].calls.slice(0, 1)));
+
+// Responses: items of reasoning, text and calls, which are sent back as they came.
+const itemOrder = (output) => output.map(({ type }) => type).filter((type, i, all) => type !== all[i - 1]);
+for (const family of Object.keys(families)) {
+  for (const effort of ["low", "none"]) {
+    const at = `responses of ${family}, effort ${effort}`;
+    const converse = async (input, tools) => {
+      const request = {
+        model: `scripted-${family}`, input, tools, reasoning: { effort }, temperature: 2, include: ["reasoning.encrypted_content"],
+      };
+      const whole = await client.responses.create(request);
+      assert.equal(whole.status, "completed", at);
+      const pieces = { "response.reasoning_summary_text.delta": "", "response.output_text.delta": "", "response.function_call_arguments.delta": "" };
+      const added = [];
+      const done = [];
+      const live = client.responses.stream(request);
+      for await (const event of live) {
+        if (event.type in pieces) pieces[event.type] += event.delta;
+        if (event.type === "response.output_item.added") added.push(event.item.id);
+        if (event.type === "response.output_item.done") done.push(event.item);
+      }
+      const final = await live.finalResponse();
+      const shape = ({ type, summary, content, name, arguments: given, status }) =>
+        ({ type, summary, text: content?.map((part) => part.text), name, given, status });
+      assert.deepEqual(done.map(shape), whole.output.map(shape), at);
+      assert.deepEqual(final.output.map(shape), whole.output.map(shape), at);
+      assert.deepEqual(added, done.map(({ id }) => id), at);
+      const of = (type) => whole.output.filter((item) => item.type === type);
+      assert.equal(pieces["response.reasoning_summary_text.delta"], of("reasoning").map(({ summary }) => summary[0].text).join(""), at);
+      assert.equal(pieces["response.output_text.delta"], whole.output_text, at);
+      assert.equal(pieces["response.function_call_arguments.delta"], of("function_call").map((item) => item.arguments).join(""), at);
+      assert.deepEqual(of("reasoning").map(({ summary }) => summary), effort === "low" ? [[{ type: "summary_text", text: scriptedThought }]] : [], at);
+      return whole;
+    };
+    const flatTools = [{ type: "function", ...weatherTool, strict: false }];
+    for (const [said, { text = "", calls: expected = [], then }] of Object.entries(scripts)) {
+      const begun = [{ role: "user", content: said }];
+      const answer = await converse(begun, flatTools);
+      const reasoning = effort === "low" ? ["reasoning"] : [];
+      assert.deepEqual(itemOrder(answer.output),
+        [...reasoning, ...(expected.length === 0 || text ? ["message"] : []), ...(expected.length > 0 ? ["function_call"] : [])], at);
+      assert.equal(answer.output_text.trim(), answerTo(family, said), at);
+      const calls = answer.output.filter(({ type }) => type === "function_call");
+      assert.deepEqual(calls.map(({ name, arguments: given }) => [name, given]), expected.map((args) => ["weather", JSON.stringify(args)]), at);
+      if (expected.length === 0) continue;
+      const results = calls.map(({ call_id, arguments: given }) =>
+        ({ type: "function_call_output", call_id, output: resultOf(JSON.parse(given)) }));
+      const concluded = await converse([...begun, ...answer.output, ...results], flatTools);
+      assert.equal(concluded.output_text, (effort === "low" ? "As I thought: " : "") + then, at);
+      assert.deepEqual(itemOrder(concluded.output), [...reasoning, "message"], at);
+    }
+  }
+}
 
 // ---- Embeddings. The client asks for base64 and decodes it, unless told.
 

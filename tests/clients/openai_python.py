@@ -78,6 +78,108 @@ def check_format_and_tools():
     assert not answered.message.tool_calls
 
 
+# What the model of scripted_model.mjs says word for word; it is made where there is Node.js.
+THOUGHT = "Hm, let me think."
+WEATHER = {"city": {"type": "string"}, "days": {"type": "integer"}}
+WEATHER_TOOL = {
+    "name": "weather",
+    "description": "tells the weather",
+    "parameters": {"type": "object", "properties": WEATHER, "required": ["city", "days"]},
+}
+RESULTS = {"Paris": "sunny", "Rome": "rainy"}
+SCRIPTS = {
+    "greet": ("Hello, how are you?", [], None),
+    "call one": ("", [{"days": 2, "city": "Paris"}], "It is sunny in Paris, 20 \u00b0C."),
+    "call two": (
+        "Let me see.",
+        [{"days": 2, "city": "Paris"}, {"days": 1, "city": "Rome"}],
+        "It is sunny in Paris and rainy in Rome.",
+    ),
+}
+
+
+def written(calls):
+    return [("weather", json.dumps(call, separators=(",", ":"))) for call in calls]
+
+
+def converse(model, effort, conversation):
+    """A chat completion's message, which must be the same when it is streamed."""
+    request = {
+        "model": model,
+        "messages": conversation,
+        "tools": [{"type": "function", "function": WEATHER_TOOL}],
+        "reasoning_effort": effort,
+    }
+    choice = client.chat.completions.create(**request).choices[0]
+    said = choice.message
+    assert choice.finish_reason == ("tool_calls" if said.tool_calls else "stop"), choice
+    assert (getattr(said, "reasoning", None) or "") == ("" if effort == "none" else THOUGHT), said
+    text, thought, calls = "", "", []
+    for chunk in client.chat.completions.create(stream=True, **request):
+        delta = chunk.choices[0].delta
+        text += delta.content or ""
+        thought += getattr(delta, "reasoning", None) or ""
+        for call in delta.tool_calls or []:
+            if call.index == len(calls):
+                calls.append([call.function.name, ""])
+            calls[call.index][1] += call.function.arguments or ""
+    assert text == (said.content or "")
+    assert thought == (getattr(said, "reasoning", None) or "")
+    assert [tuple(call) for call in calls] == calls_of(said)
+    return said
+
+
+def calls_of(message):
+    return [(call.function.name, call.function.arguments) for call in message.tool_calls or []]
+
+
+def check_scripted_chat(model, effort):
+    for asked, (text, calls, then) in SCRIPTS.items():
+        begun = [{"role": "user", "content": asked}]
+        answer = converse(model, effort, begun)
+        assert (answer.content or "").strip() == text, answer
+        assert calls_of(answer) == written(calls), answer
+        if then is None:
+            continue
+        told = [
+            {"role": "tool", "tool_call_id": call.id, "content": RESULTS[json.loads(call.function.arguments)["city"]]}
+            for call in answer.tool_calls
+        ]
+        concluded = converse(model, effort, [*begun, answer, *told])
+        assert concluded.content.removeprefix("As I thought: ") == then, concluded
+
+
+def check_scripted_responses(model, effort):
+    tools = [{"type": "function", "strict": False, **WEATHER_TOOL}]
+    for asked, (text, calls, then) in SCRIPTS.items():
+        request = {"model": model, "tools": tools, "reasoning": {"effort": effort}}
+        begun = [{"role": "user", "content": asked}]
+        answer = client.responses.create(input=begun, **request)
+        events = list(client.responses.create(input=begun, stream=True, **request))
+        live = events[-1].response
+        for one in (answer, live):
+            thoughts = [part.text for item in one.output if item.type == "reasoning" for part in item.summary]
+            assert thoughts == ([] if effort == "none" else [THOUGHT]), one
+            assert one.output_text.strip() == text, one
+            acts = [item for item in one.output if item.type == "function_call"]
+            assert [(act.name, act.arguments) for act in acts] == written(calls), one
+        if then is None:
+            continue
+        told = [
+            {"type": "function_call_output", "call_id": act.call_id, "output": RESULTS[json.loads(act.arguments)["city"]]}
+            for act in acts
+        ]
+        concluded = client.responses.create(input=[*begun, *live.output, *told], **request)
+        assert concluded.output_text.removeprefix("As I thought: ") == then, concluded
+
+
+def check_scripted():
+    for family in ("hermes", "llama", "mistral", "harmony", "jinja"):
+        for effort in ("low", "none"):
+            check_scripted_chat("scripted-" + family, effort)
+            check_scripted_responses("scripted-" + family, effort)
+
+
 def check_embeddings():
     embedded = client.embeddings.create(model="bert", input=["a cat", "a dog"])
     plain = client.embeddings.create(model="bert", input="a dog", encoding_format="float")
@@ -111,6 +213,8 @@ if KEY:
 else:
     check_texts()
     check_format_and_tools()
+    if os.environ.get("SCRIPTED"):
+        check_scripted()
     check_embeddings()
     check_models_and_errors()
     check_abort()

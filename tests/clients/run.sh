@@ -45,7 +45,7 @@ python_client() {  # python_client MODULE
 }
 
 # What the bundled model cannot show: it has no template that knows of tools and thinking, its answers
-# end, and it embeds nothing.
+# end, it embeds nothing, and nobody knows beforehand what it says.
 make_models() {
   create tools "FROM stories260k" 'TEMPLATE """{{ range .Tools }}{"name": "{{ .Function.Name }}"}' \
     '{{ end }}{{ range .Messages }}{{ .Content }}{{ range .ToolCalls }}' \
@@ -54,6 +54,18 @@ make_models() {
     '{{ end }}{{ .Content }}{{ end }}{{ if .Think }}<think>{{ end }}"""'
   create endless "FROM $TEST_DATA/arch/granite.gguf"
   create bert "FROM $TEST_DATA/arch/bert.gguf"
+  make_scripted_models
+}
+# Models that say calls and thoughts word for word, one for each family's way to write them.
+make_scripted_models() {
+  command -v node >/dev/null || return 0
+  mkdir "$work/scripted"
+  node "$here/scripted_model.mjs" "$work/scripted" || fail "scripted_model.mjs"
+  local file
+  for file in "$work/scripted"/Modelfile.*; do
+    "$OLLAMA" create "scripted-${file##*.}" -f "$file" >"$work/create.log" 2>&1 || { cat "$work/create.log" >&2; fail "create $file"; }
+  done
+  export SCRIPTED=1
 }
 create() {  # create NAME LINE...
   local name=$1
