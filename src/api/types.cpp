@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <boost/json/array.hpp>
 #include <format>
+#include <unordered_map>
 
 #include "api/fields.h"
 #include "base/units.h"
@@ -105,6 +106,20 @@ void read_inference(Fields& fields, InferenceRequest& request) {
   fields.read("logprobs", request.logprobs);
   fields.read("top_logprobs", request.top_logprobs);
   fields.read("_debug_render_only", request.debug_render_only);
+}
+
+// A tool's answer that names only the call is given the tool's name, which templates show.
+void name_answers(std::vector<Message>& messages) {
+  std::unordered_map<std::string_view, std::string_view> called;
+  for (Message& message : messages) {
+    for (const ToolCall& call : message.tool_calls) called.try_emplace(call.id, call.name);
+    if (message.role != "tool" || !message.tool_name.empty() || message.tool_call_id.empty()) {
+      continue;
+    }
+    if (const auto found = called.find(message.tool_call_id); found != called.end()) {
+      message.tool_name = found->second;
+    }
+  }
 }
 
 // "model", or the "name" that older clients send.
@@ -371,6 +386,7 @@ Result<ChatRequest> parse_chat_request(const Json& json) {
     return fail(ErrorCode::kInvalidArgument, "\"tools\" must be an array, not {}",
                 kind_text(request.tools));
   }
+  name_answers(request.messages);
   return request;
 }
 

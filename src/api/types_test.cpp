@@ -302,6 +302,20 @@ TEST(Requests, ChatWithTools) {
   EXPECT_EQ(to_string(to_json(*request)), expected);
 }
 
+// Some clients send the id alone, and templates show the name.
+TEST(Requests, ChatNamesTheToolThatAnswers) {
+  const auto request = parse_chat_request(json_of(
+      R"({"model":"m","messages":[)"
+      R"({"role":"tool","content":"0","tool_call_id":"c1"},)"
+      R"({"role":"assistant","tool_calls":[{"id":"c1","function":{"name":"f"}},{"function":{"name":"g"}}]},)"
+      R"({"role":"tool","content":"1","tool_call_id":"c1"},{"role":"tool","content":"2"},)"
+      R"({"role":"tool","content":"3","tool_call_id":"c1","tool_name":"own"}]})"));
+  ASSERT_TRUE(request) << request.error().message();
+  std::vector<std::string> names;
+  for (const Message& message : request->messages) names.push_back(message.tool_name);
+  EXPECT_THAT(names, ElementsAre("", "", "f", "", "own")) << "calls come before their answers";
+}
+
 TEST(Requests, ChatRefusesWrongShapes) {
   for (const char* text :
        {R"({"messages":{}})", R"({"messages":["hi"]})", R"({"messages":[{"content":[]}]})",
