@@ -5,7 +5,9 @@ import { createOpenAI } from "@ai-sdk/openai";
 import { APICallError, embed, embedMany, generateText, Output, stepCountIs, streamText, tool } from "ai";
 import { createOllama } from "ollama-ai-provider-v2";
 import { z } from "zod";
-import { abortEndless, host, prompt, toldNatively } from "./common.mjs";
+import {
+  abortEndless, answerTo, assertSame, families, host, prompt, resultOf, scriptedThought, scripts, toldNatively,
+} from "./common.mjs";
 
 globalThis.AI_SDK_LOG_WARNINGS = false;
 const story = await toldNatively();
@@ -95,6 +97,49 @@ for (const [name, model, providerOptions] of [
   const live = streamText({ ...greedy, model, maxOutputTokens: 20, providerOptions });
   await live.consumeStream();
   assert.ok((await live.reasoningText)?.length > 10, name);
+}
+
+// ---- A model that says thoughts, text and calls word for word: the client's own loop calls the tool
+// until the model has an answer
+
+for (const [name, of] of Object.entries(interfaces)) {
+  if (name === "completions") continue;
+  for (const family of Object.keys(families)) {
+    for (const thinks of [true, false]) {
+      const providerOptions = {
+        ollama: { think: thinks },
+        // Unless told so, the client sends references to what it takes for stored.
+        openai: { reasoningEffort: thinks ? "low" : "none", forceReasoning: true, reasoningSummary: "auto", store: false },
+      };
+      for (const [said, { calls: expected = [], then }] of Object.entries(scripts)) {
+        const at = `${name}: ${family}, ${said}, think ${thinks}`;
+        const given = [];
+        const weather = tool({
+          description: "tells the weather", inputSchema: z.object({ days: z.int(), city: z.string() }),
+          execute: async (input) => { given.push(input); return resultOf(input); },
+        });
+        const asking = {
+          model: of(`scripted-${family}`), prompt: said, tools: { weather }, stopWhen: stepCountIs(3), maxRetries: 0, providerOptions,
+        };
+        const check = (steps, text) => {
+          assert.deepEqual(steps.map(({ finishReason }) => finishReason), expected.length > 0 ? ["tool-calls", "stop"] : ["stop"], at);
+          assert.equal(steps[0].text.trim(), answerTo(family, said), at);
+          assert.deepEqual(given.splice(0), expected, at);
+          assertSame(steps[0].toolCalls.map(({ input }) => input), expected, at);
+          if (then) assert.equal(text.replace("As I thought: ", ""), then, at);
+          // Chat completions have no place for thoughts in this client.
+          if (name !== "chat") {
+            for (const { reasoningText } of steps) assert.equal(reasoningText, thinks ? scriptedThought : undefined, at);
+          }
+        };
+        const acted = await generateText(asking);
+        check(acted.steps, acted.text);
+        const live = streamText(asking);
+        await live.consumeStream();
+        check(await live.steps, await live.text);
+      }
+    }
+  }
 }
 
 // ---- Embeddings
