@@ -231,31 +231,28 @@ CallReading read_python(string_view text, bool ended) {
 
 constexpr string_view kPythonTag = "<|python_tag|>";
 
+// Several calls have semicolons between them.
 CallReading read_llama(string_view text, bool ended) {
+  CallReading all;
   string_view rest = text;
-  consume(rest, kPythonTag);
-  const std::size_t blanks = std::min(rest.find_first_not_of(kJsonBlanks), rest.size());
-  const std::size_t skipped = text.size() - rest.size() + blanks;
-  rest.remove_prefix(blanks);
-  if (rest.empty()) return more_unless(ended);
-  CallReading reading = may_be_python(rest) && !may_be_call(rest.substr(1))
-                            ? read_python(rest, ended)
-                            : read_json(rest, ended);
-  if (reading.kind != Kind::kCalls) return reading;
-  reading.length += skipped;
-  // More of them follow semicolons.
-  const string_view after = text.substr(reading.length);
-  const std::size_t next = after.find_first_not_of(kJsonBlanks);
-  if (next == kEnd && !ended) return {.kind = Kind::kMore};
-  if (next != kEnd && after[next] == ';') {
-    CallReading others = read_llama(after.substr(next + 1), ended);
-    if (others.kind == Kind::kMore) return others;
-    if (others.kind == Kind::kCalls) {
-      reading.length += next + 1 + others.length;
-      std::ranges::move(others.calls, std::back_inserter(reading.calls));
-    }
+  while (true) {
+    consume(rest, kPythonTag);
+    rest.remove_prefix(std::min(rest.find_first_not_of(kJsonBlanks), rest.size()));
+    CallReading reading = rest.empty() ? more_unless(ended)
+                          : may_be_python(rest) && !may_be_call(rest.substr(1))
+                              ? read_python(rest, ended)
+                              : read_json(rest, ended);
+    if (reading.kind == Kind::kMore) return reading;
+    if (reading.kind == Kind::kNone) return all;
+    rest.remove_prefix(reading.length);
+    all.kind = Kind::kCalls;
+    all.length = text.size() - rest.size();
+    std::ranges::move(reading.calls, std::back_inserter(all.calls));
+    const std::size_t next = rest.find_first_not_of(kJsonBlanks);
+    if (next == kEnd && !ended) return {.kind = Kind::kMore};
+    if (next == kEnd || rest[next] != ';') return all;
+    rest.remove_prefix(next + 1);
   }
-  return reading;
 }
 
 // ---- Between <tool_call> and </tool_call>
