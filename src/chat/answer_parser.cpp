@@ -300,37 +300,31 @@ class AnswerParser::Plain final : public State {
       for (const string_view opener : syntax_.openers) look_for(opener, 0);
     }
     for (const string_view mark : syntax_.silent) look_for(mark, mark.size());
+    // Blanks between calls, and behind the last one, are nobody's: after a call they wait for what
+    // follows.
+    const bool called = next_index_ > 0;
+    const auto blanks_before = [&](std::size_t end, bool wait) {
+      return wait ? trailing_blanks(string_view(buffer_).substr(0, end)) : 0;
+    };
     if (at != std::string::npos) {
+      const std::size_t blanks = blanks_before(at, called || trims());
+      tell(out, take(buffer_, at - blanks));
       if (silent > 0) {
-        tell(out, take(buffer_, at));
-        buffer_.erase(0, silent);
+        buffer_.erase(blanks, silent);
         return true;
       }
-      const std::size_t blanks = trims() ? trailing_blanks(string_view(buffer_).substr(0, at)) : 0;
-      tell(out, take(buffer_, at - blanks));
       spared_ = take(buffer_, blanks);
       now_ = Now::kCall;
       return true;
     }
-    if (ended) {
-      held = 0;
-    } else if (trims()) {
-      held += trailing_blanks(string_view(buffer_).substr(0, buffer_.size() - held));
-    }
-    // Blanks between calls, and behind the last one, are nobody's.
-    const std::size_t certain = buffer_.size() - held;
-    if (next_index_ > 0 && trailing_blanks(string_view(buffer_).substr(0, certain)) == certain) {
-      if (ended) buffer_.clear();
-      return false;
-    }
-    tell(out, take(buffer_, certain));
+    const std::size_t certain = buffer_.size() - (ended ? 0 : held);
+    tell(out, take(buffer_, certain - blanks_before(certain, called || (trims() && !ended))));
+    if (ended) buffer_.clear();
     return false;
   }
   bool trims() const { return format_.trims_text && !options_.tools.empty(); }
   void tell(AnswerPiece& out, std::string_view text) {
-    const bool blank = trailing_blanks(text) == text.size();
-    if (blank && next_index_ > 0) return;
-    said_ = said_ || !blank;
+    said_ = said_ || trailing_blanks(text) != text.size();
     out.text += text;
   }
   bool begins_bare() const {

@@ -72,6 +72,11 @@ const Case kCases[] = {
      "tool_call>\n<tool_call>{\"name\":\"get_weather\",\"arguments\":{\"city\":\"Bonn\"}}</"
      "tool_call>\n",
      "text=Let me see.\n|f{}|get_weather{\"city\":\"Bonn\"}|"},
+    {"hermes, text after a call", kQwen,
+     "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>\n\nThere.\n<tool_call>no</"
+     "tool_call> \n"
+     "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>\nDone.\n",
+     "text=\n\nThere.\n<tool_call>no</tool_call>\nDone.|f{}|f{}|"},
     {"hermes, thinking first", kQwen,
      "<think>hm</think>\n<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":1}}</tool_call>",
      R"(thinking=hm|f{"a":1}|)"},
@@ -294,8 +299,8 @@ TEST(AnswerParser, LosesNothing) {
     RC_ASSERT(answer.calls.empty());
     RC_ASSERT(answer.text == text);
   }));
-  for (const char* deep :
-       {"[", "{\"name\":", "[f(a=[", "[TOOL_CALLS][", "<|tool_call>call:f{a:["}) {
+  for (const char* deep : {"[", "{\"name\":", "[f(a=[", "[TOOL_CALLS][", "<|tool_call>call:f{a:[",
+                           "{\"name\":\"g\"};"}) {
     std::string text;
     for (int i = 0; i < 20000; ++i) text += deep;
     for (const auto& format : {kJson, kLlama, kMistral, kGemma}) {
