@@ -81,7 +81,7 @@ TEST(OpenAiChat, BecomesANativeRequest) {
     "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}},
     "tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required",
     "messages": [
-      {"role": "developer", "content": "be brief"},
+      {"role": "Developer", "content": "be brief"},
       {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}]},
       {"role": "assistant", "content": null, "tool_calls": [

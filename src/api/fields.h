@@ -99,6 +99,8 @@ class Fields {
     out = Duration(count);
   }
   void read_time(std::string_view name, Time& out);
+  // A message's "role", in lower case.
+  void read_role(std::string& out);
   // Calls item(Json) -> Result<> for every element of an array.
   template <typename F>
   void each(std::string_view name, F&& item) {

@@ -289,6 +289,13 @@ void Fields::read(std::string_view name, JsonObject& out) {
   }
 }
 
+void Fields::read_role(std::string& out) {
+  read("role", out);
+  for (char& c : out) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+}
+
 void Fields::read_time(std::string_view name, Time& out) {
   std::string text;
   read(name, text);

@@ -72,7 +72,7 @@ Result<ToolCall> parse_call(const Json& json) {
 Result<Message> parse_message(const Json& json, const std::vector<Message>& before) {
   Fields fields(json, "a message");
   Message message;
-  fields.read("role", message.role);
+  fields.read_role(message.role);
   fields.read("reasoning", message.thinking);
   if (message.thinking.empty()) fields.read("reasoning_content", message.thinking);
   fields.read("name", message.tool_name);

@@ -66,7 +66,7 @@ Result<> read_item(const Json& json, std::vector<Message>& messages) {
   std::string arguments;
   std::string call_id;
   fields.read("type", type);
-  fields.read("role", role);
+  fields.read_role(role);
   fields.read("name", name);
   fields.read("arguments", arguments);
   fields.read("call_id", call_id);

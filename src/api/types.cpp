@@ -505,10 +505,7 @@ Result<ToolCall> parse_tool_call(const Json& json) {
 Result<Message> parse_message(const Json& json) {
   Fields fields(json, "a message");
   Message message;
-  fields.read("role", message.role);
-  std::ranges::transform(message.role, message.role.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
+  fields.read_role(message.role);
   fields.read("content", message.content);
   fields.read("thinking", message.thinking);
   read_images(fields, message.images);
