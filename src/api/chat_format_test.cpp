@@ -299,6 +299,10 @@ TEST(OpenAiResponses, BecomeANativeRequest) {
       openai::parse_responses(body_of(R"({"model":"m","input":"a","conversation":"conv_1"})")));
   EXPECT_FALSE(
       openai::parse_responses(body_of(R"({"model":"m","input":"a","prompt":{"id":"pmpt_1"}})")));
+  const auto reference = openai::parse_responses(
+      body_of(R"({"model":"m","input":[{"type":"item_reference","id":"rs_1"}]})"));
+  ASSERT_FALSE(reference);
+  EXPECT_THAT(std::string(reference.error().message()), HasSubstr("\"store\": false"));
   EXPECT_FALSE(openai::parse_responses(
       body_of(R"({"model":"m","input":"a","text":{"format":{"type":"xml"}}})")));
 }

@@ -88,6 +88,10 @@ Result<> read_item(const Json& json, std::vector<Message>& messages) {
     OLLAMA_TRY(read_content(fields, "summary", thought));
     if (thought.content.empty()) OLLAMA_TRY(read_content(fields, "content", thought));
     foreign::append_text(assistant_of(messages).thinking, thought.content);
+  } else if (type == "item_reference") {
+    return fail(ErrorCode::kInvalidArgument,
+                "nothing is stored here: send input items themselves instead of references to "
+                "them, as clients do with \"store\": false");
   } else {
     return fail(ErrorCode::kInvalidArgument, "input items of type \"{}\" are not supported", type);
   }
