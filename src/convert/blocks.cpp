@@ -19,7 +19,7 @@ void by_ggml(ggml_type type, std::span<const float> values, std::span<std::byte>
 
 // AVX2 without FMA: a contracted multiplication and addition would round once, GGML's rounds twice.
 #define OLLAMA_AVX2 __attribute__((target("avx2")))
-#define OLLAMA_INLINE __attribute__((always_inline)) inline
+#define OLLAMA_INLINE __attribute__((always_inline, target("avx2"))) inline
 
 constexpr int kLanes = 8;  // sub-blocks side by side
 constexpr int kSuper = 256;
