@@ -7,6 +7,7 @@
 #include "ml/dtype.h"
 #include "runner/local.h"
 #include "runner/options.h"
+#include "store/store.h"
 
 namespace ollama::cmd {
 namespace {
@@ -30,6 +31,7 @@ runner::Generate make_generate(const api::InferenceRequest& request, const api::
   runner::Generate generate;
   generate.template_text = request.template_text;
   generate.think = request.think;
+  generate.take_apart = true;
   generate.shift = request.shift.value_or(true);
   generate.truncate = request.truncate.value_or(true);
   if (!request.format.is_null()) generate.format = api::to_string(request.format);
@@ -59,10 +61,7 @@ class FileHost final : public ModelHost {
     model.details.format = "gguf";
     model.details.family = file_->architecture();
     model.details.quantization_level = gguf::file_type_name(*file_);
-    const bool embeds = file_->find(".pooling_type") != nullptr;
-    model.capabilities = {gguf::ranks_texts(*file_) ? "rerank"
-                          : embeds                  ? "embedding"
-                                                    : "completion"};
+    model.capabilities = capabilities_;
     api::JsonObject& info = model.model_info;
     info["general.architecture"] = file_->architecture();
     info["general.parameter_count"] = file_->parameter_count();
@@ -87,11 +86,13 @@ class FileHost final : public ModelHost {
     api::GenerateResponse response;
     response.model = request.model;
     OLLAMA_ASSIGN(response.metrics,
-                  answer(request, std::move(messages), stop, [&](std::string_view text) {
-                    response.response = text;
+                  answer(request, std::move(messages), stop, [&](runner::Piece&& piece) {
+                    response.response = std::move(piece.text);
+                    response.thinking = std::move(piece.thinking);
                     return callback(response);
                   }));
     response.response.clear();
+    response.thinking.clear();
     response.done = true;
     callback(response);
     return {};
@@ -103,11 +104,13 @@ class FileHost final : public ModelHost {
     response.model = request.model;
     response.message.role = "assistant";
     OLLAMA_ASSIGN(response.metrics,
-                  answer(request, request.messages, stop, [&](std::string_view text) {
-                    response.message.content = text;
+                  answer(request, request.messages, stop, [&](runner::Piece&& piece) {
+                    response.message.content = std::move(piece.text);
+                    response.message.thinking = std::move(piece.thinking);
                     return callback(response);
                   }));
     response.message.content.clear();
+    response.message.thinking.clear();
     response.done = true;
     callback(response);
     return {};
@@ -128,6 +131,7 @@ class FileHost final : public ModelHost {
     OLLAMA_ASSIGN(auto file, gguf::File::open(path_));
     template_ = file.string("tokenizer.chat_template").value_or("");
     file_ = std::move(file);
+    capabilities_ = store::capabilities_of(*file_);
     return {};
   }
 
@@ -150,23 +154,25 @@ class FileHost final : public ModelHost {
 
   Result<api::Metrics> answer(const api::InferenceRequest& request,
                               std::vector<api::Message> messages, const std::stop_token& stop,
-                              const std::function<bool(std::string_view)>& text) {
+                              const std::function<bool(runner::Piece&&)>& told) {
     const Clock::time_point begin = Clock::now();
-    if (request.think && request.think->enabled) {
-      return fail(ErrorCode::kUnsupported,
-                  "thinking needs a model of the server; `ollama create` makes one of a file");
-    }
     OLLAMA_ASSIGN(const api::Options options, api::parse_options(request.options));
+    OLLAMA_TRY(open());
+    if (request.think && request.think->enabled &&
+        !std::ranges::contains(capabilities_, "thinking")) {
+      return fail(ErrorCode::kInvalidArgument, "\"{}\" does not support thinking", request.model);
+    }
     OLLAMA_TRY(prepare(options));
     const Clock::time_point ready = Clock::now();
 
     runner::Generate generate = make_generate(request, options);
     generate.messages = std::move(messages);
-    OLLAMA_ASSIGN(const runner::Done done,
-                  runner_->generate(
-                      std::move(generate),
-                      [&](std::string_view piece) { return !stop.stop_requested() && text(piece); },
-                      [&] { return stop.stop_requested(); }));
+    OLLAMA_ASSIGN(
+        const runner::Done done,
+        runner_->generate(
+            std::move(generate),
+            [&](runner::Piece&& piece) { return !stop.stop_requested() && told(std::move(piece)); },
+            [&] { return stop.stop_requested(); }));
     if (stop.stop_requested()) return fail(ErrorCode::kCancelled, "cancelled");
     api::Metrics metrics;
     metrics.total_duration = Clock::now() - begin;
@@ -183,6 +189,7 @@ class FileHost final : public ModelHost {
   const envconfig::Config& config_;
   std::optional<gguf::File> file_;
   std::string template_;
+  std::vector<std::string> capabilities_;
   std::optional<runner::LocalRunner> runner_;
   engine::LoadOptions loaded_;
 };

@@ -161,8 +161,7 @@ Result<LocalRunner> LocalRunner::load(const Load& load, const std::function<void
   }
 }
 
-Result<Done> LocalRunner::generate(Generate request,
-                                   const std::function<bool(std::string_view)>& text,
+Result<Done> LocalRunner::generate(Generate request, const std::function<bool(Piece&&)>& told,
                                    const std::function<bool()>& cancelled) {
   const Id id = ++state_->last_id;
   request.id = id;
@@ -176,8 +175,8 @@ Result<Done> LocalRunner::generate(Generate request,
     OLLAMA_ASSIGN(auto message, state_->receive(cancelled ? 100 : -1));
     if (cancelled && cancelled()) OLLAMA_TRY(cancel());
     if (!message) continue;
-    if (const auto* piece = std::get_if<Piece>(&*message); piece && piece->id == id) {
-      if (!cancelling && !text(piece->text)) OLLAMA_TRY(cancel());
+    if (auto* piece = std::get_if<Piece>(&*message); piece && piece->id == id) {
+      if (!cancelling && !told(std::move(*piece))) OLLAMA_TRY(cancel());
     } else if (auto* done = std::get_if<Done>(&*message); done && done->id == id) {
       return std::move(*done);
     } else if (auto* failed = std::get_if<Failed>(&*message); failed && failed->id == id) {

@@ -32,10 +32,10 @@ class LocalRunner {
 
   const engine::ModelInfo& info() const;
 
-  // Calls `text` for each piece until the answer ends; false cancels it (Done then says
+  // Calls `told` for each piece until the answer ends; false cancels it (Done then says
   // kCancelled). `cancelled`, where given, is asked every tenth of a second while nothing comes.
   // One call at a time.
-  Result<Done> generate(Generate request, const std::function<bool(std::string_view)>& text,
+  Result<Done> generate(Generate request, const std::function<bool(Piece&&)>& told,
                         const std::function<bool()>& cancelled = {});
 
  private:

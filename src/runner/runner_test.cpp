@@ -801,8 +801,8 @@ TEST(LocalRunner, AnswersAndCancels) {
   EXPECT_FALSE(progress.empty());
   EXPECT_EQ(runner->info().architecture, "fake");
   std::string text;
-  const auto append = [&](std::string_view piece) {
-    text += piece;
+  const auto append = [&](const Piece& piece) {
+    text += piece.text;
     return text.size() < 5;
   };
   const auto whole = runner->generate(raw_prompt(0, "abc"), append);
@@ -813,7 +813,7 @@ TEST(LocalRunner, AnswersAndCancels) {
   EXPECT_EQ(stopped.value().reason, engine::DoneReason::kCancelled);
   text.clear();
   const auto asked = runner->generate(
-      raw_prompt(0, "~"), [](std::string_view) { return true; }, [] { return true; });
+      raw_prompt(0, "~"), [](const Piece&) { return true; }, [] { return true; });
   EXPECT_EQ(asked.value().reason, engine::DoneReason::kCancelled);
   const auto fatal = runner->generate(raw_prompt(0, "!"), append);
   EXPECT_THAT(std::string(fatal.error().message()), HasSubstr("GGML_ASSERT"));

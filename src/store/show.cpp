@@ -115,26 +115,29 @@ bool any_in(std::string_view text, std::initializer_list<std::string_view> parts
   return std::ranges::any_of(parts, [&](std::string_view part) { return text.contains(part); });
 }
 
-std::vector<std::string> capabilities_of(const Model& model, const gguf::File& file) {
+}  // namespace
+
+std::vector<std::string> capabilities_of(const gguf::File& file, const ModelConfig& config,
+                                         std::string_view template_text, bool has_projector) {
   std::vector<std::string> result;
   if (gguf::ranks_texts(file)) return {"rerank"};
   const bool embedding = file.find(".pooling_type") != nullptr;
   result.emplace_back(embedding ? "embedding" : "completion");
-  if (file.find(".vision.block_count") != nullptr || !model.projectors.empty()) {
+  if (file.find(".vision.block_count") != nullptr || has_projector) {
     result.emplace_back("vision");
   }
   if (embedding) return result;
   // What a Go template uses; where there is none, the names that Jinja templates use, a renderer's
   // among them. A parser that is named says of itself what it reads.
-  const auto builtin = chat::builtin_template(model.config.renderer);
-  const auto parser = chat::builtin_parser(model.config.parser);
-  const auto go = chat::GoTemplate::parse(model.template_text);
+  const auto builtin = chat::builtin_template(config.renderer);
+  const auto parser = chat::builtin_parser(config.parser);
+  const auto go = chat::GoTemplate::parse(std::string(template_text));
   const auto uses = [&](std::string_view name) { return go && go->uses(name); };
   const std::string_view chat_template = file.string("tokenizer.chat_template").value_or("");
-  const std::string_view jinja = parser                        ? std::string_view()
-                                 : builtin                     ? std::string_view(*builtin)
-                                 : model.template_text.empty() ? chat_template
-                                                               : std::string_view();
+  const std::string_view jinja = parser                  ? std::string_view()
+                                 : builtin               ? std::string_view(*builtin)
+                                 : template_text.empty() ? chat_template
+                                                         : std::string_view();
   if (uses("tools") || jinja.contains("tools") || (parser && parser->tools)) {
     result.emplace_back("tools");
   }
@@ -147,11 +150,9 @@ std::vector<std::string> capabilities_of(const Model& model, const gguf::File& f
   return result;
 }
 
-}  // namespace
-
 Result<std::vector<std::string>> Store::capabilities(const Model& model) const {
   OLLAMA_ASSIGN(const gguf::File file, gguf::File::open(model.weights));
-  return capabilities_of(model, file);
+  return capabilities_of(file, model.config, model.template_text, !model.projectors.empty());
 }
 
 Result<api::ShowResponse> Store::show(const api::ShowRequest& request) const {
@@ -196,7 +197,8 @@ Result<api::ShowResponse> Store::show(const api::ShowRequest& request) const {
     }
     response.tensors.push_back(std::move(entry));
   }
-  response.capabilities = capabilities_of(model, file);
+  response.capabilities =
+      capabilities_of(file, model.config, model.template_text, !model.projectors.empty());
   response.modified_at = model.modified_at;
   return response;
 }

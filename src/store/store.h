@@ -23,6 +23,7 @@
 
 #include "api/types.h"
 #include "base/error.h"
+#include "gguf/file.h"
 #include "store/converter.h"
 #include "store/digest.h"
 #include "store/manifest.h"
@@ -55,6 +56,12 @@ struct Model {
   api::Time modified_at{};
   bool bundled = false;
 };
+
+// What a model of these weights can do: "completion", "embedding" or "rerank"; "vision", "tools",
+// "insert", "thinking".
+std::vector<std::string> capabilities_of(const gguf::File& weights, const ModelConfig& config = {},
+                                         std::string_view template_text = {},
+                                         bool has_projector = false);
 
 // Progress of long calls; returning false cancels them (kCancelled).
 using Progress = std::function<bool(const api::ProgressResponse&)>;
@@ -105,9 +112,7 @@ class Store {
   // All models, the latest first; unreadable manifests are left out with a warning.
   Result<api::ListResponse> list() const;
   Result<api::ShowResponse> show(const api::ShowRequest& request) const;
-  // What a model can do: "completion", "embedding" or "rerank"; "vision", "tools", "insert",
-  // "thinking".
-  // Reads the weights' metadata.
+  // capabilities_of the model; reads the weights' metadata.
   Result<std::vector<std::string>> capabilities(const Model& model) const;
   // Makes a model from `request.files` (blobs: model files, or those of a checkpoint) or
   // `request.from` (a model), with the parameters and texts of the request, and quantised where it

@@ -56,4 +56,17 @@ if "$OLLAMA" create bad -f "$work/Bad" >/dev/null 2>"$work/err"; then fail "a ba
 printf 'not a model' >"$work/broken.gguf"
 if "$OLLAMA" run "$work/broken.gguf" hello >/dev/null 2>"$work/err"; then fail "a broken file runs"; fi
 expect "$(cat "$work/err")" 'Error: .*broken\.gguf'
+
+# A file that thinks, by its own template, does so without a server too, apart from its answer.
+if command -v node >/dev/null; then
+  mkdir "$work/scripted"
+  node "$(dirname "$0")/../clients/scripted_model.mjs" "$work/scripted"
+  thinks=$work/scripted/scripted.gguf
+  expect_same "$("$OLLAMA" run "$thinks" greet 2>&1 | tr '\n' '|')" \
+    'Thinking...|Hm, let me think.|...done thinking.||Hello, how are you?||'
+  expect_same "$("$OLLAMA" run --hidethinking "$thinks" greet 2>/dev/null)" 'Hello, how are you?'
+  expect_same "$("$OLLAMA" run --think=false "$thinks" greet 2>/dev/null)" 'Hello, how are you?'
+  if "$OLLAMA" run --think "$work/file.gguf" hello >/dev/null 2>"$work/err"; then fail "what cannot think does"; fi
+  expect "$(cat "$work/err")" 'does not support thinking'
+fi
 echo "commands: ok"
