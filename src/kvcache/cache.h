@@ -40,6 +40,9 @@ struct LayerSpec {
   std::int32_t kv_heads = 0;    // 0: the layer keeps nothing here
   std::int32_t window = 0;      // sees this many positions, its own included; 0: all
   bool values_in_keys = false;  // values are the first head_dim_v of the keys (latent attention)
+  // Numbers in f32 that are kept for each sequence that is evaluated at once, however long it gets
+  // (recurrent layers). They count in plans; no cache here keeps them yet.
+  std::int64_t state = 0;
 };
 
 struct CacheOptions {

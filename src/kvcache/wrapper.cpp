@@ -102,6 +102,9 @@ Result<std::unique_ptr<Cache>> new_cache(ml::Backend& backend, std::span<const L
                                          const ml::Placement& placement, ml::Purpose purpose) {
   std::set<std::int32_t> windows;
   for (const LayerSpec& layer : layers) {
+    if (layer.state != 0) {
+      return fail(ErrorCode::kUnsupported, "recurrent layers are not supported");
+    }
     if (layer.kv_heads != 0) windows.insert(layer.window);
   }
   std::vector<std::unique_ptr<Causal>> groups;

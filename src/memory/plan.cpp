@@ -363,7 +363,10 @@ Demand demand(const gguf::File& file, std::span<const kvcache::LayerSpec> layers
     const std::size_t keys = ml::row_size(options.k_type, layer.head_dim_k);
     const std::size_t values =
         layer.values_in_keys ? 0 : ml::row_size(options.v_type, layer.head_dim_v);
-    result.cache.push_back(cells * static_cast<std::uint64_t>(layer.kv_heads) * (keys + values));
+    const std::uint64_t state =
+        static_cast<std::uint64_t>(layer.state) * sizeof(float) * options.parallel;
+    result.cache.push_back(cells * static_cast<std::uint64_t>(layer.kv_heads) * (keys + values) +
+                           state);
   }
   return result;
 }

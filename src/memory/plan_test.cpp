@@ -57,6 +57,18 @@ TEST(Demand, WindowsAndLatentKeysCostLess) {
   EXPECT_EQ(need.cache[2], need.cache[0] / 2);
 }
 
+// A state is as large for a long text as for a short one, and each sequence has its own.
+TEST(Demand, RecurrentLayersKeepTheirState) {
+  const std::vector<kvcache::LayerSpec> layers{
+      {.head_dim_k = 64, .head_dim_v = 64, .kv_heads = 2}, {.state = 524'288}, {.state = 524'288}};
+  for (const std::uint32_t cells : {512U, 65536U}) {
+    const Demand need = demand(stories(), layers, {.cells = cells, .parallel = 4});
+    EXPECT_EQ(need.cache[0], std::uint64_t{cells} * 2 * 64 * 2 * 2);
+    EXPECT_EQ(need.cache[1], 524'288U * 4 * 4);
+    EXPECT_EQ(need.cache[2], need.cache[1]);
+  }
+}
+
 TEST(Demand, CellsArePadded) {
   kvcache::CacheOptions options{.cells = 1000, .max_batch = 512};
   const std::vector<kvcache::LayerSpec> layers{{.head_dim_k = 64, .head_dim_v = 64, .kv_heads = 1}};
@@ -371,7 +383,8 @@ TEST(Demand, NeverFallsWithMoreParallelSequences) {
                         .head_dim_v = *rc::gen::element(64, 128, 512),
                         .kv_heads = *rc::gen::inRange(0, 9),
                         .window = *rc::gen::element(0, 1, 128, 1024, 100'000),
-                        .values_in_keys = *rc::gen::arbitrary<bool>()});
+                        .values_in_keys = *rc::gen::arbitrary<bool>(),
+                        .state = *rc::gen::element<std::int64_t>(0, 0, 65536)});
     }
     const auto context = *rc::gen::inRange<std::uint32_t>(1, 200'000);
     const auto batch = *rc::gen::inRange<std::uint32_t>(1, 4096);
