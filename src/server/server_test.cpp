@@ -548,7 +548,7 @@ TEST_F(TransferRoutesTest, PullStreamsItsProgress) {
 
   const Answer once = ask("POST", "/api/pull", body("m", R"(,"stream":false)"));
   EXPECT_EQ(once.body, R"({"status":"success"})");
-  registry_.manifests.clear();
+  registry_.clear_manifests();
   const Answer pushed = ask("POST", "/api/push", body("m", R"(,"stream":false)"));
   EXPECT_EQ(pushed.body, R"({"status":"success"})");
   EXPECT_EQ(registry_.manifests.size(), 1U);
@@ -1211,7 +1211,8 @@ TEST_F(CrossEncoderTest, RanksDocuments) {
     const auto encoder = engine::Engine::load(path, {});
     ASSERT_TRUE(encoder) << encoder.error().message();
     std::promise<std::vector<float>> state;
-    ASSERT_TRUE((*encoder)->embed(pair->tokens, [&](auto got) { state.set_value(got.value()); }));
+    ASSERT_TRUE(
+        (*encoder)->embed(pair->tokens, [&](auto got) { state.set_value(got.value()); }, {}));
     EXPECT_NEAR(scores[i], model_.score(state.get_future().get()), 1e-4) << texts[i];
   }
   EXPECT_EQ(raw.at_pointer("/usage/total_tokens").to_number<std::uint64_t>(), tokens);

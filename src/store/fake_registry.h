@@ -107,6 +107,10 @@ class FakeRegistry {
     const std::lock_guard lock(mutex_);
     manifests[name_and_tag] = std::move(text);
   }
+  void clear_manifests() {
+    const std::lock_guard lock(mutex_);
+    manifests.clear();
+  }
   std::map<std::string, std::string> blobs;      // by digest
   std::map<std::string, std::string> manifests;  // by "namespace/model:tag"
 
