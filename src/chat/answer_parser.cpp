@@ -13,6 +13,9 @@ using std::string_view;
 constexpr string_view kBlanks = " \t\r\n";
 // A call that does not end by then is none.
 constexpr std::size_t kLongestCall = std::size_t{1} << 20;
+// As many that are none are looked at in so long a rest of an answer.
+constexpr std::size_t kMostMisread = 16;
+constexpr std::size_t kLongAnswer = std::size_t{1} << 16;
 
 // How much of the end of `text` could begin `mark`.
 std::size_t beginning_of(string_view mark, string_view text) {
@@ -300,6 +303,8 @@ class AnswerParser::Plain final : public State {
       for (const string_view opener : syntax_.openers) look_for(opener, 0);
     }
     for (const string_view mark : syntax_.silent) look_for(mark, mark.size());
+    // Thoughts that a call has ended may be closed as well.
+    if (called_among_thoughts_) look_for(format_.think_close, format_.think_close.size());
     // Blanks between calls, and behind the last one, are nobody's: after a call they wait for what
     // follows.
     const bool called = next_index_ > 0;
@@ -310,7 +315,11 @@ class AnswerParser::Plain final : public State {
       const std::size_t blanks = blanks_before(at, called || trims());
       tell(out, take(buffer_, at - blanks));
       if (silent > 0) {
-        buffer_.erase(blanks, silent);
+        const bool closes = called_among_thoughts_ &&
+                            string_view(buffer_).substr(blanks).starts_with(format_.think_close);
+        buffer_.erase(closes ? 0 : blanks, (closes ? blanks : 0) + silent);
+        if (closes) called_among_thoughts_ = false;
+        trims_ = closes;
         return true;
       }
       spared_ = take(buffer_, blanks);
@@ -353,6 +362,7 @@ class AnswerParser::Plain final : public State {
     if (reading.kind == CallReading::Kind::kCalls && add_calls(std::move(reading.calls), out)) {
       buffer_.erase(0, reading.length);
       spared_.clear();
+      called_among_thoughts_ = called_among_thoughts_ || among_thoughts;
       return true;
     }
     // None: its beginning is text, and what follows is looked at again.
@@ -364,6 +374,12 @@ class AnswerParser::Plain final : public State {
       }
     };
     say_on(std::exchange(spared_, {}));
+    // Each is read to the end of what has come: a model that begins calls for ever is not followed.
+    if (++misread_ > kMostMisread && buffer_.size() > kLongAnswer) {
+      say_on(std::exchange(buffer_, {}));
+      if (among_thoughts) now_ = Now::kThinking;
+      return true;
+    }
     const auto opener = std::ranges::find_if(
         syntax_.openers, [&](string_view each) { return buffer_.starts_with(each); });
     const std::size_t beginning =
@@ -380,7 +396,9 @@ class AnswerParser::Plain final : public State {
   bool may_open_ = false;        // no thought has come yet
   std::string spared_;           // blanks before what may be a call
   bool among_thoughts_ = false;  // that is where it may be
-  bool said_ = false;            // text that was no blanks
+  bool called_among_thoughts_ = false;
+  std::size_t misread_ = 0;  // what began like a call and was none
+  bool said_ = false;        // text that was no blanks
 };
 
 // gpt-oss: messages in channels. "analysis" is thought, "final" is said, and so is "commentary"

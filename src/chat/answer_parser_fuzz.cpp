@@ -18,7 +18,7 @@ namespace {
 using std::string_view;
 
 constexpr std::size_t kHeader = 4;
-constexpr std::size_t kSyntaxes = static_cast<std::size_t>(ToolSyntax::kHarmony) + 1;
+constexpr std::size_t kSyntaxes = static_cast<std::size_t>(ToolSyntax::kNone) + 1;
 constexpr std::array<std::pair<string_view, string_view>, 3> kThinkMarks{
     {{"<think>", "</think>"}, {"[THINK]", "[/THINK]"}, {"<|START_THINKING|>", "<|END_THINKING|>"}}};
 
@@ -47,6 +47,8 @@ Reading reading_of(string_view header) {
   reading.options.thinking = (bits & 2) != 0;
   reading.options.inside_thinking = (bits & 4) != 0;
   if ((bits & 8) != 0) reading.options.tools = {"f", "get_weather"};
+  reading.format.calls_end_thinking = (bits & 64) != 0;
+  reading.format.trims_text = (bits & 128) != 0;
   reading.sizes = {choice(2) % 16 + 1, choice(3) % 64 + 1};
   return reading;
 }
@@ -135,10 +137,11 @@ void check(string_view bytes) {
     require(whole.calls[i].index == static_cast<std::int32_t>(i));
   }
   if (!whole.calls.empty()) return;
-  if (reading.format.syntax != ToolSyntax::kHarmony) {
-    check_plain(reading, answer, whole);
-  } else if (reading.options.thinking) {
-    check_harmony(answer, whole);
+  if (reading.format.syntax == ToolSyntax::kHarmony) {
+    if (reading.options.thinking) check_harmony(answer, whole);
+  } else if (reading.format.syntax < ToolSyntax::kHarmony && !reading.format.trims_text &&
+             !reading.format.calls_end_thinking) {
+    check_plain(reading, answer, whole);  // the others have marks and blanks that say nothing
   }
 }
 

@@ -279,6 +279,17 @@ TEST(AnswerParser, LearnsItsFormatFromTemplates) {
 
 // Whatever comes, nothing is lost but marks and blanks around them: without calls and thinking, the
 // text is the text. Deep nesting ends in text as well.
+// Cut by a limit behind the JSON: the call is whole, and its closing mark nobody's.
+TEST(AnswerParser, ACallMayLackTheEndOfItsMark) {
+  for (const char* end : {"", "\n", "\n</", "\n</tool_call"}) {
+    const AnswerPiece answer =
+        parse(kQwen, std::string("<tool_call>\n{\"name\": \"f\", \"arguments\": {}}") + end, 1);
+    EXPECT_EQ(answer.calls.size(), 1U) << end;
+    EXPECT_EQ(answer.text, "") << end;
+  }
+  EXPECT_EQ(parse(kQwen, "<tool_call>{\"name\": \"f\"", 1).calls.size(), 0U);
+}
+
 TEST(AnswerParser, LosesNothing) {
   ASSERT_TRUE(rc::check([] {
     const auto parts = *rc::gen::container<std::vector<std::string>>(rc::gen::element<std::string>(

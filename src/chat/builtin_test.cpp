@@ -35,6 +35,17 @@ Result<std::string> render_by(std::string_view renderer, const api::Json& conver
       kOneMorning);
 }
 
+// Parameters may be left out of a tool.
+TEST(Builtin, ToolsNeedNoParameters) {
+  const api::Json conversation = boost::json::parse(
+      R"({"messages":[{"role":"user","content":"a"}],"tools":[{"type":"function","function":{"name":"noon"}}]})");
+  const api::Json data = builtin_data("builtin.json");
+  for (const auto& [renderer, prompts] : data.at("renderers").as_object()) {
+    const auto prompt = render_by(renderer, conversation);
+    EXPECT_TRUE(prompt) << renderer << ": " << prompt.error().message();
+  }
+}
+
 // {"conversations": {NAME: a request}, "renderers": {RENDERER: {NAME: prompt}}}.
 TEST(Builtin, RendersAsOllamaDoes) {
   const api::Json data = builtin_data("builtin.json");
@@ -139,6 +150,9 @@ const Heard kHeard[] = {
      "thinking=I look.|text=Hm.|add{}|", true},
     {"qwen3-thinking", "I look.\n<tool_call>{\"name\":\"add\",\"arguments\":{}}</tool_call>",
      "thinking=I look.|add{}|", true},
+    {"qwen3-thinking",
+     "I look.\n<tool_call>{\"name\":\"add\",\"arguments\":{}}</tool_call>\n</think>\n\nHm.",
+     "thinking=I look.|text=Hm.|add{}|", true},
     {"qwen3-thinking", "A <tool_call> is due.\n</think>\n\nHm.</tool_call>",
      "thinking=A <tool_call> is due.|text=Hm.</tool_call>|", true},
     {"qwen3-thinking", "Not <tool_call>rm</tool_call> \n</think>Hm.",

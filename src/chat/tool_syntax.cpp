@@ -263,7 +263,12 @@ constexpr string_view kClose = "</tool_call>";
 CallReading read_hermes(string_view text, bool ended) {
   const auto [inside, length] = enclosed(text, kOpen, kClose, ended);
   if (!inside) return more_unless(ended);
-  return calls_up_to(length, parse_calls(*inside));
+  // Where the answer ends before the mark does, the call may be whole all the same.
+  const std::size_t whole = json_length(*inside);
+  if (whole == 0 || whole == kEnd) return {};
+  const string_view rest = without_blanks(inside->substr(whole));
+  if (!kClose.starts_with(rest)) return {};
+  return calls_up_to(length, parse_calls(inside->substr(0, whole)));
 }
 
 CallReading read_qwen_coder(string_view text, bool ended) {
