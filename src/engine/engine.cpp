@@ -62,6 +62,7 @@ struct Text {
   std::vector<Token> tokens;
   std::size_t second;  // where a pair's second text begins
   Engine::EmbedCallback done;
+  Engine::Cancelled cancelled;
   Pooler pooler;
   std::optional<kvcache::Sequence> sequence;  // with a cache, once it is begun
   std::size_t evaluated = 0;
@@ -155,28 +156,31 @@ class EngineImpl final : public Engine {
     wake_.notify_all();
   }
 
-  Result<> embed(std::vector<Token> tokens, EmbedCallback done) override {
+  Result<> embed(std::vector<Token> tokens, EmbedCallback done, Cancelled cancelled) override {
     if (info().ranks) {
       return fail(ErrorCode::kUnsupported, "the model ranks texts: it has no embeddings to give");
     }
     const std::size_t size = tokens.size();
-    return queue(std::move(tokens), size, std::move(done));
+    return queue(std::move(tokens), size, std::move(done), std::move(cancelled));
   }
 
-  Result<> rank(tokenizer::Pair pair, RankCallback done) override {
+  Result<> rank(tokenizer::Pair pair, RankCallback done, Cancelled cancelled) override {
     if (!info().ranks) {
       return fail(ErrorCode::kUnsupported, "the model has no classifier to rank texts with");
     }
-    return queue(std::move(pair.tokens), pair.second,
-                 [done = std::move(done)](Result<std::vector<float>> labels) {
-                   done(labels ? Result<float>(labels->front()) : std::unexpected(labels.error()));
-                 });
+    return queue(
+        std::move(pair.tokens), pair.second,
+        [done = std::move(done)](Result<std::vector<float>> labels) {
+          done(labels ? Result<float>(labels->front()) : std::unexpected(labels.error()));
+        },
+        std::move(cancelled));
   }
 
  private:
   using ActiveList = std::list<std::unique_ptr<Active>>;
 
-  Result<> queue(std::vector<Token> tokens, std::size_t second, EmbedCallback done) {
+  Result<> queue(std::vector<Token> tokens, std::size_t second, EmbedCallback done,
+                 Cancelled cancelled) {
     if (tokens.empty()) return fail(ErrorCode::kInvalidArgument, "the text has no tokens");
     if (tokens.size() > info().context) return fail(kPromptTooLong);
     OLLAMA_TRY(executor_->check(tokens));
@@ -184,6 +188,7 @@ class EngineImpl final : public Engine {
     text_inbox_.push_back({.tokens = std::move(tokens),
                            .second = second,
                            .done = std::move(done),
+                           .cancelled = std::move(cancelled),
                            .pooler = Pooler(executor_->pooling(), executor_->width(!info().ranks)),
                            .sequence = {}});
     wake_.notify_all();
@@ -314,6 +319,8 @@ class EngineImpl final : public Engine {
 
   // Evaluates the texts that fit into one step, in their order; of a long one a part.
   void embed_step() {
+    drop_cancelled_texts();
+    if (texts_.empty()) return;
     Text& first = texts_.front();
     if (is_long(first) && !first.sequence && active_.size() >= parallel_) return;
     gather_texts();
@@ -338,6 +345,17 @@ class EngineImpl final : public Engine {
       if (text.sequence) prefixes_.release(*text.sequence, false);
       text.done(states ? Result<std::vector<float>>(text.pooler.result())
                        : std::unexpected(states.error()));
+      texts_.pop_front();
+    }
+  }
+
+  // Those that come next and nobody waits for; others have their turn later.
+  void drop_cancelled_texts() {
+    while (!texts_.empty()) {
+      Text& text = texts_.front();
+      if (!text.cancelled || !text.cancelled->load()) return;
+      if (text.sequence) prefixes_.release(*text.sequence, false);
+      text.done(fail(ErrorCode::kCancelled, "nobody waits for the text"));
       texts_.pop_front();
     }
   }
@@ -459,6 +477,7 @@ class EngineImpl final : public Engine {
       const Token token = a.sampler.sample(logits);
       const auto verdict = a.preamble->judge(tok.piece(token, true), is_end(token));
       if (verdict == grammar::Preamble::Verdict::kTake) {
+        if (is_end(token)) return {token, Choice::kFree};
         choice = Choice::kFree;
         a.to_say.push_back(token);
       } else if (verdict == grammar::Preamble::Verdict::kSay) {

@@ -6,6 +6,7 @@
 // and must not block.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -162,15 +163,17 @@ class Engine {
 
   // The pooled, unnormalised embedding of one text, [embedding_length]; `done` is called once, on
   // the engine's thread. Texts queued together are evaluated together. Errors: kInvalidArgument (no
-  // tokens, or more than the context), kUnsupported (a model that ranks).
+  // tokens, or more than the context), kUnsupported (a model that ranks); to `done` kCancelled,
+  // where `cancelled`, which may be null, became true before the text's turn came.
+  using Cancelled = std::shared_ptr<const std::atomic<bool>>;
   using EmbedCallback = std::function<void(Result<std::vector<float>>)>;
-  virtual Result<> embed(std::vector<Token> tokens, EmbedCallback done) = 0;
+  virtual Result<> embed(std::vector<Token> tokens, EmbedCallback done, Cancelled cancelled) = 0;
 
   // The score that the model's classifier gives a pair of texts (the first of its labels, as it
   // is: larger is better, in no fixed range), as for embed(). Errors: kInvalidArgument,
   // kUnsupported (a model that does not rank).
   using RankCallback = std::function<void(Result<float>)>;
-  virtual Result<> rank(tokenizer::Pair pair, RankCallback done) = 0;
+  virtual Result<> rank(tokenizer::Pair pair, RankCallback done, Cancelled cancelled) = 0;
 };
 
 }  // namespace ollama::engine

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <condition_variable>
 #include <fstream>
+#include <future>
 #include <mutex>
 
 #include "engine/evaluate.h"
@@ -487,7 +488,7 @@ std::vector<Result<std::vector<float>>> embed_all(Engine& engine,
       --left;
       changed.notify_all();
     };
-    if (const auto queued = engine.embed(texts[i], take); !queued) {
+    if (const auto queued = engine.embed(texts[i], take, {}); !queued) {
       take(std::unexpected(queued.error()));
     }
   }
@@ -556,6 +557,21 @@ TEST(Engine, RefusesTextsAndPromptsThatDoNotFitTheModel) {
   EXPECT_EQ(results[1].error().message(), "the input length exceeds the context length");
   EXPECT_EQ(results[2].error().code(), ErrorCode::kInvalidArgument);
   EXPECT_TRUE(results[3].has_value());
+}
+
+// Of a text that nobody waits for, only its turn is left; those behind it have theirs.
+TEST(Engine, CancelledTextsAreNotEvaluated) {
+  const auto engine = load({.context = 128, .batch = 64}, kData / "arch/bert.gguf");
+  const auto cancelled = std::make_shared<const std::atomic<bool>>(true);
+  std::promise<Result<std::vector<float>>> unwanted;
+  std::promise<Result<std::vector<float>>> wanted;
+  ASSERT_TRUE(engine->embed(
+      {1, 2, 3}, [&](auto result) { unwanted.set_value(std::move(result)); }, cancelled));
+  ASSERT_TRUE(engine->embed(
+      {1, 2, 3}, [&](auto result) { wanted.set_value(std::move(result)); },
+      std::make_shared<const std::atomic<bool>>(false)));
+  EXPECT_EQ(unwanted.get_future().get().error().code(), ErrorCode::kCancelled);
+  EXPECT_TRUE(wanted.get_future().get().has_value());
 }
 
 TEST(StopMatcher, HoldsBackWhatMayBecomeAStop) {

@@ -38,11 +38,11 @@ std::vector<Result<T>> ask_all(std::size_t count, const Ask& ask) {
 
 std::vector<Result<float>> rank_all(Engine& engine, const std::vector<Pair>& pairs) {
   return ask_all<float>(pairs.size(),
-                        [&](std::size_t i, auto done) { return engine.rank(pairs[i], done); });
+                        [&](std::size_t i, auto done) { return engine.rank(pairs[i], done, {}); });
 }
 Result<std::vector<float>> embed(Engine& engine, const std::vector<Token>& tokens) {
   return ask_all<std::vector<float>>(
-      1, [&](std::size_t, auto done) { return engine.embed(tokens, done); })[0];
+      1, [&](std::size_t, auto done) { return engine.embed(tokens, done, {}); })[0];
 }
 
 // "[CLS] ... [SEP] ... [SEP]" of these lengths.

@@ -7,6 +7,8 @@ namespace ollama::grammar {
 
 namespace {
 
+constexpr std::size_t kMostBlanks = 8;  // before a preamble
+
 std::string_view without_leading_blanks(std::string_view text) {
   text.remove_prefix(std::min(text.find_first_not_of(" \t\r\n"), text.size()));
   return text;
@@ -42,11 +44,12 @@ Preamble::Verdict Preamble::judge(std::string_view piece, bool ends) {
     case Where::kBefore: {
       if (ends) return Verdict::kBind;
       const std::string_view text = without_leading_blanks(piece);
-      if (text.empty() || text.starts_with(options_.open)) return Verdict::kTake;
+      if (text.empty()) return tail_.size() < kMostBlanks ? Verdict::kTake : Verdict::kBind;
+      if (text.starts_with(options_.open)) return Verdict::kTake;
       return std::string_view(options_.open).starts_with(text) ? say() : Verdict::kBind;
     }
     case Where::kInside:
-      if (ends) return say();
+      if (ends) return options_.may_end ? Verdict::kTake : say();
       // What the grammar binds begins with a token of its own.
       return closes_and_goes_on(piece) ? say() : Verdict::kTake;
     case Where::kBehind:

@@ -17,6 +17,8 @@ class Preamble {
     std::vector<std::string> close;  // at least one, none empty: it ends behind the last of these,
                                      // which come one after the other
     std::string ending;  // holds all of `close`: to be said where the model would end inside
+    bool may_end =
+        false;  // the answer may end inside, as with a call of a tool; then nothing is said
     bool begun = false;  // it has been begun by the prompt
   };
   explicit Preamble(Options options);

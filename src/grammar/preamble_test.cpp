@@ -69,6 +69,23 @@ TEST(Preamble, WhereTheModelWouldEndItsEndIsSaid) {
   EXPECT_EQ(preamble.judge("{", false), Verdict::kBind);
 }
 
+// Which is none of the preamble's business where tools may be called.
+TEST(Preamble, TheAnswerMayEndInside) {
+  Preamble preamble({.open = "<think>",
+                     .close = {"</think>"},
+                     .ending = "\n</think>",
+                     .may_end = true,
+                     .begun = true});
+  say(preamble, {"So", "<call/>"});
+  EXPECT_EQ(preamble.judge("</s>", true), Verdict::kTake);
+}
+
+TEST(Preamble, BlanksAloneAreNone) {
+  Preamble preamble = thinking(false);
+  for (int i = 0; i < 4; ++i) say(preamble, {"\n\n"});
+  EXPECT_EQ(preamble.judge("\n\n", false), Verdict::kBind);
+}
+
 // What a vocabulary has no words for is not asked for again.
 TEST(Preamble, WhatCannotBeSaidBinds) {
   Preamble preamble = thinking(true);

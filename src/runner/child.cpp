@@ -372,7 +372,8 @@ class Server {
       parser.emplace(parser_of(message, format, prompt->text));
       if (request.grammar && !message.plain_calls) {
         request.preamble = preamble_of(
-            chat::before_text(format, thinks(message, format, prompt->text), prompt->text));
+            chat::before_text(format, thinks(message, format, prompt->text), prompt->text),
+            message.tools.is_array() && !message.tools.get_array().empty());
       }
       request.control_text = format.marks_are_tokens();
     }
@@ -428,12 +429,14 @@ class Server {
     return (message.think && message.think->enabled) || chat::opens_thinking(format, prompt);
   }
 
+  // `calls`: the answer may be nothing but calls of tools.
   static std::optional<grammar::Preamble::Options> preamble_of(
-      std::optional<chat::BeforeText> before) {
+      std::optional<chat::BeforeText> before, bool calls) {
     if (!before) return std::nullopt;
     return grammar::Preamble::Options{.open = std::move(before->open),
                                       .close = std::move(before->marks),
                                       .ending = std::move(before->ending),
+                                      .may_end = calls,
                                       .begun = before->begun};
   }
 
@@ -524,6 +527,20 @@ class Server {
     const auto engine_id = active_.find(message.id);
     const std::lock_guard lock(engine_mutex_);
     if (engine_ && engine_id) engine_->cancel(*engine_id);
+    if (const auto found = texts_.find(message.id); found != texts_.end()) {
+      if (const auto cancelled = found->second.lock()) *cancelled = true;
+    }
+  }
+
+  // What a Cancel of texts sets.
+  std::shared_ptr<std::atomic<bool>> cancelled_of(Id id) {
+    if (texts_.size() >= most_texts_) {
+      std::erase_if(texts_, [](const auto& entry) { return entry.second.expired(); });
+      most_texts_ = 2 * texts_.size() + kFewTexts;
+    }
+    auto cancelled = std::make_shared<std::atomic<bool>>(false);
+    texts_[id] = cancelled;
+    return cancelled;
   }
 
   void handle(Embed& message) {
@@ -547,13 +564,15 @@ class Server {
     }
     const auto count = static_cast<std::uint32_t>(tokens.size());
     auto queued = engine->embed(
-        std::move(tokens), [this, id = message.id, count](Result<std::vector<float>> values) {
+        std::move(tokens),
+        [this, id = message.id, count](Result<std::vector<float>> values) {
           if (!values) {
             refuse(id, values.error());
           } else {
             outbox_.send(Embedded{.id = id, .values = std::move(*values), .tokens = count});
           }
-        });
+        },
+        cancelled_of(message.id));
     if (!queued) refuse(message.id, queued.error());
   }
 
@@ -578,11 +597,12 @@ class Server {
                                   .tokens = static_cast<std::uint32_t>(count)});
           }
         });
+    const auto cancelled = cancelled_of(message.id);
     for (std::size_t i = 0; i < pairs->size(); ++i) {
       const auto settle = [ranking, i](Result<float> score) {
         ranking->settle(i, std::move(score));
       };
-      const auto queued = engine->rank(std::move((*pairs)[i]), settle);
+      const auto queued = engine->rank(std::move((*pairs)[i]), settle, cancelled);
       if (!queued) settle(std::unexpected(queued.error()));
     }
   }
@@ -609,6 +629,10 @@ class Server {
   Outbox outbox_;
   std::mutex engine_mutex_;  // of the pointer, which is set once
   std::unique_ptr<engine::Engine> engine_;
+  static constexpr std::size_t kFewTexts = 64;
+  // Texts and pairs that the engine may still have; the reading thread's.
+  std::unordered_map<Id, std::weak_ptr<std::atomic<bool>>> texts_;
+  std::size_t most_texts_ = kFewTexts;
   std::optional<chat::PromptRenderer> prompts_;  // from the first prompt on
   std::atomic<bool> cancel_load_ = false;
   std::thread load_thread_;

@@ -95,7 +95,8 @@ class FakeEngine final : public engine::Engine {
     const std::lock_guard lock(mutex_);
     cancelled_.insert(id);
   }
-  Result<> embed(std::vector<engine::Token> tokens, EmbedCallback done) override {
+  Result<> embed(std::vector<engine::Token> tokens, EmbedCallback done,
+                 Cancelled /*cancelled*/) override {
     {
       const std::lock_guard lock(mutex_);
       Work work;
@@ -108,9 +109,13 @@ class FakeEngine final : public engine::Engine {
   }
 
   // The score is where the second text begins.
-  Result<> rank(tokenizer::Pair pair, RankCallback done) override {
-    return embed(std::move(pair.tokens), [second = static_cast<float>(pair.second),
-                                          done = std::move(done)](const auto&) { done(second); });
+  Result<> rank(tokenizer::Pair pair, RankCallback done, Cancelled cancelled) override {
+    return embed(
+        std::move(pair.tokens),
+        [second = static_cast<float>(pair.second), done = std::move(done)](const auto&) {
+          done(second);
+        },
+        std::move(cancelled));
   }
 
  private:

@@ -379,11 +379,11 @@ class ProcessRunner final : public Runner {
     request.render_only = true;
     state_->request(std::move(request), std::move(done));
   }
-  void embed(Embed request, std::function<void(Result<Embedded>)> done) override {
-    state_->request(std::move(request), std::move(done));
+  Id embed(Embed request, std::function<void(Result<Embedded>)> done) override {
+    return state_->request(std::move(request), std::move(done));
   }
-  void rank(Rank request, std::function<void(Result<Embedded>)> done) override {
-    state_->request(std::move(request), std::move(done));
+  Id rank(Rank request, std::function<void(Result<Embedded>)> done) override {
+    return state_->request(std::move(request), std::move(done));
   }
   void tokenize(Tokenize request, std::function<void(Result<std::vector<Token>>)> done) override {
     state_->request(std::move(request), std::move(done));

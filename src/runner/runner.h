@@ -47,8 +47,9 @@ class Runner {
   virtual void cancel(Id id) = 0;
   // A request that is answered by text: render_only, or Detokenize.
   virtual void render(Generate request, std::function<void(Result<std::string>)> done) = 0;
-  virtual void embed(Embed request, std::function<void(Result<Embedded>)> done) = 0;
-  virtual void rank(Rank request, std::function<void(Result<Embedded>)> done) = 0;
+  // A cancelled one hears kCancelled, unless it is being evaluated.
+  virtual Id embed(Embed request, std::function<void(Result<Embedded>)> done) = 0;
+  virtual Id rank(Rank request, std::function<void(Result<Embedded>)> done) = 0;
   virtual void tokenize(Tokenize request, std::function<void(Result<std::vector<Token>>)> done) = 0;
   virtual void detokenize(Detokenize request, std::function<void(Result<std::string>)> done) = 0;
 

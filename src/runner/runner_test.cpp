@@ -812,8 +812,8 @@ TEST(LocalRunner, AnswersAndCancels) {
   const auto stopped = runner->generate(raw_prompt(0, "~"), append);
   EXPECT_EQ(stopped.value().reason, engine::DoneReason::kCancelled);
   text.clear();
-  const auto asked = runner->generate(
-      raw_prompt(0, "~"), [](const Piece&) { return true; }, [] { return true; });
+  const auto asked =
+      runner->generate(raw_prompt(0, "~"), [](const Piece&) { return true; }, [] { return true; });
   EXPECT_EQ(asked.value().reason, engine::DoneReason::kCancelled);
   const auto fatal = runner->generate(raw_prompt(0, "!"), append);
   EXPECT_THAT(std::string(fatal.error().message()), HasSubstr("GGML_ASSERT"));

@@ -36,8 +36,12 @@ class FakeRunner final : public runner::Runner {
   }
   void cancel(runner::Id) override {}
   void render(runner::Generate, std::function<void(Result<std::string>)>) override {}
-  void embed(runner::Embed, std::function<void(Result<runner::Embedded>)>) override {}
-  void rank(runner::Rank, std::function<void(Result<runner::Embedded>)>) override {}
+  runner::Id embed(runner::Embed, std::function<void(Result<runner::Embedded>)>) override {
+    return 0;
+  }
+  runner::Id rank(runner::Rank, std::function<void(Result<runner::Embedded>)>) override {
+    return 0;
+  }
   void tokenize(runner::Tokenize,
                 std::function<void(Result<std::vector<runner::Token>>)>) override {}
   void detokenize(runner::Detokenize, std::function<void(Result<std::string>)>) override {}

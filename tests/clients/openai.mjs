@@ -126,6 +126,18 @@ assert.equal(pondered.output[0].summary[0].text, thought.choices[0].message.reas
 
 // ---- Structured output
 
+// A call ends an answer that was to keep to a format: nothing is made up behind it.
+if (process.env.SCRIPTED) {
+  const called = await client.chat.completions.create({
+    model: "scripted-harmony", messages: [{ role: "user", content: "call one" }],
+    tools: [{ type: "function", function: weatherTool }],
+    response_format: { type: "json_schema", json_schema: { name: "a", schema: { type: "object", properties: { a: { type: "integer" } } } } },
+  });
+  assert.equal(called.choices[0].finish_reason, "tool_calls");
+  assert.equal(called.choices[0].message.tool_calls.length, 1);
+  assert.equal(called.choices[0].message.content ?? "", "");
+}
+
 const Weather = z.object({ city: z.enum(["Paris", "Rome"]), days: z.int().min(1).max(9) });
 const parsed = await client.chat.completions.parse({
   ...greedy, messages, max_tokens: 500, response_format: zodResponseFormat(Weather, "weather"),
