@@ -266,7 +266,7 @@ class AnthropicFormat final : public ChatFormat {
       content.emplace_back(
           JsonObject{{"type", "thinking"}, {"thinking", message.thinking}, {"signature", ""}});
     }
-    if (!message.content.empty() || message.tool_calls.empty()) {
+    if (!message.content.empty() || (content.empty() && message.tool_calls.empty())) {
       content.emplace_back(JsonObject{{"type", "text"}, {"text", message.content}});
     }
     for (const ToolCall& call : message.tool_calls) {
@@ -376,6 +376,7 @@ Result<ForeignChat> parse_common(Fields& fields) {
     return parse_tool_choice(value, chat.parallel_tools);
   });
   fields.read_with("thinking", request.think, parse_thinking);
+  request.may_not_think = true;
   fields.read_with("output_config", request.format, parse_output_config);
   fields.read_with("output_format", request.format, parse_output_format);  // its older place
   read_sampling(fields, request.parsed_options);

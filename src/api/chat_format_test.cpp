@@ -212,6 +212,12 @@ TEST(OpenAi, ReadsCompletionsAndEmbeddings) {
   EXPECT_THAT(tokens->tokens, ElementsAre(ElementsAre(1, 2), ElementsAre(3)));
   EXPECT_TRUE(tokens->base64);
   EXPECT_FALSE(openai::parse_embeddings(body_of(R"({"model":"m"})")));
+  // They would lose their order.
+  for (const char* mixed : {R"({"input":[[1,2],"a"]})", R"({"input":["a",[1]]})"}) {
+    const auto refused = openai::parse_embeddings(body_of(mixed));
+    ASSERT_FALSE(refused) << mixed;
+    EXPECT_THAT(std::string(refused.error().message()), HasSubstr("\"input\" must hold"));
+  }
   EXPECT_FALSE(openai::parse_embeddings(body_of(R"({"input":"a","encoding_format":"hex"})")));
   EXPECT_FALSE(openai::parse_completion(body_of(R"({"prompt":{}})")));
   EmbedResponse response;
@@ -353,6 +359,21 @@ TEST(OpenAiResponses, GiveReasoningThatClientsSendBack) {
   EXPECT_THAT(told(R"({"model":"m","input":"a"})"), Not(HasSubstr("encrypted_content")));
 }
 
+TEST(OpenAiResponses, RefuseWhatTheyWouldNotHonour) {
+  for (const auto& [text, message] :
+       {std::pair(R"({"input":"a","truncation":"x"})", "truncation must be"),
+        std::pair(R"({"input":"a","top_logprobs":2})", "no logprobs"),
+        std::pair(R"({"input":"a","text":5})", "\"text\" must be a JSON object"),
+        std::pair(R"({"input":"a","tools":[{"type":"function"}]})", "a tool has no name")}) {
+    const auto chat = openai::parse_responses(body_of(text));
+    ASSERT_FALSE(chat) << text;
+    EXPECT_THAT(std::string(chat.error().message()), HasSubstr(message)) << text;
+  }
+  EXPECT_EQ(
+      parsed(openai::parse_responses, R"({"input":"a","truncation":"disabled"})").request.truncate,
+      false);
+}
+
 TEST(OpenAiResponses, AnswerWhole) {
   const ForeignChat chat = parsed(openai::parse_responses, R"({"model":"m","input":"a",
     "temperature":0,"tools":[{"type":"function","name":"f","strict":true}]})");
@@ -366,7 +387,7 @@ TEST(OpenAiResponses, AnswerWhole) {
   EXPECT_THAT(
       text,
       HasSubstr(
-          R"("output":[{"id":"msg_#","type":"message","status":"completed","role":"assistant","content":[{"type":"output_text","text":"Hi","annotations":[]}]}])"));
+          R"("output":[{"id":"msg_#","type":"message","status":"incomplete","role":"assistant","content":[{"type":"output_text","text":"Hi","annotations":[]}]}])"));
 }
 
 // ---- Anthropic's messages
@@ -434,6 +455,10 @@ TEST(AnthropicMessages, RefuseWhatTheyCannotUse) {
       {R"({"max_tokens":1,"messages":["a"]})", "a message must be a JSON object, not a string"},
       {R"({"max_tokens":1,"messages":[{"role":"user","content":["a"]}]})",
        "a content block must be a JSON object"},
+      {R"({"max_tokens":1,"tools":[{}],"messages":[{"role":"user","content":"a"}]})",
+       "a tool has no name"},
+      {R"({"max_tokens":1,"tools":[{"name":"f","input_schema":"x"}],"messages":[{"role":"user","content":"a"}]})",
+       "\"input_schema\" must be a JSON object, not a string"},
       {R"({"max_tokens":1,"tools":[5],"messages":[{"role":"user","content":"a"}]})",
        "a tool must be a JSON object"},
       {R"({"max_tokens":1,"tool_choice":{"type":"x"},"messages":[{"role":"user","content":"a"}]})",
@@ -482,6 +507,16 @@ TEST(AnthropicMessages, AnswerWhole) {
       R"({"id":"msg_#","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Hi"}],)"
       R"("stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":3,)"
       R"("cache_creation_input_tokens":0,"cache_read_input_tokens":2}})");
+}
+
+TEST(AnthropicMessages, AnAnswerCutAmongThoughtsHasNoText) {
+  const ForeignChat chat =
+      parsed(anthropic::parse_messages,
+             R"({"model":"m","max_tokens":9,"messages":[{"role":"user","content":"a"}]})");
+  ChatResponse answer = last("length");
+  answer.message.thinking = "Hm";
+  EXPECT_THAT(steady(to_string(chat.format->whole({answer}))),
+              HasSubstr(R"("content":[{"type":"thinking","thinking":"Hm","signature":""}],)"));
 }
 
 // A stop of the model's own, which the client knows nothing of, ends the turn.

@@ -74,7 +74,7 @@ class Fields {
     if (const auto number = integer_of<T>(*value)) {
       out = *number;
     } else {
-      set(name, has_fraction(*value) ? "an integer" : "an integer in range", *value);
+      set_number(name, *value);
     }
   }
   void read(std::string_view name, std::vector<std::string>& out);
@@ -138,6 +138,7 @@ class Fields {
 
  private:
   void set(std::string_view name, std::string_view expected, const Json& value);
+  void set_number(std::string_view name, const Json& value);
   void refuse(std::string_view what, const Json& value);
 
   const JsonObject* object_;

@@ -30,6 +30,10 @@ std::string event(const JsonObject& data, std::string_view name) {
 
 Result<std::vector<std::string>> texts_of(const Json& value, std::string_view name) {
   if (const auto* text = value.if_string()) return std::vector{std::string(*text)};
+  if (!value.is_array()) {
+    return fail(ErrorCode::kInvalidArgument,
+                "\"{}\" must be a string or an array of strings, not {}", name, kind_text(value));
+  }
   std::vector<std::string> texts;
   const JsonObject holder{{name, value}};
   Fields fields(holder);
@@ -95,6 +99,11 @@ Result<Json> tools_of(const Json& value, const FlatTools& form) {
     OLLAMA_TRY(std::move(fields).finish(true));
     if (type != form.type) {
       return fail(ErrorCode::kInvalidArgument, "tools of type \"{}\" are not supported", type);
+    }
+    if (name.empty()) return fail(ErrorCode::kInvalidArgument, "a tool has no name");
+    if (!parameters.is_null() && !parameters.is_object()) {
+      return fail(ErrorCode::kInvalidArgument, "tool \"{}\": \"{}\" must be a JSON object, not {}",
+                  name, form.schema, kind_text(parameters));
     }
     tools.emplace_back(tool_json(name, description, std::move(parameters)));
     return {};

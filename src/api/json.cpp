@@ -226,6 +226,12 @@ void Fields::set(std::string_view name, std::string_view expected, const Json& v
                  std::format("\"{}\" must be {}, not {}", name, expected, kind_text(value)));
 }
 
+void Fields::set_number(std::string_view name, const Json& value) {
+  if (!value.is_number() || has_fraction(value)) return set(name, "an integer", value);
+  if (!error_)
+    error_ = Error(ErrorCode::kInvalidArgument, std::format("\"{}\" is out of range", name));
+}
+
 void Fields::refuse(std::string_view what, const Json& value) {
   error_ = Error(ErrorCode::kInvalidArgument,
                  std::format("{} must be a JSON object, not {}", what, kind_text(value)));

@@ -387,24 +387,30 @@ Result<ForeignChat> parse_chat(const Json& json) {
 
 namespace {
 
-Result<> read_prompts(const Json& value, Completion& completion) {
+Result<> read_prompts(const Json& value, std::string_view name, Completion& completion) {
   if (value.is_string()) {
     completion.prompts.emplace_back(value.get_string());
     return {};
   }
   const auto* list = value.if_array();
   if (list != nullptr && !list->empty() && list->front().is_number()) {
-    const JsonObject holder{{"prompt", value}};
+    const JsonObject holder{{name, value}};
     Fields fields(holder);
-    fields.read("prompt", completion.token_prompts.emplace_back());
+    fields.read(name, completion.token_prompts.emplace_back());
     OLLAMA_TRY(std::move(fields).finish(true));
     return {};
   }
   if (list != nullptr && !list->empty() && list->front().is_array()) {
-    for (const Json& one : *list) OLLAMA_TRY(read_prompts(one, completion));
+    for (const Json& one : *list) {
+      if (!one.is_array()) {
+        return fail(ErrorCode::kInvalidArgument, "\"{}\" must hold either texts or lists of tokens",
+                    name);
+      }
+      OLLAMA_TRY(read_prompts(one, name, completion));
+    }
     return {};
   }
-  OLLAMA_ASSIGN(completion.prompts, foreign::texts_of(value, "prompt"));
+  OLLAMA_ASSIGN(completion.prompts, foreign::texts_of(value, name));
   return {};
 }
 
@@ -433,7 +439,8 @@ Result<Completion> parse_completion(const Json& json) {
   Completion completion;
   GenerateRequest& request = completion.request;
   fields.read("model", request.model);
-  if (const Json* prompt = fields.find("prompt")) OLLAMA_TRY(read_prompts(*prompt, completion));
+  if (const Json* prompt = fields.find("prompt"))
+    OLLAMA_TRY(read_prompts(*prompt, "prompt", completion));
   request.stream = false;
   fields.read("stream", request.stream);
   fields.read_with("stream_options", completion.include_usage, parse_stream_options);
@@ -505,7 +512,10 @@ Json CompletionFormat::logprobs(const std::vector<Logprob>& logprobs, std::size_
 }
 
 void CompletionFormat::add_usage(const Metrics& metrics, std::size_t index) {
-  if (index % choices_ == 0) usage_.prompt_eval_count += metrics.prompt_eval_count;
+  if (index % choices_ == 0) {
+    usage_.prompt_eval_count += metrics.prompt_eval_count;
+    usage_.prompt_eval_cached_count += metrics.prompt_eval_cached_count;
+  }
   usage_.eval_count += metrics.eval_count;
 }
 
@@ -559,7 +569,7 @@ Result<Embeddings> parse_embeddings(const Json& json) {
   fields.read("model", result.request.model);
   fields.read("dimensions", result.request.dimensions);
   fields.read("encoding_format", encoding);
-  if (const Json* value = fields.find("input")) OLLAMA_TRY(read_prompts(*value, input));
+  if (const Json* value = fields.find("input")) OLLAMA_TRY(read_prompts(*value, "input", input));
   OLLAMA_ASSIGN(result, std::move(fields).finish(std::move(result)));
   if (encoding != "float" && encoding != "base64") {
     return fail(ErrorCode::kInvalidArgument, "encoding_format must be \"float\" or \"base64\"");

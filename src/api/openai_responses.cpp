@@ -136,7 +136,11 @@ Json tool_choice_of(const Json& value) {
 
 Result<Json> parse_text_format(const Json& text) {
   const auto* object = text.if_object();
-  const Json* format = object == nullptr ? nullptr : object->if_contains("format");
+  if (object == nullptr) {
+    return fail(ErrorCode::kInvalidArgument, "\"text\" must be a JSON object, not {}",
+                kind_text(text));
+  }
+  const Json* format = object->if_contains("format");
   const auto* described = format == nullptr ? nullptr : format->if_object();
   if (described == nullptr) return Json();
   Fields fields(*described);
@@ -171,7 +175,13 @@ JsonObject repeated_of(const JsonObject& request) {
                     {"truncation", "auto"}};
   for (auto& [name, value] : result) {
     const Json* sent = request.if_contains(name);
-    if (sent != nullptr && !sent->is_null()) value = *sent;
+    if (sent == nullptr || sent->is_null()) continue;
+    const bool partial = sent->is_object() && value.is_object();
+    if (!partial) {
+      value = *sent;
+      continue;
+    }
+    for (const auto& [key, inner] : sent->get_object()) value.get_object()[key] = inner;
   }
   return result;
 }
@@ -193,14 +203,14 @@ class ResponsesFormat final : public ChatFormat {
       text += event("response.created", {{"response", body("in_progress", nullptr)}});
       text += event("response.in_progress", {{"response", body("in_progress", nullptr)}});
     }
+    cut_ = response.done && response.done_reason == "length";
     if (!response.message.thinking.empty()) text += reasoning(response.message.thinking);
     if (!response.message.content.empty()) text += content(response.message.content);
     for (const ToolCall& call : response.message.tool_calls) text += called(call);
     if (response.done) {
       text += close();
-      const bool cut = response.done_reason == "length";
-      text += event(cut ? "response.incomplete" : "response.completed",
-                    {{"response", body(cut ? "incomplete" : "completed", &response.metrics)}});
+      text += event(cut_ ? "response.incomplete" : "response.completed",
+                    {{"response", body(cut_ ? "incomplete" : "completed", &response.metrics)}});
     }
     return text;
   }
@@ -215,20 +225,21 @@ class ResponsesFormat final : public ChatFormat {
   JsonObject whole(const std::vector<ChatResponse>& responses) override {
     const ChatResponse& response = responses.front();
     const Message& message = response.message;
+    cut_ = response.done_reason == "length";
     if (!message.thinking.empty()) {
       open_ = Open::kReasoning;
       item_ = foreign::new_id("rs_");
       text_ = message.thinking;
       close();
     }
-    if (!message.content.empty() || message.tool_calls.empty()) {
+    if (!message.content.empty() || (message.thinking.empty() && message.tool_calls.empty())) {
       open_ = Open::kMessage;
       item_ = foreign::new_id("msg_");
       text_ = message.content;
       close();
     }
     for (const ToolCall& call : message.tool_calls) called(call);
-    return body(response.done_reason == "length" ? "incomplete" : "completed", &response.metrics);
+    return body(cut_ ? "incomplete" : "completed", &response.metrics);
   }
 
  private:
@@ -272,7 +283,7 @@ class ResponsesFormat final : public ChatFormat {
       return thought;
     }
     array content;
-    if (status == "completed") content.emplace_back(part());
+    if (status != "in_progress") content.emplace_back(part());
     return {{"id", item_},
             {"type", "message"},
             {"status", status},
@@ -325,7 +336,7 @@ class ResponsesFormat final : public ChatFormat {
               at(index, "text", Json(text_)));
     text += event(reasoning ? "response.reasoning_summary_part.done" : "response.content_part.done",
                   at(index, "part", part()));
-    return text + finish(item("completed"));
+    return text + finish(item(cut_ ? "incomplete" : "completed"));
   }
   std::string finish(JsonObject item) {
     std::string text =
@@ -366,6 +377,7 @@ class ResponsesFormat final : public ChatFormat {
   bool encrypted_;  // "reasoning.encrypted_content" is asked for
   std::int64_t sequence_ = 0;
   bool begun_ = false;
+  bool cut_ = false;  // the answer ended at its limit
   Open open_ = Open::kNothing;
   std::string item_;  // id of the item that is open
   std::string text_;  // its text so far
@@ -387,6 +399,10 @@ Result<ForeignChat> parse_responses(const Json& json) {
   fields.read("background", background);
   std::vector<std::string> include;
   fields.read("include", include);
+  std::string truncation = "auto";
+  fields.read("truncation", truncation);
+  std::int32_t top_logprobs = 0;
+  fields.read("top_logprobs", top_logprobs);
   const bool stored = fields.find("conversation") != nullptr || fields.find("prompt") != nullptr;
   request.stream = false;
   fields.read("stream", request.stream);
@@ -418,6 +434,14 @@ Result<ForeignChat> parse_responses(const Json& json) {
     return fail(ErrorCode::kInvalidArgument,
                 "nothing is stored here: send the whole conversation as input, without "
                 "previous_response_id, conversation, prompt and background");
+  }
+  if (truncation != "auto" && truncation != "disabled") {
+    return fail(ErrorCode::kInvalidArgument, "truncation must be \"auto\" or \"disabled\"");
+  }
+  chat.request.truncate = truncation == "auto";
+  if (top_logprobs != 0 || std::ranges::contains(include, "message.output_text.logprobs")) {
+    return fail(ErrorCode::kInvalidArgument,
+                "responses tell no logprobs here: ask /v1/chat/completions for them");
   }
   if (const Json* effort = reasoning.if_contains("effort"); effort && effort->is_string()) {
     OLLAMA_ASSIGN(chat.request.think, foreign::effort_of(effort->get_string()));

@@ -138,6 +138,8 @@ struct InferenceRequest {
   JsonObject options;      // as sent
   Options parsed_options;  // the same, checked
   std::optional<Think> think;
+  // A model that cannot think answers without: other APIs' clients ask all models the same way.
+  bool may_not_think = false;
   std::optional<bool> truncate;  // unset: true
   std::optional<bool> shift;     // unset: true
   bool logprobs = false;

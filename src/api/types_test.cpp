@@ -255,7 +255,7 @@ TEST(Requests, WrongTypesNameTheField) {
            {R"({"think":1})", "think must be a boolean or string"},
            {R"({"keep_alive":"soon"})", R"(invalid duration "soon")"},
            {R"({"keep_alive":true})", R"("keep_alive" must be a duration)"},
-           {R"({"top_logprobs":1e10})", R"("top_logprobs" must be an integer in range)"},
+           {R"({"top_logprobs":1e10})", R"("top_logprobs" is out of range)"},
            {R"({"top_logprobs":2.5})", R"("top_logprobs" must be an integer, not a number)"},
            {R"({"context":[1.5]})", R"("context" must hold integers)"},
        }) {

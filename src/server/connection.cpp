@@ -287,7 +287,10 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
       log::error("{} {}: {}", request_.method, request_.path, problem);
       keep_alive_ = false;
     }
-    if (!started_) co_await respond_error(500, problem.empty() ? "no answer" : problem);
+    // A handler that nobody waits for any more answers nothing.
+    const bool left = gone_ && problem.empty();
+    if (!started_ && !left) co_await respond_error(500, problem.empty() ? "no answer" : problem);
+    if (!started_ && left) keep_alive_ = false;
     stop_watching();
   }
 

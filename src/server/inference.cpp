@@ -108,13 +108,18 @@ Result<ForcedCall> forced_call(const api::ChatRequest& request) {
     for (const api::Json& tool : *tools) {
       const auto name = tool.try_at_pointer("/function/name");
       if (!name || (named && *named != *name)) continue;
-      const auto parameters = tool.try_at_pointer("/function/parameters");
+      const auto given = tool.try_at_pointer("/function/parameters");
+      api::Json parameters = given ? *given : api::Json({{"type", "object"}});
+      // A tool that names no parameters has none.
+      const auto properties = parameters.try_at_pointer("/properties");
+      if (properties && properties->is_object() && properties->get_object().empty() &&
+          !parameters.as_object().contains("additionalProperties")) {
+        parameters.as_object()["additionalProperties"] = false;
+      }
       calls.emplace_back(api::JsonObject{
           {"type", "object"},
-          {"properties",
-           api::JsonObject{
-               {"name", api::JsonObject{{"const", *name}}},
-               {"arguments", parameters ? *parameters : api::Json({{"type", "object"}})}}},
+          {"properties", api::JsonObject{{"name", api::JsonObject{{"const", *name}}},
+                                         {"arguments", std::move(parameters)}}},
           {"required", boost::json::array{"name", "arguments"}},
           {"additionalProperties", false}});
     }
@@ -281,6 +286,10 @@ Task<std::optional<api::StatusError>> Inference::check(const store::Model& model
   if (lacks(tools, "tools")) co_return without(model.name.full(), "tools");
   if (lacks(insert, "insert")) co_return without(model.name.full(), "insert");
   if (lacks(request.think && request.think->enabled, "thinking")) {
+    if (request.may_not_think) {
+      request.think = api::Think{};
+      co_return std::nullopt;
+    }
     co_return without(json_quoted(request.model), "thinking");
   }
   if (!request.think && !lacks(true, "thinking")) {
@@ -692,8 +701,12 @@ Task<std::optional<std::string>> Inference::detokenize(Exchange& x, const sched:
 
 Task<std::optional<runner::Embedded>> Inference::rank(Exchange& x, const sched::Lease& lease,
                                                       runner::Rank request) {
-  co_return co_await answer_to<runner::Embedded>(
-      services_, x, [&](auto done) { lease.runner().rank(std::move(request), std::move(done)); });
+  runner::Id id = 0;
+  auto scores = co_await answer_to<runner::Embedded>(services_, x, [&](auto done) {
+    id = lease.runner().rank(std::move(request), std::move(done));
+  });
+  if (!scores) lease.runner().cancel(id);
+  co_return scores;
 }
 
 Task<> Inference::respond_rendered(Exchange& x, const sched::Lease& lease,
@@ -742,16 +755,25 @@ Task<std::optional<std::vector<runner::Embedded>>> Inference::embed(
   auto box = std::make_shared<Mailbox<std::optional<Event>>>(services_.blocking.loop());
   x.on_disconnect([box] { box->push(std::nullopt); });
   std::vector<runner::Embedded> results(inputs.size());
+  std::vector<runner::Id> ids;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    lease.runner().embed(std::move(inputs[i]), [box, i](Result<runner::Embedded> result) {
-      box->push(Event(i, std::move(result)));
-    });
+    ids.push_back(lease.runner().embed(
+        std::move(inputs[i]),
+        [box, i](Result<runner::Embedded> result) { box->push(Event(i, std::move(result))); }));
   }
+  // Nobody reads the others.
+  const auto cancel = [&] {
+    for (const runner::Id id : ids) lease.runner().cancel(id);
+  };
   for (std::size_t left = results.size(); left > 0; --left) {
     auto event = co_await box->pop();
-    if (!event) co_return std::nullopt;
+    if (!event) {
+      cancel();
+      co_return std::nullopt;
+    }
     auto& [index, result] = *event;
     if (!result) {
+      cancel();
       const api::StatusError status = answer_error(result.error());
       co_await x.respond_error(status.status, status.message);
       co_return std::nullopt;
