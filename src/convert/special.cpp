@@ -18,7 +18,7 @@ constexpr std::size_t kMaxTemplates = 64;
 struct Role {
   std::string_view name;      // "bos": bos_token, bos_token_id
   std::string_view key;       // tokenizer.ggml.KEY; the misspelling is the format's own
-  std::string_view default_;  // BERT's
+  std::string_view fallback;  // BERT's
 };
 constexpr std::array<Role, 7> kRoles{{{"bos", "bos_token_id", ""},
                                       {"eos", "eos_token_id", ""},
@@ -114,8 +114,8 @@ class Roles {
         if (in_range(id)) return static_cast<std::uint32_t>(id);
       }
     }
-    if (vocabulary_.model != "bert" || role.default_.empty()) return std::nullopt;
-    const auto found = ids_.find(role.default_);
+    if (vocabulary_.model != "bert" || role.fallback.empty()) return std::nullopt;
+    const auto found = ids_.find(role.fallback);
     return found == ids_.end() ? std::nullopt
                                : std::optional(static_cast<std::uint32_t>(found->second));
   }

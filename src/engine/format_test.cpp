@@ -53,21 +53,21 @@ class Format : public testing::Test {
     const std::filesystem::path data = OLLAMA_TEST_DATA;
     auto loaded = Engine::load(data / "models/stories260K-f16.gguf", {.parallel = 4});
     ASSERT_TRUE(loaded) << loaded.error().message();
-    engine_ = std::move(*loaded);
+    engine = std::move(*loaded);
   }
-  static void TearDownTestSuite() { engine_.reset(); }
+  static void TearDownTestSuite() { engine.reset(); }
 
   static std::shared_ptr<Collector::Shared> start(
       grammar::GrammarPtr grammar, const sample::Options& sampling, std::int32_t num_predict = 300,
       std::optional<grammar::Preamble::Options> preamble = {}) {
     Request request;
-    request.prompt = engine_->tokenizer().encode("Once upon a time", {.add_special = true});
+    request.prompt = engine->tokenizer().encode("Once upon a time", {.add_special = true});
     request.sampling = sampling;
     request.num_predict = num_predict;
     request.grammar = std::move(grammar);
     request.preamble = std::move(preamble);
     auto shared = std::make_shared<Collector::Shared>();
-    EXPECT_TRUE(engine_->submit(std::move(request), std::make_unique<Collector>(shared)));
+    EXPECT_TRUE(engine->submit(std::move(request), std::make_unique<Collector>(shared)));
     return shared;
   }
   static Said wait(const std::shared_ptr<Collector::Shared>& shared) {
@@ -76,7 +76,7 @@ class Format : public testing::Test {
     return shared->said;
   }
 
-  static inline std::unique_ptr<Engine> engine_;
+  static inline std::unique_ptr<Engine> engine;
 };
 
 TEST_F(Format, AnswersThatEndValidate) {

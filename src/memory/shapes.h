@@ -116,6 +116,7 @@ struct Shape {
 };
 
 // In the names of tests.
+// NOLINTNEXTLINE(readability-identifier-naming): gtest's name
 inline void PrintTo(const Shape& shape, std::ostream* out) { *out << shape.name; }
 
 inline const std::vector<Shape>& real_shapes() {

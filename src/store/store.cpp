@@ -144,7 +144,7 @@ Result<std::string> Folder::manifest_text(const Name& name) const {
 }
 
 Result<fs::path> Folder::blob_path(const Digest& digest) const {
-  const fs::path path = blobs() / digest.file_name();
+  fs::path path = blobs() / digest.file_name();
   std::error_code error;
   const auto status = fs::symlink_status(path, error);
   if (status.type() == fs::file_type::not_found) {
