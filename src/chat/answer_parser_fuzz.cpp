@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "chat/answer_parser.h"
+#include "chat/tool_syntax.h"
 
 namespace ollama::chat {
 namespace {
@@ -125,6 +126,11 @@ void check_harmony(string_view answer, const AnswerPiece& got) {
   require(told == kept);
 }
 
+bool has_silent_marks(const Reading& reading, string_view answer) {
+  return std::ranges::any_of(call_syntax(reading.format.syntax).silent,
+                             [&](string_view mark) { return answer.contains(mark); });
+}
+
 void check(string_view bytes) {
   if (bytes.size() < kHeader) return;
   const Reading reading = reading_of(bytes.substr(0, kHeader));
@@ -140,7 +146,7 @@ void check(string_view bytes) {
   if (reading.format.syntax == ToolSyntax::kHarmony) {
     if (reading.options.thinking) check_harmony(answer, whole);
   } else if (reading.format.syntax < ToolSyntax::kHarmony && !reading.format.trims_text &&
-             !reading.format.calls_end_thinking) {
+             !reading.format.calls_end_thinking && !has_silent_marks(reading, answer)) {
     check_plain(reading, answer, whole);  // the others have marks and blanks that say nothing
   }
 }
