@@ -88,7 +88,8 @@ Error status_to_error(int status, std::string_view body) {
                   ? std::format("the server answered with status {}", status)
                   : std::format("the server answered with status {}: {}", status, body);
   }
-  if (status == 401) *message += " (OLLAMA_API_KEYS must have one of the server's keys first)";
+  if (status == 401 && *message == "unauthorized")
+    *message += " (OLLAMA_API_KEYS must have one of the server's keys first)";
   return {code_of(status), std::move(*message)};
 }
 

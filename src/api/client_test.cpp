@@ -182,6 +182,8 @@ TEST(Client, ErrorBodiesBecomeErrors) {
            {"400 Bad Request", R"({"error":{"message":"bad","type":"x"}})",
             ErrorCode::kInvalidArgument, "bad"},
            {"503 Service Unavailable", R"({"error":"busy"})", ErrorCode::kUnavailable, "busy"},
+           {"401 Unauthorized", R"({"error":"unauthorized"})", ErrorCode::kPermission,
+            "unauthorized (OLLAMA_API_KEYS must have one of the server's keys first)"},
            {"401 Unauthorized", "no", ErrorCode::kPermission,
             "the server answered with status 401: no"},
            {"500 Oops", "", ErrorCode::kInternal, "the server answered with status 500"},
