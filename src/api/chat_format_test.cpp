@@ -113,6 +113,24 @@ TEST(OpenAiChat, DoesNotStreamUnlessAsked) {
           .request.streaming());
 }
 
+TEST(OpenAiChat, AllowsSomeOfTheTools) {
+  const std::string tools =
+      R"("messages":[{"role":"user","content":"a"}],"tools":[{"type":"function","function":{"name":"f"}},)"
+      R"({"type":"function","function":{"name":"g"}}],"tool_choice":{"type":"allowed_tools",)"
+      R"("allowed_tools":{"mode":"required","tools":[{"type":"function","function":{"name":")";
+  const ForeignChat chat = parsed(openai::parse_chat, "{" + tools + "g\"}}]}}}");
+  EXPECT_EQ(to_string(chat.request.tools), R"([{"type":"function","function":{"name":"g"}}])");
+  EXPECT_EQ(chat.request.tool_choice, Json("required"));
+  EXPECT_FALSE(openai::parse_chat(body_of("{" + tools + "h\"}}]}}}")));
+
+  const ForeignChat responses = parsed(
+      openai::parse_responses,
+      R"({"input":"a","tools":[{"type":"function","name":"f"},{"type":"function","name":"g"}],)"
+      R"("tool_choice":{"type":"allowed_tools","mode":"auto","tools":[{"type":"function","name":"f"}]}})");
+  EXPECT_EQ(responses.request.tools.as_array().size(), 1U);
+  EXPECT_EQ(responses.request.tool_choice, Json("auto"));
+}
+
 TEST(OpenAiChat, RefusesWhatItCannotUse) {
   const std::pair<const char*, const char*> cases[] = {
       {R"({"messages":[]})", "'messages'"},

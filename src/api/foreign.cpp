@@ -111,6 +111,43 @@ Result<Json> tools_of(const Json& value, const FlatTools& form) {
   return std::move(list).finish(Json(std::move(tools)));
 }
 
+Result<> apply_allowed_tools(ChatRequest& request) {
+  const auto* choice = request.tool_choice.if_object();
+  const Json* type = choice == nullptr ? nullptr : choice->if_contains("type");
+  if (type == nullptr || *type != Json("allowed_tools")) return {};
+  const Json* nested = choice->if_contains("allowed_tools");
+  const Json given = nested == nullptr ? request.tool_choice : *nested;
+  Fields fields(given, "allowed_tools");
+  std::string mode;
+  std::vector<Json> names;
+  fields.read("mode", mode);
+  fields.each("tools", [&](const Json& tool) -> Result<> {
+    const auto inner = tool.try_at_pointer("/function/name");
+    const auto name = inner ? inner : tool.try_at_pointer("/name");
+    if (!name) return fail(ErrorCode::kInvalidArgument, "allowed_tools: a tool has no name");
+    names.push_back(*name);
+    return {};
+  });
+  OLLAMA_TRY(std::move(fields).finish(true));
+  if (mode != "auto" && mode != "required") {
+    return fail(ErrorCode::kInvalidArgument,
+                "allowed_tools: mode must be \"auto\" or \"required\"");
+  }
+  boost::json::array kept;
+  if (const auto* tools = request.tools.if_array()) {
+    for (const Json& tool : *tools) {
+      const auto name = tool.try_at_pointer("/function/name");
+      if (name && std::ranges::contains(names, *name)) kept.push_back(tool);
+    }
+  }
+  if (kept.size() < names.size()) {
+    return fail(ErrorCode::kInvalidArgument, "allowed_tools names a tool that is not in tools");
+  }
+  request.tools = std::move(kept);
+  request.tool_choice = mode;
+  return {};
+}
+
 Result<Think> effort_of(std::string_view effort) {
   if (effort == "none") return Think{.enabled = false, .level = {}};
   if (effort == "minimal") return Think{.enabled = true, .level = "low"};

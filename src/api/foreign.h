@@ -43,6 +43,10 @@ struct FlatTools {
 };
 Result<Json> tools_of(const Json& value, const FlatTools& form);
 
+// OpenAI's tool_choice of type allowed_tools, in chat completions' form or responses': the other
+// tools go, and its mode is the choice.
+Result<> apply_allowed_tools(ChatRequest& request);
+
 // "none", "minimal", "low", "medium", "high" or "xhigh" of OpenAI.
 Result<Think> effort_of(std::string_view effort);
 

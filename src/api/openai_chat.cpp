@@ -376,6 +376,7 @@ Result<ForeignChat> parse_chat(const Json& json) {
   fields.read("top_logprobs", request.top_logprobs);
   OLLAMA_ASSIGN(chat.choices, choices_of(fields, "n"));
   OLLAMA_ASSIGN(chat, std::move(fields).finish(std::move(chat)));
+  OLLAMA_TRY(foreign::apply_allowed_tools(chat.request));
   if (chat.request.messages.empty()) {
     return fail(ErrorCode::kInvalidArgument, "[] is too short - 'messages'");
   }

@@ -430,6 +430,7 @@ Result<ForeignChat> parse_responses(const Json& json) {
   }
   if (const Json* input = fields.find("input")) OLLAMA_TRY(read_input(*input, request.messages));
   OLLAMA_ASSIGN(chat, std::move(fields).finish(std::move(chat)));
+  OLLAMA_TRY(foreign::apply_allowed_tools(chat.request));
   if (!previous.empty() || background || stored) {
     return fail(ErrorCode::kInvalidArgument,
                 "nothing is stored here: send the whole conversation as input, without "

@@ -94,9 +94,9 @@ void check_plain(const Reading& reading, string_view answer, const AnswerPiece& 
     rest.remove_prefix(what.size());
     return true;
   };
-  if (!reading.options.inside_thinking && !before.empty()) {
-    require(consume(reading.format.think_open));
-  }
+  // What the prompt has opened may be opened again.
+  const bool opened = consume(reading.format.think_open);
+  require(opened || reading.options.inside_thinking || before.empty());
   require(consume(without_blanks(got.thinking)));
   consume(reading.format.think_close);
   require(rest.empty());
