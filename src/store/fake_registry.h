@@ -146,7 +146,11 @@ class FakeRegistry {
     const std::lock_guard lock(mutex_);
     return static_cast<std::size_t>(std::ranges::count_if(calls_, which));
   }
-  std::uint64_t blob_bytes_sent() const { return blob_bytes_sent_; }
+  // Once no request is being answered: a client can have it all before it is counted.
+  std::uint64_t blob_bytes_sent() {
+    settle();
+    return blob_bytes_sent_;
+  }
   // Waits until that many requests for blobs have come.
   void wait_for_blob_calls(std::size_t wanted) {
     std::unique_lock lock(mutex_);
