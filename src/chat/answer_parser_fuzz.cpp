@@ -88,18 +88,18 @@ void check_plain(const Reading& reading, string_view answer, const AnswerPiece& 
   }
   answer.remove_suffix(got.text.size());
   const std::string before = without_blanks(answer);
-  string_view rest = before;
-  const auto consume = [&](string_view what) {
-    if (!rest.starts_with(what)) return false;
-    rest.remove_prefix(what.size());
-    return true;
+  const std::string thinking = without_blanks(got.thinking);
+  const auto fits = [&](string_view open) {
+    string_view rest = before;
+    for (const string_view part : {open, string_view(thinking)}) {
+      if (!rest.starts_with(part)) return false;
+      rest.remove_prefix(part.size());
+    }
+    return rest.empty() || rest == reading.format.think_close;
   };
   // What the prompt has opened may be opened again.
-  const bool opened = consume(reading.format.think_open);
-  require(opened || reading.options.inside_thinking || before.empty());
-  require(consume(without_blanks(got.thinking)));
-  consume(reading.format.think_close);
-  require(rest.empty());
+  const bool bare = reading.options.inside_thinking || before.empty();
+  require(fits(reading.format.think_open) || (bare && fits({})));
 }
 
 // What stands between the marks of gpt-oss, but for headers, is thought or said.
