@@ -354,6 +354,10 @@ class AnswerParser::Plain final : public State {
     if (reading.kind == CallReading::Kind::kMore && buffer_.size() <= kLongestCall && !over) {
       return false;
     }
+    // However the answer is cut: a call that thoughts end in is none.
+    if (over && string_view(buffer_).substr(0, reading.length).contains(format_.think_close)) {
+      reading = {};
+    }
     among_thoughts_ = false;
     now_ = Now::kText;
     if (reading.texts) {

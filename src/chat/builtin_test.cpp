@@ -153,6 +153,11 @@ const Heard kHeard[] = {
     {"qwen3-thinking",
      "I look.\n<tool_call>{\"name\":\"add\",\"arguments\":{}}</tool_call>\n</think>\n\nHm.",
      "thinking=I look.|text=Hm.|add{}|", true},
+    {"qwen3-thinking",
+     "I look.\n<tool_call>{\"name\":\"add\",\"arguments\":{\"list\":[\"</think>\"]}}</tool_call>",
+     "thinking=I look.\n<tool_call>{\"name\":\"add\",\"arguments\":{\"list\":[\"|"
+     "text=\"]}}</tool_call>|",
+     true},
     {"qwen3-thinking", "A <tool_call> is due.\n</think>\n\nHm.</tool_call>",
      "thinking=A <tool_call> is due.|text=Hm.</tool_call>|", true},
     {"qwen3-thinking", "Not <tool_call>rm</tool_call> \n</think>Hm.",
