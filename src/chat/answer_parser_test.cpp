@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include "chat/told.h"
 #include "chat/tool_syntax.h"
 
 namespace ollama::chat {
@@ -12,27 +13,11 @@ namespace {
 
 using testing::HasSubstr;
 
-// "thinking=...|text=...|f{"a":1}|..."
-std::string shown(const AnswerPiece& answer) {
-  std::string text;
-  if (!answer.thinking.empty()) text += "thinking=" + answer.thinking + "|";
-  if (!answer.text.empty()) text += "text=" + answer.text + "|";
-  for (const api::ToolCall& call : answer.calls) {
-    text += call.name + api::to_string(call.arguments) + "|";
-  }
-  return text;
-}
-
 const std::vector<std::string> kOffered{"f", "get_weather"};
 
 AnswerPiece parse(const AnswerFormat& format, std::string_view text, std::size_t piece,
                   AnswerParser::Options options = {.tools = kOffered}) {
-  AnswerParser parser(format, std::move(options));
-  AnswerPiece all;
-  for (std::size_t i = 0; i < text.size(); i += piece)
-    all.append(parser.feed(text.substr(i, piece)));
-  all.append(parser.finish());
-  return all;
+  return parse_in_pieces(format, text, piece, std::move(options));
 }
 
 struct Case {
@@ -189,7 +174,7 @@ TEST(AnswerParser, ReadsWhatModelsWrite) {
   for (const Case& each : kCases) {
     for (const std::size_t piece :
          {std::size_t{1}, std::size_t{3}, std::size_t{7}, std::size_t{10000}}) {
-      EXPECT_EQ(shown(parse(each.format, each.text, piece)), each.expected)
+      EXPECT_EQ(told(parse(each.format, each.text, piece)), each.expected)
           << each.name << " in pieces of " << piece;
     }
   }
@@ -208,27 +193,27 @@ TEST(AnswerParser, WithoutToolsEverythingIsText) {
 }
 
 TEST(AnswerParser, BeginsInsideThinkingWhereThePromptDoes) {
-  EXPECT_EQ(shown(parse(kQwen, "\nhm\n</think>\n\nHi", 1, {.tools = {}, .inside_thinking = true})),
+  EXPECT_EQ(told(parse(kQwen, "\nhm\n</think>\n\nHi", 1, {.tools = {}, .inside_thinking = true})),
             "thinking=hm|text=Hi|");
   // Some open it again.
-  EXPECT_EQ(shown(parse(kQwen, "\n<think>\nhm\n</think>\n\nHi", 1,
-                        {.tools = {}, .inside_thinking = true})),
+  EXPECT_EQ(told(parse(kQwen, "\n<think>\nhm\n</think>\n\nHi", 1,
+                       {.tools = {}, .inside_thinking = true})),
             "thinking=hm|text=Hi|");
-  EXPECT_EQ(shown(parse(kQwen, "<thi", 1, {.tools = {}, .inside_thinking = true})),
+  EXPECT_EQ(told(parse(kQwen, "<thi", 1, {.tools = {}, .inside_thinking = true})),
             "thinking=<thi|");
 }
 
 // Text must not wait for the end of the answer.
 TEST(AnswerParser, StreamsWhatIsCertain) {
   AnswerParser parser(kQwen, {.tools = kOffered});
-  EXPECT_EQ(shown(parser.feed("<think>one two")), "thinking=one two|");
-  EXPECT_EQ(shown(parser.feed(" three</thi")), "thinking= three|");
-  EXPECT_EQ(shown(parser.feed("nk>Hello <")), "text=Hello |");
-  EXPECT_EQ(shown(parser.feed("b> world")), "text=<b> world|");
+  EXPECT_EQ(told(parser.feed("<think>one two")), "thinking=one two|");
+  EXPECT_EQ(told(parser.feed(" three</thi")), "thinking= three|");
+  EXPECT_EQ(told(parser.feed("nk>Hello <")), "text=Hello |");
+  EXPECT_EQ(told(parser.feed("b> world")), "text=<b> world|");
   AnswerParser json(kJson, {.tools = kOffered});
-  EXPECT_EQ(shown(json.feed("{\"title\":")), "text={\"title\":|") << "no call begins so";
+  EXPECT_EQ(told(json.feed("{\"title\":")), "text={\"title\":|") << "no call begins so";
   AnswerParser list(kJson, {.tools = kOffered});
-  EXPECT_EQ(shown(list.feed("[1, 2")), "text=[1, 2|");
+  EXPECT_EQ(told(list.feed("[1, 2")), "text=[1, 2|");
 }
 
 TEST(AnswerParser, NumbersCalls) {

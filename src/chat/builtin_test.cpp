@@ -11,6 +11,7 @@
 
 #include "chat/jinja_chat.h"
 #include "chat/prompt.h"
+#include "chat/told.h"
 
 namespace ollama::chat {
 namespace {
@@ -121,17 +122,6 @@ TEST(Builtin, Gemma4IsOfTwoSizes) {
   EXPECT_EQ(resolve_renderer("gemma4", "mine", "8.0B"), "gemma4-small");
   EXPECT_EQ(resolve_renderer("gemma4", "mine", "270M"), "gemma4-small");
   EXPECT_EQ(resolve_renderer("gemma4", "mine", ""), "gemma4-small");
-}
-
-// "thinking=...|text=...|f{"a":1}|..."
-std::string told(const AnswerPiece& answer) {
-  std::string text;
-  if (!answer.thinking.empty()) text += "thinking=" + answer.thinking + "|";
-  if (!answer.text.empty()) text += "text=" + answer.text + "|";
-  for (const api::ToolCall& call : answer.calls) {
-    text += call.name + api::to_string(call.arguments) + "|";
-  }
-  return text;
 }
 
 struct Heard {
@@ -253,14 +243,10 @@ TEST(Builtin, ReadsAnswers) {
     ASSERT_TRUE(parser) << heard.parser;
     const std::string_view text = heard.answer;
     for (const std::size_t piece : {std::size_t{1}, std::size_t{5}, text.size()}) {
-      AnswerParser answer(parser->format, {.tools = {"get_weather", "add"},
-                                           .inside_thinking = heard.inside_thinking,
-                                           .definitions = tools});
-      AnswerPiece all;
-      for (std::size_t i = 0; i < text.size(); i += piece) {
-        all.append(answer.feed(text.substr(i, piece)));
-      }
-      all.append(answer.finish());
+      const AnswerPiece all = parse_in_pieces(parser->format, text, piece,
+                                              {.tools = {"get_weather", "add"},
+                                               .inside_thinking = heard.inside_thinking,
+                                               .definitions = tools});
       EXPECT_EQ(told(all), heard.expected) << heard.parser << " in pieces of " << piece;
     }
   }
