@@ -12,6 +12,7 @@ namespace {
 constexpr std::uint16_t kNoEnd = kMaxDepth + 1;
 // Each empty turn of a repeat is a reading of its own.
 constexpr std::uint32_t kMaxEmptyTurns = 64;
+constexpr std::size_t kMostReachable = 64;
 
 class Analysis {
  public:
@@ -245,10 +246,10 @@ class Analysis {
     }
   }
 
-  // Where `from` leads by choices alone.
+  // Where `from` leads by choices alone; not all of it where that is a lot.
   std::vector<NodeId> reachable(NodeId from) const {
     std::vector<NodeId> found{from};
-    for (std::size_t i = 0; i < found.size() && i < 64; ++i) {
+    for (std::size_t i = 0; i < found.size() && i < kMostReachable; ++i) {
       const Node& n = node(found[i]);
       if (n.kind != NodeKind::kSplit) continue;
       for (const NodeId target : targets(n)) {
@@ -260,8 +261,10 @@ class Analysis {
 
   void find_runs() {
     const auto ends_turn = [&](NodeId id) {
-      return std::ranges::any_of(reachable(after_one(id)),
-                                 [&](NodeId next) { return node(next).kind == NodeKind::kReturn; });
+      const std::vector<NodeId> next = reachable(after_one(id));
+      return next.size() <= kMostReachable && std::ranges::all_of(next, [&](NodeId n) {
+               return node(n).kind == NodeKind::kReturn || node(n).kind == NodeKind::kSplit;
+             });
     };
     for (NodeId id = 0; id < g_.nodes.size(); ++id) {
       Grammar::Characters& characters = g_.characters[id];

@@ -600,6 +600,7 @@ TEST(Mask, IsWhatAskingEachTokenGives) {
       compile_gbnf(R"(root ::= ([a-z]{1,9} [ ,]?)+)"),
       compile_gbnf(R"(root ::= [A-Za-z0-9_]{3,12} [ab] [a-z0-9]{0,20} [A-Z]*)"),
       compile_gbnf(R"(root ::= [^"\\\x00-\x1F]{2} [^"\\\x00-\x1F]{3} "!"?)"),
+      compile_gbnf(R"(root ::= ([a-z] [a-z ]?){4,20} | [ae]{0,25} "b"*)"),
   };
   std::mt19937 random(7);
   for (const auto& grammar : grammars) {
