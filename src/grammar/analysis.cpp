@@ -115,10 +115,11 @@ class Analysis {
     return g_.bounds[repeat.c].min == 0 || nullable_[repeat.a];
   }
 
-  Result<> check_repeats() const {
+  Result<> check_repeats() {
     for (const Node& n : g_.nodes) {
       if (n.kind != NodeKind::kRepeat || !nullable_[n.a]) continue;
-      const auto [min, max] = g_.bounds[n.c];
+      auto& [min, max, empty_turns] = g_.bounds[n.c];
+      empty_turns = true;
       if ((max == kUnbounded ? min : max) > kMaxEmptyTurns) {
         return fail(ErrorCode::kInvalidArgument,
                     "a part that can be empty is repeated more than {} times: use * for it, or let "

@@ -12,6 +12,7 @@ constexpr std::size_t kMaxReadings = 4096;
 constexpr std::size_t kKeptStates = 8192;
 constexpr std::size_t kKeptFrames = 100'000;
 constexpr std::size_t kKeptMasks = 512;
+constexpr std::size_t kKeptWalks = 128;
 constexpr std::uint64_t kMaskSteps = 1'000'000;  // some dozen milliseconds
 constexpr std::size_t kMaskFrames = 500'000;
 
@@ -86,6 +87,7 @@ void Automaton::reset() {
   state_index_.clear();
   transitions_.assign(classes_, kDead);
   masks_used_ = 0;
+  walks_.clear();
   begin();
   visit(grammar_->start(), 0);
   start_ = finish();
@@ -197,7 +199,7 @@ void Automaton::step(Reading at) {
 // goes on with a repeat.
 void Automaton::end_turn(const Frame& frame, std::uint32_t count) {
   const Node& node = grammar_->nodes[frame.node];
-  const auto [min, max] = grammar_->bounds[node.c];
+  const auto [min, max, _] = grammar_->bounds[node.c];
   if (count >= min) todo_.push_back({node.b, frame.parent});
   if (count >= max) return;
   // Without an upper bound, all turns past the lower one are the same.
@@ -214,14 +216,26 @@ State Automaton::finish() {
   std::uint32_t* slot = state_index_.find(hash, [&](State state) {
     return states_[state].accepts == accepts_ && std::ranges::equal(readings(state), found_);
   });
-  if (*slot != kUnknown) return *slot;
-  *slot = static_cast<State>(states_.size());
+  if (*slot == kUnknown) *slot = add_state();
+  return *slot;
+}
+
+State Automaton::add_state() {
+  const auto state = static_cast<State>(states_.size());
   const auto first = static_cast<std::uint32_t>(readings_.size());
   readings_.insert(readings_.end(), found_.begin(), found_.end());
   states_.push_back(
       {.first = first, .last = static_cast<std::uint32_t>(readings_.size()), .accepts = accepts_});
-  transitions_.resize(transitions_.size() + classes_, kUnknown);
-  return static_cast<State>(states_.size() - 1);
+  // Bytes that no reading takes need not be asked for one by one.
+  ByteSet taken;
+  for (const Reading& reading : found_) {
+    const Node& node = grammar_->nodes[reading.node];
+    for (std::uint32_t e = node.a; e < node.b; ++e) taken |= grammar_->edges[e].bytes;
+  }
+  for (const std::uint8_t byte : grammar_->class_byte) {
+    transitions_.push_back(taken[byte] ? kUnknown : kDead);
+  }
+  return state;
 }
 
 State Automaton::find_next(State from, std::uint8_t byte_class) {
@@ -277,37 +291,118 @@ void Automaton::find_mask(State state, std::span<std::uint64_t> mask) {
   for (const Text text : kTexts) {
     const auto groups = vocabulary_->groups(text);
     const Run run = find_run(state, text);
+    if (run.most == 0) continue;
+    if (run.sure == 0) {
+      for (const TokenTree& tree : vocabulary_->trees(text)) walk_once(tree, state, mask);
+      continue;
+    }
     std::size_t sure = 0;
     while (sure < groups.size() && groups[sure].longest <= run.sure) ++sure;
-    if (sure > 0) {
-      std::ranges::transform(mask, groups[sure - 1].up_to, mask.begin(), std::bit_or<>());
-    }
+    if (sure > 0) unite(mask, groups[sure - 1].up_to);
     for (std::size_t i = sure; i < groups.size() && groups[i].shortest <= run.most; ++i) {
       walk(groups[i].tree, state, mask);
     }
   }
-  walk(vocabulary_->others(), state, mask);
+  walk_once(vocabulary_->others(), state, mask);
   if (states_[state].accepts) {
     for (const Token token : vocabulary_->ends()) set_bit(mask, token);
   }
 }
 
-void Automaton::walk(const TokenTree& tree, State state, std::span<std::uint64_t> mask) {
-  path_[0] = state;
-  const std::size_t size = tree.nodes.size();
-  for (std::size_t i = 0; i < size;) {
-    const TokenTree::Node& node = tree.nodes[i];
-    const State to = next(path_[node.depth - 1U], node.byte);
-    if (to == kDead) {
-      i = node.end;
+void Automaton::walk_once(const TokenTree& tree, State state, std::span<std::uint64_t> mask) {
+  const auto now = readings(state);
+  if (std::ranges::none_of(now, [&](const Reading& r) { return is_turn(r.frame); })) {
+    walk(tree, state, mask);
+    return;
+  }
+  for (const Walk& known : walks_) {
+    if (known.tree == &tree &&
+        std::ranges::equal(known.readings, now, [&](const Reading& a, const Reading& b) {
+          return a.node == b.node && alike(a.frame, b.frame, known.bytes);
+        })) {
+      unite(mask, known.mask);
+      return;
+    }
+  }
+  Walk found{&tree, {now.begin(), now.end()}, 0, Mask(mask.size())};
+  found.bytes = walk(tree, state, found.mask);
+  unite(mask, found.mask);
+  const auto serves_others = [&](const Reading& reading) {
+    return is_turn(reading.frame) && stage_of(frames_[reading.frame], found.bytes) != Stage::kOther;
+  };
+  if (exhausted() || std::ranges::none_of(found.readings, serves_others)) return;
+  if (walks_.size() == kKeptWalks) walks_.clear();
+  walks_.push_back(std::move(found));
+}
+
+// Whether it is a turn of a counted repeat, each of which reads something.
+bool Automaton::is_turn(std::uint32_t frame) const {
+  const Frame& f = frames_[frame];
+  const Node& node = grammar_->nodes[f.node];
+  return f.count > 0 && node.kind == NodeKind::kRepeat && !grammar_->bounds[node.c].empty_turns;
+}
+
+// Whether what may follow within so many bytes is the same with either frame.
+bool Automaton::alike(std::uint32_t a, std::uint32_t b, std::uint32_t bytes) const {
+  if (a == b) return true;
+  if (!is_turn(a) || !is_turn(b)) return false;
+  const Frame& one = frames_[a];
+  const Frame& other = frames_[b];
+  if (one.node != other.node || one.parent != other.parent) return false;
+  const Stage stage = stage_of(one, bytes);
+  return stage != Stage::kOther && stage == stage_of(other, bytes);
+}
+
+// Where a turn stands to its repeat's bounds while so many bytes and one more that leads nowhere
+// are read, each of which may end a turn.
+Automaton::Stage Automaton::stage_of(const Frame& turn, std::uint32_t bytes) const {
+  const Grammar::Bounds& bounds = grammar_->bounds[grammar_->nodes[turn.node].c];
+  const std::uint32_t last = turn.count + bytes;
+  if (last < bounds.min) return Stage::kBelow;
+  return turn.count >= bounds.min && last < bounds.max ? Stage::kWithin : Stage::kOther;
+}
+
+std::uint32_t Automaton::walk(const TokenTree& tree, State state, std::span<std::uint64_t> mask) {
+  const auto children = [&](const TokenTree::Node& node, State at) {
+    return Level{node.first_child, node.first_child + node.children, at};
+  };
+  const auto allow = [&](std::uint32_t first, std::uint32_t last) {
+    for (std::uint32_t t = first; t < last; ++t) set_bit(mask, tree.tokens[t]);
+  };
+  std::size_t deepest = 0;
+  std::size_t depth = 0;  // bytes before the siblings that are looked at
+  path_[0] = children(tree.nodes[0], state);
+  for (;;) {
+    Level& level = path_[depth];
+    if (level.next == level.end) {
+      if (depth == 0) return static_cast<std::uint32_t>(deepest);
+      --depth;
       continue;
     }
-    path_[node.depth] = to;
-    for (std::uint32_t t = node.first_token; t < node.last_token; ++t) {
-      set_bit(mask, tree.tokens[t]);
+    const TokenTree::Node& node = tree.nodes[level.next++];
+    const State to = next(level.state, node.byte);
+    if (to == kDead) continue;
+    if (takes_all(node, to)) {
+      deepest = std::max(deepest, depth + 1 + node.below);
+      allow(node.first_token, node.last_token);
+      continue;
     }
-    ++i;
+    deepest = std::max(deepest, depth + 1);
+    allow(node.first_token, tree.own_end(node));
+    if (node.children > 0) path_[++depth] = children(node, to);
   }
+}
+
+// Whether the whole branch below a node may follow, as far as that is known without a look at it.
+bool Automaton::takes_all(const TokenTree::Node& node, State state) const {
+  constexpr std::uint32_t kWorthIt = 4;
+  if (node.kind == kTexts.size() || node.below == TokenTree::kDeep ||
+      node.last_token - node.first_token < kWorthIt) {
+    return false;
+  }
+  return std::ranges::any_of(readings(state), [&](const Reading& reading) {
+    return run_of(reading, static_cast<Text>(node.kind)) >= node.below;
+  });
 }
 
 // How many such characters this reading alone takes, at least.
@@ -334,20 +429,22 @@ bool Automaton::takes(NodeId node, Text text) const {
 Automaton::Run Automaton::find_run(State state, Text text) {
   Run run;
   std::size_t takers = 0;
-  Reading longest{};
+  const Frame* turn = nullptr;  // of the longest, where each character is a turn of a repeat
   for (const Reading& reading : readings(state)) {
     if (!takes(reading.node, text)) continue;
     ++takers;
     const std::uint32_t length = run_of(reading, text);
     if (length <= run.sure) continue;
     run.sure = length;
-    longest = reading;
+    const Frame& frame = frames_[reading.frame];
+    const NodeId repeat = grammar_->characters[reading.node].turn_of;
+    turn = repeat != 0 && frame.node == repeat && frame.count > 0 ? &frame : nullptr;
   }
   if (takers == 0) return {0, 0};
-  if (takers > 1 || run.sure < 2 || run.sure == kUnbounded) return run;
+  if (takers > 1 || turn == nullptr || run.sure == kUnbounded) return run;
   // The one reading is a repeat of single characters. What follows its last turn says whether a
   // longer text could go on.
-  const Frame frame = frames_[longest.frame];
+  const Frame frame = *turn;
   begin();
   visit(grammar_->nodes[frame.node].b, frame.parent);
   if (!overflow_ &&

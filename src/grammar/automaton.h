@@ -75,6 +75,21 @@ class Automaton {
     bool accepts = false;
     std::int32_t mask = -1;
   };
+  // Of a walk through a tree of tokens: the siblings that are still to be looked at, and the state
+  // before them.
+  struct Level {
+    std::uint32_t next;
+    std::uint32_t end;
+    State state;
+  };
+  // What was found in a tree for a state in turns of counted repeats, which is the same in all
+  // turns from which the repeats' bounds cannot be reached by one token.
+  struct Walk {
+    const TokenTree* tree;
+    std::vector<Reading> readings;
+    std::uint32_t bytes = 0;  // the longest text that was followed
+    Mask mask;
+  };
   // Open addressing; the values' equality is the caller's.
   class Index {
    public:
@@ -100,6 +115,7 @@ class Automaton {
   }
   void reset();
   State find_next(State from, std::uint8_t byte_class);
+  State add_state();
 
   // Following what needs no byte: begin(), visit() from some nodes, finish().
   void begin();
@@ -121,7 +137,15 @@ class Automaton {
   std::uint32_t run_of(Reading reading, Text text) const;
   bool takes(NodeId node, Text text) const;
   void find_mask(State state, std::span<std::uint64_t> mask);
-  void walk(const TokenTree& tree, State state, std::span<std::uint64_t> mask);
+  // As walk(), and remembers what a turn of a counted repeat found for the other turns.
+  void walk_once(const TokenTree& tree, State state, std::span<std::uint64_t> mask);
+  // How many bytes the longest text has that the grammar and a token have in common.
+  std::uint32_t walk(const TokenTree& tree, State state, std::span<std::uint64_t> mask);
+  bool takes_all(const TokenTree::Node& node, State state) const;
+  bool is_turn(std::uint32_t frame) const;
+  bool alike(std::uint32_t a, std::uint32_t b, std::uint32_t bytes) const;
+  enum class Stage : std::uint8_t { kBelow, kWithin, kOther };
+  Stage stage_of(const Frame& turn, std::uint32_t bytes) const;
   bool exhausted() const { return steps_ > step_limit_ || frames_.size() > frame_limit_; }
 
   GrammarPtr grammar_;
@@ -139,6 +163,7 @@ class Automaton {
   std::vector<Mask> masks_;
   std::size_t masks_used_ = 0;
   std::vector<State*> held_;
+  std::vector<Walk> walks_;
 
   // Of the closure that is being computed.
   std::vector<Reading> todo_;
@@ -153,7 +178,7 @@ class Automaton {
   std::uint64_t steps_ = 0;
   std::uint64_t step_limit_ = ~std::uint64_t{0};
   std::size_t frame_limit_ = ~std::size_t{0};
-  std::vector<State> path_;  // walk()'s
+  std::vector<Level> path_;  // walk()'s
 };
 
 }  // namespace ollama::grammar

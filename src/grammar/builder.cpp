@@ -245,12 +245,26 @@ NodeId Builder::emit_set(const CodeSet& set, NodeId next) {
 NodeId Builder::emit_choice(const Item& choice, NodeId next) {  // NOLINT(misc-no-recursion)
   std::vector<NodeId> targets;
   for (std::uint32_t i = choice.a; i < choice.b; ++i) targets.push_back(emit(children_[i], next));
-  return emit_split(targets);
+  if (too_large_) return 0;
+  // What only waits for a byte is one reading instead of many. Kinds of text stay by themselves,
+  // since they are recognised.
+  const auto joined = std::ranges::partition(targets, [&](NodeId target) {
+    return program_.nodes[target].kind != NodeKind::kSwitch || program_.characters[target].all_of;
+  });
+  if (joined.size() < 2) return emit_split(targets);
+  std::vector<Grammar::Edge> edges;
+  for (const NodeId target : joined) {
+    const Node& node = program_.nodes[target];
+    edges.insert(edges.end(), program_.edges.begin() + node.a, program_.edges.begin() + node.b);
+  }
+  targets.resize(targets.size() - joined.size());
+  targets.push_back(emit_switch(edges));
+  return targets.size() == 1 ? targets.front() : emit_split(targets);
 }
 
 NodeId Builder::emit_repeat(const Item& repeat, NodeId next) {  // NOLINT(misc-no-recursion)
   const Expression body = children_[repeat.a];
-  const auto [min, max] = program_.bounds[repeat.b];
+  const auto [min, max, _] = program_.bounds[repeat.b];
   if (min == 0 && max == kUnbounded) {
     // A loop of nodes needs no count.
     const std::array<NodeId, 2> targets{0, next};

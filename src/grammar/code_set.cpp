@@ -90,7 +90,8 @@ bool CodeSet::contains(char32_t code) const {
 
 const CodeSet& characters_of(Text text) {
   static const std::array<CodeSet, kTexts.size()> sets{
-      CodeSet{{'a', 'z'}}, CodeSet{{'A', 'Z'}, {'a', 'z'}, {'0', '9'}, {'_', '_'}},
+      CodeSet{{'a', 'z'}}, CodeSet{{'A', 'Z'}, {'a', 'z'}, {'0', '9'}},
+      CodeSet{{'A', 'Z'}, {'a', 'z'}, {'0', '9'}, {'_', '_'}},
       CodeSet{{0, 0x1F}, {'"', '"'}, {'\\', '\\'}}.complement()};
   return sets[static_cast<std::size_t>(text)];
 }

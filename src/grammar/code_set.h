@@ -37,11 +37,11 @@ class CodeSet {
   std::vector<CodeRange> ranges_;
 };
 
-// Kinds of text that most of a vocabulary consists of, each within the next: [a-z], [A-Za-z0-9_],
-// and what stands unescaped in a JSON string (all but the quote, the backslash and control
-// characters).
-enum class Text : std::uint8_t { kLower, kWord, kPlain };
-inline constexpr std::array kTexts{Text::kLower, Text::kWord, Text::kPlain};
+// Kinds of text that most of a vocabulary consists of, each within the next: [a-z], [A-Za-z0-9],
+// [A-Za-z0-9_], and what stands unescaped in a JSON string (all but the quote, the backslash and
+// control characters).
+enum class Text : std::uint8_t { kLower, kAlphanumeric, kWord, kPlain };
+inline constexpr std::array kTexts{Text::kLower, Text::kAlphanumeric, Text::kWord, Text::kPlain};
 const CodeSet& characters_of(Text text);
 inline const CodeSet& plain_characters() { return characters_of(Text::kPlain); }
 

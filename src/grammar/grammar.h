@@ -54,6 +54,7 @@ struct Grammar {
   struct Bounds {
     std::uint32_t min = 0;
     std::uint32_t max = kUnbounded;
+    bool empty_turns = false;  // whether a turn may take no byte
   };
   struct Rule {
     std::string name;

@@ -578,6 +578,10 @@ std::vector<std::string> sample_pieces() {
                            "abcdefghijklmnopqrstuvwxyz"}) {
     pieces.emplace_back(text);
   }
+  // A branch of the tree of tokens with many below it.
+  for (std::size_t length = 1; length <= 11; ++length) {
+    pieces.push_back(" " + std::string(length, 'b'));
+  }
   return pieces;
 }
 
@@ -600,7 +604,16 @@ TEST(Mask, IsWhatAskingEachTokenGives) {
       compile_gbnf(R"(root ::= ([a-z]{1,9} [ ,]?)+)"),
       compile_gbnf(R"(root ::= [A-Za-z0-9_]{3,12} [ab] [a-z0-9]{0,20} [A-Z]*)"),
       compile_gbnf(R"(root ::= [^"\\\x00-\x1F]{2} [^"\\\x00-\x1F]{3} "!"?)"),
+      // What one turn of a repeat finds serves the others, but near its bounds.
+      compile_gbnf(R"(root ::= [a-z.]{20,45} [ ,])"),
+      compile_gbnf(R"(root ::= [a-z ]{1,25} "!")"),
+      compile_gbnf(R"(root ::= ([a-z]{1,40} [-.]){2,6})"),
+      compile_gbnf(R"(root ::= ("ab" | "a" | "e" | " "){5,30} [a-z] "!"?)"),
       compile_gbnf(R"(root ::= ([a-z] [a-z ]?){4,20} | [ae]{0,25} "b"*)"),
+      compile_gbnf(R"(root ::= (("a" | "é"){3,8} [ -]?){2,12})"),
+      compile_schema(parse(R"({"type":"string","format":"email"})")),
+      compile_schema(parse(R"({"properties":{"a":{"type":"integer"},"ab":{"type":"string"},"b":{}},
+          "additionalProperties":{"type":"string","maxLength":20},"required":["b"]})")),
   };
   std::mt19937 random(7);
   for (const auto& grammar : grammars) {
@@ -689,9 +702,9 @@ TEST(Automaton, AmbiguityHasALimit) {
   ASSERT_TRUE(grammar) << refusal(grammar);
   Automaton automaton(*grammar, byte_vocabulary());
   State state = automaton.start();
-  for (int i = 0; i < 10; ++i) state = automaton.next(state, 'a');
-  EXPECT_NE(state, kDead) << "3072 readings are served";
-  EXPECT_EQ(automaton.next(state, "aa"), kDead) << "12288 are too many";
+  for (int i = 0; i < 12; ++i) state = automaton.next(state, 'a');
+  EXPECT_NE(state, kDead) << "4096 readings are served";
+  EXPECT_EQ(automaton.next(state, 'a'), kDead) << "8192 are too many";
 }
 
 }  // namespace

@@ -140,7 +140,7 @@ Expression JsonText::list(char open, Expression element, std::uint32_t min, std:
 }
 
 Expression JsonText::member(std::string_view name, Expression value) {
-  return b_.sequence({b_.literal(json_quoted(name) + ":"), space_, value});
+  return b_.sequence({b_.literal(json_quoted(name).substr(1) + ":"), space_, value});
 }
 
 Expression JsonText::other_member(std::span<const std::string> names, Expression value) {
@@ -150,7 +150,7 @@ Expression JsonText::other_member(std::span<const std::string> names, Expression
     if (auto codes = plain_codes(name)) sorted.push_back(std::move(*codes));
   }
   std::ranges::sort(sorted);
-  return b_.sequence({quoted(other_key(sorted, 0)), b_.literal(":"), space_, value});
+  return b_.sequence({other_key(sorted, 0), b_.literal("\":"), space_, value});
 }
 
 // What may follow a key's beginning, the first `from` characters of all `names`, so that the whole

@@ -29,10 +29,11 @@ class JsonText {
   Expression integer();
   // The elements with commas between; `open` and `close` around them.
   Expression list(char open, Expression element, std::uint32_t min, std::uint32_t max, char close);
-  // An object's key that is none of `names`, its colon and `value`.
-  Expression other_member(std::span<const std::string> names, Expression value);
-  // `"name": value`
+  // A member of an object, `"name": value`, without the quote that it begins with: before one quote
+  // for all members that may come next, a text is read in one way and not in as many.
   Expression member(std::string_view name, Expression value);
+  // The same with a key that is none of `names`.
+  Expression other_member(std::span<const std::string> names, Expression value);
 
   // Any value, any object, any array; rules of their own, made when first asked for.
   Expression any_value();

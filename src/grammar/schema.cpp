@@ -610,7 +610,10 @@ class SchemaCompiler {
           "maxProperties {}",
           count.min, count.max);
     }
-    if (known->empty()) return json_.list('{', others, extra.min, extra.max, '}');
+    if (known->empty()) {
+      const Expression member = b_.sequence({b_.literal("\""), others});
+      return json_.list('{', member, extra.min, extra.max, '}');
+    }
     return members(*known, b_.is_never(others) ? b_.never() : others, extra);
   }
 
@@ -719,10 +722,11 @@ class SchemaCompiler {
   // "{", the properties in order, the others, "}".
   Expression members(const std::vector<Property>& known, Expression others, Counts extra) {
     const Expression space = json_.space();
-    const Expression comma = b_.sequence({b_.literal(","), space});
+    const Expression quote = b_.literal("\"");
+    const Expression comma = b_.sequence({b_.literal(","), space, quote});
     const Expression end = b_.literal("}");
     const auto one_less = [](std::uint32_t n) { return n == kUnbounded || n == 0 ? n : n - 1; };
-    // A member that may come next, and all that follows it.
+    // A member that may come next, from behind its first quote, and all that follows it.
     Expression next = b_.never();
     if (extra.max > 0) {
       const Expression more =
@@ -737,7 +741,8 @@ class SchemaCompiler {
       next = as_rule(property.required ? here : b_.choice({here, next}));
       may_end = may_end && !property.required;
     }
-    return b_.sequence({b_.literal("{"), space, b_.choice({next, may_end ? end : b_.never()})});
+    return b_.sequence({b_.literal("{"), space,
+                        b_.choice({b_.sequence({quote, next}), may_end ? end : b_.never()})});
   }
   Expression as_rule(Expression body) {
     if (b_.is_never(body)) return body;

@@ -1,26 +1,38 @@
 #include "grammar/vocabulary.h"
 
 #include <algorithm>
-#include <functional>
 #include <optional>
+#include <ranges>
 
 #include "tokenizer/utf8.h"
 
 namespace ollama::grammar {
 namespace {
 
-// Groups of 1, 2, ... characters; the last one has all that are longer.
-constexpr std::uint32_t kGroups = 17;
+// The fewest characters of each group's tokens. Most tokens are short; the long ones are told apart
+// so that a limit of a hundred characters does not leave all of them open.
+constexpr std::array<std::uint32_t, 25> kShortest{
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 19, 21, 25, 33, 49, 65, 97, 129};
+// The same of each tree.
+constexpr std::array<std::uint32_t, 4> kShortestOfTree{1, 6, 12, 25};
+
+constexpr std::size_t place_of(std::uint32_t characters, std::span<const std::uint32_t> shortest) {
+  return static_cast<std::size_t>(std::ranges::upper_bound(shortest, characters) -
+                                  shortest.begin()) -
+         1;
+}
 // A piece that is longer is never allowed: depths fit 16 bits.
 constexpr std::size_t kLongestPiece = 4096;
 
-// What a piece consists of, and how many characters. nullopt: of no kind of text.
+// What a piece consists of, and how many characters. nullopt: of no kind of text. The beginning of
+// a character at the end counts as one of the largest kind, which has all that it can become.
 std::optional<std::pair<Text, std::uint32_t>> text_of(std::string_view piece) {
   Text text = Text::kLower;
   std::uint32_t count = 0;
   for (; !piece.empty(); ++count) {
     const auto step = tokenizer::utf8::scan_strict(piece);
-    if (step.status != tokenizer::utf8::Status::kComplete) return std::nullopt;
+    if (step.status == tokenizer::utf8::Status::kUnfinished) return {{Text::kPlain, count + 1}};
+    if (step.status == tokenizer::utf8::Status::kInvalid) return std::nullopt;
     const char32_t code = tokenizer::utf8::decode_lenient(piece).code;
     while (!characters_of(text).contains(code)) {
       if (text == Text::kPlain) return std::nullopt;
@@ -31,42 +43,67 @@ std::optional<std::pair<Text, std::uint32_t>> text_of(std::string_view piece) {
   return std::pair(text, count);
 }
 
-class TreeWriter {
- public:
-  explicit TreeWriter(TokenTree& tree) : tree_(tree) {}
-
-  // Pieces come in order.
-  void add(Token token, std::string_view piece) {
-    std::size_t common = 0;
-    while (common < path_.size() && common < piece.size() &&
-           tree_.nodes[path_[common]].byte == static_cast<std::uint8_t>(piece[common])) {
-      ++common;
-    }
-    close(common);
-    for (std::size_t i = common; i < piece.size(); ++i) {
-      path_.push_back(static_cast<std::uint32_t>(tree_.nodes.size()));
-      const auto here = static_cast<std::uint32_t>(tree_.tokens.size());
-      tree_.nodes.push_back({.end = 0,
-                             .first_token = here,
-                             .last_token = here,
-                             .depth = static_cast<std::uint16_t>(i + 1),
-                             .byte = static_cast<std::uint8_t>(piece[i])});
-    }
-    tree_.tokens.push_back(token);
-    tree_.nodes[path_.back()].last_token = static_cast<std::uint32_t>(tree_.tokens.size());
+// The smallest kind that has this byte for a character.
+std::uint16_t kind_of(std::uint8_t byte) {
+  for (const Text text : kTexts) {
+    if (byte < 0x80 && characters_of(text).contains(byte)) return static_cast<std::uint16_t>(text);
   }
-  // The path's nodes below the first `depth` get no more children.
-  void close(std::size_t depth) {
-    while (path_.size() > depth) {
-      tree_.nodes[path_.back()].end = static_cast<std::uint32_t>(tree_.nodes.size());
-      path_.pop_back();
+  return kTexts.size();
+}
+
+// What is known of a node from its children, which come after it.
+void sum_up(TokenTree& tree) {
+  for (TokenTree::Node& node : tree.nodes | std::views::reverse) {
+    for (std::uint32_t i = 0; i < node.children; ++i) {
+      const TokenTree::Node& child = tree.nodes[node.first_child + i];
+      node.last_token = child.last_token;
+      node.kind =
+          std::max({std::uint16_t{node.kind}, std::uint16_t{child.kind}, kind_of(child.byte)}) & 7U;
+      node.below = std::max(node.below, static_cast<std::uint8_t>(std::min<unsigned>(
+                                            child.below + 1U, TokenTree::kDeep)));
     }
   }
+}
 
- private:
-  TokenTree& tree_;
-  std::vector<std::uint32_t> path_;
-};
+// `order` has the tokens in the order of their bytes, none of which is empty.
+template <typename PieceOf>
+TokenTree make_tree(std::span<const Token> order, PieceOf piece_of) {
+  TokenTree tree;
+  tree.nodes.emplace_back();
+  // Nodes without their tokens and children yet: of a range of the order, which has the first
+  // `depth` bytes in common.
+  struct Range {
+    std::uint32_t node;
+    std::size_t first;
+    std::size_t last;
+    std::size_t depth;
+  };
+  std::vector<Range> todo{{0, 0, order.size(), 0}};
+  while (!todo.empty()) {
+    auto [node, first, last, depth] = todo.back();
+    todo.pop_back();
+    const auto byte_of = [&](std::size_t i) {
+      return static_cast<std::uint8_t>(piece_of(order[i])[depth]);
+    };
+    tree.nodes[node].first_token = static_cast<std::uint32_t>(tree.tokens.size());
+    for (; first < last && piece_of(order[first]).size() == depth; ++first) {
+      tree.tokens.push_back(order[first]);
+    }
+    tree.nodes[node].last_token = static_cast<std::uint32_t>(tree.tokens.size());
+    tree.nodes[node].first_child = static_cast<std::uint32_t>(tree.nodes.size());
+    const std::size_t others = todo.size();
+    for (std::size_t next = first; first < last; first = next) {
+      while (next < last && byte_of(next) == byte_of(first)) ++next;
+      todo.push_back({static_cast<std::uint32_t>(tree.nodes.size()), first, next, depth + 1});
+      tree.nodes.push_back({.byte = byte_of(first)});
+      ++tree.nodes[node].children;
+    }
+    // The first child's own children come next.
+    std::ranges::reverse(std::span(todo).subspan(others));
+  }
+  sum_up(tree);
+  return tree;
+}
 
 }  // namespace
 
@@ -101,36 +138,40 @@ Vocabulary::Vocabulary(std::span<const std::string_view> pieces, std::vector<Tok
 
 // Puts the tokens, in the order of their bytes, where they belong.
 void Vocabulary::fill(std::span<const Token> order) {
-  std::array<std::vector<TreeWriter>, kTexts.size()> writers;
-  TreeWriter others(others_);
-  for (std::size_t text = 0; text < kTexts.size(); ++text) {
-    groups_[text].resize(kGroups);
-    for (std::uint32_t i = 0; i < kGroups; ++i) {
-      Group& group = groups_[text][i];
-      group.shortest = group.longest = i + 1;
-      group.up_to.assign(words(), 0);
-      writers[text].emplace_back(group.tree);
+  std::array<std::array<std::vector<Token>, kShortestOfTree.size()>, kTexts.size()> of_tree;
+  std::array<std::array<std::vector<Token>, kShortest.size()>, kTexts.size()> of_group;
+  std::vector<Token> others;
+  for (std::vector<Group>& groups : groups_) {
+    groups.resize(kShortest.size());
+    for (std::size_t i = 0; i < groups.size(); ++i) {
+      groups[i].shortest = groups[i].longest = kShortest[i];
+      groups[i].up_to.assign(words(), 0);
     }
   }
   for (const Token token : order) {
     const auto text = text_of(piece(token));
     if (!text) {
-      others.add(token, piece(token));
+      others.push_back(token);
       continue;
     }
-    const auto [kind, length] = *text;
-    const std::size_t at = std::min(length, kGroups) - 1;
-    writers[static_cast<std::size_t>(kind)][at].add(token, piece(token));
-    Group& group = groups_[static_cast<std::size_t>(kind)][at];
+    const auto kind = static_cast<std::size_t>(text->first);
+    const std::size_t at = place_of(text->second, kShortest);
+    of_tree[kind][place_of(text->second, kShortestOfTree)].push_back(token);
+    of_group[kind][at].push_back(token);
+    Group& group = groups_[kind][at];
     set_bit(group.up_to, token);
-    group.longest = std::max(group.longest, length);
+    group.longest = std::max(group.longest, text->second);
   }
-  others.close(0);
-  for (std::size_t text = 0; text < kTexts.size(); ++text) {
-    for (TreeWriter& writer : writers[text]) writer.close(0);
-    for (std::size_t i = 1; i < kGroups; ++i) {
-      std::ranges::transform(groups_[text][i].up_to, groups_[text][i - 1].up_to,
-                             groups_[text][i].up_to.begin(), std::bit_or<>());
+  const auto tree_of = [this](std::span<const Token> tokens) {
+    return make_tree(tokens, [this](Token token) { return piece(token); });
+  };
+  others_ = tree_of(others);
+  for (std::size_t kind = 0; kind < kTexts.size(); ++kind) {
+    for (const auto& tokens : of_tree[kind]) trees_[kind].push_back(tree_of(tokens));
+    std::vector<Group>& groups = groups_[kind];
+    for (std::size_t i = 0; i < groups.size(); ++i) {
+      groups[i].tree = tree_of(of_group[kind][i]);
+      if (i > 0) unite(groups[i].up_to, groups[i - 1].up_to);
     }
   }
 }
