@@ -106,7 +106,8 @@ INSTANTIATE_TEST_SUITE_P(Architectures, Moved,
 
 TEST_P(Moved, KeysServeAsIfEvaluatedThere) {
   fixture::Draft draft(fixture::model(GetParam()));
-  const auto architecture = gguf::File::open(fixture::model(GetParam())).value().architecture();
+  const std::string architecture(
+      gguf::File::open(fixture::model(GetParam())).value().architecture());
   draft.set(std::format("{}.block_count", architecture), std::int64_t{1});
   const auto path = std::filesystem::temp_directory_path() /
                     std::format("ollama-moved-{}-{}.gguf", GetParam(), getpid());
