@@ -1,11 +1,15 @@
 // The products, once for every target.
 //
-// A piece of a group of rows is unpacked into a panel in the first-level cache: quads of unsigned
-// bytes, and for every block a scale and a minimum of each row, w = scale * u + minimum (an offset
-// is a minimum, too). Then every tile of columns is multiplied with the panel. The types differ in
-// the unpacking alone, and one kernel for every width of quants serves all:
+// A piece of a group of rows, or of two, is unpacked into a panel in the first-level cache: quads
+// of unsigned bytes, and for every block a scale and a minimum of each row, w = scale * u + minimum
+// (an offset is a minimum, too). Then every tile of columns is multiplied with the panel. The types
+// differ in the unpacking alone, and one kernel for every width of quants serves all:
 //
 //   c += scale * dx * dot(u, x) + minimum * (dx * sum(x))
+//
+// or, where products come in 32 bits and all weights have one offset, w = scale * (u - offset):
+//
+//   c += scale * dx * (dot(u, x) - offset * sum(x))
 //
 // A single tile of columns is multiplied while the weights are unpacked, without a panel: that is
 // bound by memory. Both ways give the same bits: dot products of a block are integers, and blocks
@@ -33,10 +37,16 @@ namespace ollama::ml::kernels {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// A quad is one vector, or several where vectors are narrower.
+// A group's quad is one vector, or several where vectors are narrower.
 constexpr std::size_t kBytes = HWY_MAX_BYTES < kQuadBytes ? HWY_MAX_BYTES : kQuadBytes;
-constexpr std::size_t kVectors = kQuadBytes / kBytes;
+constexpr std::size_t kGroupVectors = kQuadBytes / kBytes;
 constexpr std::size_t kLanes = kBytes / 4;  // rows of a vector
+// Groups that are multiplied together. Every product wants a piece of a column in all lanes, which
+// takes a load; a processor that loads one vector of 64 bytes a cycle and multiplies one has no
+// time left for the weights, unless two vectors of them use the piece. (The emulation does it too,
+// so that it is tested everywhere.)
+constexpr std::size_t kGroups = HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_EMU128 ? 2 : 1;
+constexpr std::size_t kVectors = kGroups * kGroupVectors;
 
 using Bytes8 = hn::FixedTag<std::uint8_t, kBytes>;
 using Signed8 = hn::FixedTag<std::int8_t, kBytes>;
@@ -105,8 +115,33 @@ constexpr Width width_of(DType type) {
 
 // Q6_K has a scale for each half of a block.
 constexpr int parts_of(DType type) { return type == DType::kQ6_K ? 2 : 1; }
-// Whether the panel's bytes are signed and have no minimum: where the product is by absolute value.
-constexpr bool is_signed(DType type) { return kPairs && width_of(type) == Width::kEight; }
+// Whether the panel's bytes are signed and have no minimum: where the product is by absolute value,
+// or takes a sign.
+constexpr bool is_signed(DType type) {
+  return (kPairs || HWY_ARCH_ARM) && width_of(type) == Width::kEight;
+}
+// What is subtracted from all unsigned quants of a type; 0: a minimum says it for each block.
+constexpr int offset_of(DType type) {
+  switch (type) {
+    case DType::kQ4_0:
+      return 8;
+    case DType::kQ5_0:
+      return 16;
+    case DType::kQ6_K:
+      return 32;
+    case DType::kMXFP4:
+      return 12;
+    case DType::kQ8_0:
+    case DType::kIQ4_NL:
+      return is_signed(type) ? 0 : 128;
+    default:
+      return 0;
+  }
+}
+// Whether the offset is part of the integers' sums, which saves a product and an addition in
+// floating point. Sums in 16 bits have no room for it.
+constexpr bool folds_offset(DType type) { return !kPairs && offset_of(type) != 0; }
+constexpr bool has_minimum(DType type) { return !is_signed(type) && !folds_offset(type); }
 
 // Calls work<0>() to work<3>().
 template <typename Work>
@@ -119,14 +154,18 @@ HWY_INLINE void for_four(const Work& work) {
 
 // --- the panel ---
 
-constexpr std::int64_t kPanelBlocks = 32;
-constexpr std::size_t kRows = static_cast<std::size_t>(kGroupRows);
+constexpr std::int64_t kPanelBlocks = 32 / kGroups;
+constexpr std::size_t kRowsOfGroup = static_cast<std::size_t>(kGroupRows);
+constexpr std::size_t kRows = kGroups * kRowsOfGroup;
 
 struct alignas(64) Panel {
-  std::uint8_t quads[kPanelBlocks * kQuads * kQuadBytes];
-  float scales[kPanelBlocks * 2 * kGroupRows];  // [16][1 or 2][blocks]
-  float minima[kPanelBlocks * 2 * kGroupRows];
+  std::uint8_t quads[kPanelBlocks * kQuads * kRows * 4];  // [4][rows][8 quads][blocks]
+  float scales[kPanelBlocks * 2 * kRows];                 // [rows][1 or 2][blocks]
+  float minima[kPanelBlocks * 2 * kRows];
 };
+
+// The packed groups that are multiplied together.
+using Groups = const std::uint8_t* const (&)[kGroups];
 
 HWY_INLINE VFloat load_halves(const std::uint8_t* at, std::size_t v) {
   const Half d;
@@ -163,7 +202,6 @@ HWY_INLINE VBytes to_bit_four(VBytes v, VBytes mask) {
 // The values that a 4-bit code stands for.
 alignas(16) constexpr std::uint8_t kMxfp4[16] = {12, 13, 14, 15, 16, 18, 20, 24,
                                                  12, 11, 10, 9,  8,  6,  4,  0};
-constexpr float kMxfp4Offset = 12.0F;
 alignas(16) constexpr std::int8_t kIq4Nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                                 1,    13,   25,  38,  53,  69,  89,  113};
 
@@ -230,19 +268,20 @@ HWY_INLINE VFloat exponents(const std::uint8_t* at, std::size_t v) {
   return hn::BitCast(Float(), hn::IfThenElse(hn::Lt(e, hn::Set(d, 2)), small, normal));
 }
 
-// Scale and minimum of part kPart of a block (number i of its unit), for the rows of vector v.
+// Scale and minimum of part kPart of a block (number i of its unit), for the rows of vector v of
+// the group.
 struct ScalePair {
   VFloat scale;
-  VFloat minimum;  // meaningless for signed quants
+  VFloat minimum;  // meaningless without has_minimum()
 };
 template <DType kType, int kPart>
 HWY_INLINE ScalePair unpack_scales(const std::uint8_t* unit, std::int64_t i, std::size_t v) {
   constexpr Layout kLayout = layout_of(kType);
   const Float d;
   if constexpr (kType == DType::kQ4_K || kType == DType::kQ5_K) {
-    const std::uint8_t* low = unit + kLayout.small + static_cast<std::size_t>(i) * kRows;
+    const std::uint8_t* low = unit + kLayout.small + static_cast<std::size_t>(i) * kRowsOfGroup;
     const std::uint8_t* high =
-        unit + kLayout.small + kSmallLow + static_cast<std::size_t>(i / 2) * kRows;
+        unit + kLayout.small + kSmallLow + static_cast<std::size_t>(i / 2) * kRowsOfGroup;
     const Signed32 d32;
     const VInt l = hn::PromoteTo(d32, hn::LoadU(FewBytes(), low + v * kLanes));
     const VInt both = hn::PromoteTo(d32, hn::LoadU(FewBytes(), high + v * kLanes));
@@ -255,39 +294,45 @@ HWY_INLINE ScalePair unpack_scales(const std::uint8_t* unit, std::int64_t i, std
             hn::Neg(hn::Mul(hn::ConvertTo(d, minimum), load_halves(unit + kLayout.minima, v)))};
   } else if constexpr (kType == DType::kQ6_K) {
     const std::uint8_t* small =
-        unit + kLayout.small + (2 * static_cast<std::size_t>(i) + kPart) * kRows;
+        unit + kLayout.small + (2 * static_cast<std::size_t>(i) + kPart) * kRowsOfGroup;
     const VFloat scale =
         hn::Mul(load_halves(unit + kLayout.scales, v), load_signed_bytes(small, v));
-    return {scale, hn::Mul(scale, hn::Set(d, -32.0F))};
+    return {scale, hn::Mul(scale, hn::Set(d, -static_cast<float>(offset_of(kType))))};
   } else {
     const VFloat scale = kType == DType::kMXFP4 ? exponents(unit + kLayout.scales, v)
                                                 : load_halves(unit + kLayout.scales, v);
     if constexpr (kLayout.minima != 0) return {scale, load_halves(unit + kLayout.minima, v)};
-    constexpr float kOffset = kType == DType::kQ4_0    ? 8.0F
-                              : kType == DType::kQ5_0  ? 16.0F
-                              : kType == DType::kMXFP4 ? kMxfp4Offset
-                                                       : 128.0F;
-    return {scale, is_signed(kType) ? scale : hn::Mul(scale, hn::Set(d, -kOffset))};
+    return {scale, has_minimum(kType)
+                       ? hn::Mul(scale, hn::Set(d, -static_cast<float>(offset_of(kType))))
+                       : scale};
   }
 }
 
-// Where block number b of a group lies.
+// Block number b of the groups, whose vectors are numbered through.
 template <DType kType>
 struct BlockAt {
   static constexpr Layout kLayout = layout_of(kType);
-  const std::uint8_t* unit;
-  std::int64_t i;  // of the unit's blocks
-  HWY_INLINE BlockAt(const std::uint8_t* group, std::int64_t b)
-      : unit(group + static_cast<std::size_t>(b / kLayout.blocks) * kLayout.unit),
+  Groups groups;
+  std::size_t unit;  // its offset in each group
+  std::int64_t i;    // of the unit's blocks
+  HWY_INLINE BlockAt(Groups from, std::int64_t b)
+      : groups(from),
+        unit(static_cast<std::size_t>(b / kLayout.blocks) * kLayout.unit),
         i(b % kLayout.blocks) {}
-  HWY_INLINE const std::uint8_t* quants() const {
-    return unit + kLayout.quants + static_cast<std::size_t>(i) * kLayout.block;
+  template <int kQuad>
+  HWY_INLINE QuadPair quads(std::size_t v) const {
+    const std::uint8_t* quants = groups[v / kGroupVectors] + unit + kLayout.quants +
+                                 static_cast<std::size_t>(i) * kLayout.block;
+    return unpack_quads<kType, kQuad>(quants, v % kGroupVectors);
+  }
+  template <int kPart>
+  HWY_INLINE ScalePair scales(std::size_t v) const {
+    return unpack_scales<kType, kPart>(groups[v / kGroupVectors] + unit, i, v % kGroupVectors);
   }
 };
 
 template <DType kType>
-HWY_INLINE void unpack(const std::uint8_t* group, std::int64_t first, std::int64_t count,
-                       Panel& panel) {
+HWY_INLINE void unpack(Groups groups, std::int64_t first, std::int64_t count, Panel& panel) {
   constexpr int kParts = parts_of(kType);
   const Bytes8 d8;
   const Float df;
@@ -295,22 +340,22 @@ HWY_INLINE void unpack(const std::uint8_t* group, std::int64_t first, std::int64
   float* scales = panel.scales;
   float* minima = panel.minima;
   for (std::int64_t b = 0; b < count; ++b) {
-    const BlockAt<kType> at(group, first + b);
+    const BlockAt<kType> at(groups, first + b);
     for (std::size_t v = 0; v < kVectors; ++v) {
       for_four([&]<int kQuad>() HWY_ATTR {
-        const QuadPair pair = unpack_quads<kType, kQuad>(at.quants(), v);
-        hn::Store(pair.low, d8, quads + kQuad * kQuadBytes + v * kBytes);
-        hn::Store(pair.high, d8, quads + (kQuad + 4) * kQuadBytes + v * kBytes);
+        const QuadPair pair = at.template quads<kQuad>(v);
+        hn::Store(pair.low, d8, quads + kQuad * kRows * 4 + v * kBytes);
+        hn::Store(pair.high, d8, quads + (kQuad + 4) * kRows * 4 + v * kBytes);
       });
       const auto store_scales = [&]<int kPart>() HWY_ATTR {
-        const ScalePair pair = unpack_scales<kType, kPart>(at.unit, at.i, v);
+        const ScalePair pair = at.template scales<kPart>(v);
         hn::Store(pair.scale, df, scales + kPart * kRows + v * kLanes);
         hn::Store(pair.minimum, df, minima + kPart * kRows + v * kLanes);
       };
       store_scales.template operator()<0>();
       if constexpr (kParts == 2) store_scales.template operator()<1>();
     }
-    quads += kQuads * kQuadBytes;
+    quads += kQuads * kRows * 4;
     scales += kParts * kRows;
     minima += kParts * kRows;
   }
@@ -326,15 +371,16 @@ HWY_INLINE hn::Vec<Signed8> broadcast_piece(const std::int8_t* at) {
 
 HWY_INLINE VInt dot4(VInt sum, VBytes w, hn::Vec<Signed8> x) {
 #if HWY_ARCH_ARM
-  // Below 128 a byte means the same with a sign, and Arm has that product everywhere.
+  // Bytes are signed or below 128, where they mean the same with a sign; and Arm has that product
+  // everywhere.
   return hn::SumOfMulQuadAccumulate(Signed32(), hn::BitCast(Signed8(), w), x, sum);
 #else
   return hn::SumOfMulQuadAccumulate(Signed32(), w, x, sum);
 #endif
 }
 
-// Sums of a tile's columns for 16 rows each. Plain arrays, never members: GCC keeps only these in
-// registers.
+// Sums of a tile's columns for the groups' rows each. Plain arrays, never members: GCC keeps only
+// these in registers.
 template <int kColumns>
 using Ints = VInt[kColumns][kVectors];
 template <int kColumns>
@@ -343,7 +389,7 @@ template <int kColumns>
 using Floats = VFloat[kColumns][kVectors];
 
 // Multiplies a quad with every column. `x`: the columns' pieces of this quad. kBegin: the first
-// since the sums were flushed. With kPairs into `pairs`, else into `t`.
+// since the sums were flushed. With kPairs into `pairs`, else into `t`, which holds something then.
 template <int kColumns, Width kWidth, bool kBegin>
 HWY_INLINE void add_quad(const VBytes (&w)[kVectors], const std::int8_t* x,
                          [[maybe_unused]] Ints<kColumns>& t,
@@ -373,7 +419,7 @@ HWY_INLINE void add_quad(const VBytes (&w)[kVectors], const std::int8_t* x,
     for (int j = 0; j < kColumns; ++j) {
       const auto piece = broadcast_piece(x + j * 4);
       for (std::size_t v = 0; v < kVectors; ++v) {
-        t[j][v] = dot4(kBegin ? hn::Zero(Signed32()) : t[j][v], w[v], piece);
+        t[j][v] = dot4(t[j][v], w[v], piece);
       }
     }
   }
@@ -404,7 +450,7 @@ HWY_INLINE void dot_panel(const std::uint8_t* quads, const std::int8_t* x, Ints<
     constexpr int kSince = (kAt - kFirst) % kAtOnce;
     VBytes w[kVectors];
     for (std::size_t v = 0; v < kVectors; ++v) {
-      w[v] = hn::Load(Bytes8(), quads + kAt * kQuadBytes + v * kBytes);
+      w[v] = hn::Load(Bytes8(), quads + kAt * kRows * 4 + v * kBytes);
     }
     add_quad<kColumns, kWidth, kSince == 0>(w, x + kAt * kColumns * 4, t, pairs);
     if constexpr (kSince == kAtOnce - 1) flush < kColumns, kAt - kFirst<kAtOnce>(t, pairs);
@@ -433,21 +479,47 @@ template <int kColumns, int kParts>
 struct TileAt {
   const std::int8_t* x;
   const float* dx;
-  const float* sums;  // of each part of a block
+  // Of each part of a block: with its scale, or as integers.
+  const float* sums;
+  const std::int32_t* counts;
 
   HWY_INLINE TileAt(const std::byte* tile, std::int64_t k, std::int64_t first) {
     const TileLayout layout = tile_layout(k, kColumns);
+    const std::int64_t at = first * kColumns * kParts;
     x = reinterpret_cast<const std::int8_t*>(tile) + first * kBlock * kColumns;
     dx = reinterpret_cast<const float*>(tile + layout.scales) + first * kColumns;
-    sums = reinterpret_cast<const float*>(tile + (kParts == 2 ? layout.half_sums : layout.sums)) +
-           first * kColumns * kParts;
+    const std::size_t halves = layout.half_sums;
+    sums = reinterpret_cast<const float*>(tile + (kParts == 2 ? halves : layout.sums)) + at;
+    counts =
+        reinterpret_cast<const std::int32_t*>(tile + (kParts == 2 ? halves : layout.counts)) + at;
   }
   HWY_INLINE void next() {
     x += kBlock * kColumns;
     dx += kColumns;
     sums += kColumns * kParts;
+    counts += kColumns * kParts;
   }
 };
+
+// What a block's dot products begin with: nothing, or the offset's share. `counts`: of the part.
+template <int kColumns, DType kType>
+HWY_INLINE void begin_block([[maybe_unused]] const std::int32_t* counts,
+                            [[maybe_unused]] Ints<kColumns>& t) {
+  if constexpr (!kPairs) {
+    const Signed32 d;
+    for (int j = 0; j < kColumns; ++j) {
+      VInt start = hn::Zero(d);
+      if constexpr (kType == DType::kMXFP4) {
+        const VInt count = hn::Set(d, counts[j]);
+        start = hn::Sub(hn::Neg(hn::ShiftLeft<3>(count)), hn::ShiftLeft<2>(count));
+      } else if constexpr (folds_offset(kType)) {
+        constexpr int kShift = std::countr_zero(static_cast<unsigned>(offset_of(kType)));
+        start = hn::Neg(hn::ShiftLeft<kShift>(hn::Set(d, counts[j])));
+      }
+      for (std::size_t v = 0; v < kVectors; ++v) t[j][v] = start;
+    }
+  }
+}
 
 template <int kColumns>
 HWY_INLINE void load_sums(float* const* c, bool fresh, Floats<kColumns>& acc) {
@@ -473,18 +545,20 @@ HWY_INLINE void multiply_part(const std::uint8_t* quads, const float* scales, co
   const Float d;
   Ints<kColumns> t;
   Pairs<kColumns> pairs;
+  begin_block<kColumns, kType>(at.counts + kPart * kColumns, t);
   dot_panel<kColumns, width_of(kType), kFirst, kFirst, kFirst + kQuadsOfPart>(quads, at.x, t,
                                                                               pairs);
   for (std::size_t v = 0; v < kVectors; ++v) {
     const std::size_t row = kPart * kRows + v * kLanes;
-    add_scaled<kColumns, !is_signed(kType)>(t, v,
-                                            {hn::Load(d, scales + row), hn::Load(d, minima + row)},
-                                            at.dx, at.sums + kPart * kColumns, acc);
+    const VFloat scale = hn::Load(d, scales + row);
+    const VFloat minimum = has_minimum(kType) ? hn::Load(d, minima + row) : scale;
+    add_scaled<kColumns, has_minimum(kType)>(t, v, {scale, minimum}, at.dx,
+                                             at.sums + kPart * kColumns, acc);
   }
 }
 
-// A tile's columns with the panel's blocks, the tile's [first, first + count): adds to c[j], 16
-// rows each.
+// A tile's columns with the panel's blocks, the tile's [first, first + count): adds to c[j], the
+// groups' rows each.
 template <int kColumns, DType kType>
 HWY_INLINE void multiply_tile(const Panel& panel, std::int64_t k, const std::byte* tile,
                               std::int64_t first, std::int64_t count, float* const* c, bool fresh) {
@@ -500,7 +574,7 @@ HWY_INLINE void multiply_tile(const Panel& panel, std::int64_t k, const std::byt
     if constexpr (kParts == 2) {
       multiply_part<kColumns, kType, 1>(quads, scales, minima, at, acc);
     }
-    quads += kQuads * kQuadBytes;
+    quads += kQuads * kRows * 4;
     scales += kParts * kRows;
     minima += kParts * kRows;
     at.next();
@@ -511,7 +585,7 @@ HWY_INLINE void multiply_tile(const Panel& panel, std::int64_t k, const std::byt
 // Quads kQuad and kQuad + 4 of a block, which come together: into the sums of one part, or of one
 // each.
 template <int kColumns, DType kType, int kQuad>
-HWY_INLINE void add_quad_pair(const std::uint8_t* block, const std::int8_t* x,
+HWY_INLINE void add_quad_pair(const BlockAt<kType>& block, const std::int8_t* x,
                               Ints<kColumns> (&t)[parts_of(kType)],
                               Pairs<kColumns> (&pairs)[parts_of(kType)]) {
   constexpr Width kWidth = width_of(kType);
@@ -519,7 +593,7 @@ HWY_INLINE void add_quad_pair(const std::uint8_t* block, const std::int8_t* x,
   VBytes low[kVectors];
   VBytes high[kVectors];
   for (std::size_t v = 0; v < kVectors; ++v) {
-    const QuadPair pair = unpack_quads<kType, kQuad>(block, v);
+    const QuadPair pair = block.template quads<kQuad>(v);
     low[v] = pair.low;
     high[v] = pair.high;
   }
@@ -549,31 +623,32 @@ HWY_INLINE void add_quad_pair(const std::uint8_t* block, const std::int8_t* x,
   }
 }
 
-// All of a group's blocks with one tile.
+// All of the groups' blocks with one tile.
 template <int kColumns, DType kType>
-HWY_INLINE void multiply_directly(const std::uint8_t* group, std::int64_t k, const std::byte* tile,
+HWY_INLINE void multiply_directly(Groups groups, std::int64_t k, const std::byte* tile,
                                   float* const* c) {
   constexpr int kParts = parts_of(kType);
   TileAt<kColumns, kParts> at(tile, k, 0);
   Floats<kColumns> acc;
   load_sums<kColumns>(c, true, acc);
   for (std::int64_t b = 0; b < k / kBlock; ++b) {
-    const BlockAt<kType> block(group, b);
+    const BlockAt<kType> block(groups, b);
     Ints<kColumns> t[kParts];
     Pairs<kColumns> pairs[kParts];
-    add_quad_pair<kColumns, kType, 0>(block.quants(), at.x, t, pairs);
-    add_quad_pair<kColumns, kType, 1>(block.quants(), at.x, t, pairs);
-    add_quad_pair<kColumns, kType, 2>(block.quants(), at.x, t, pairs);
-    add_quad_pair<kColumns, kType, 3>(block.quants(), at.x, t, pairs);
+    begin_block<kColumns, kType>(at.counts, t[0]);
+    if constexpr (kParts == 2) begin_block<kColumns, kType>(at.counts + kColumns, t[1]);
+    add_quad_pair<kColumns, kType, 0>(block, at.x, t, pairs);
+    add_quad_pair<kColumns, kType, 1>(block, at.x, t, pairs);
+    add_quad_pair<kColumns, kType, 2>(block, at.x, t, pairs);
+    add_quad_pair<kColumns, kType, 3>(block, at.x, t, pairs);
     for (std::size_t v = 0; v < kVectors; ++v) {
-      add_scaled<kColumns, !is_signed(kType)>(
-          t[0], v, unpack_scales<kType, 0>(block.unit, block.i, v), at.dx, at.sums, acc);
+      add_scaled<kColumns, has_minimum(kType)>(t[0], v, block.template scales<0>(v), at.dx, at.sums,
+                                               acc);
     }
     if constexpr (kParts == 2) {
       for (std::size_t v = 0; v < kVectors; ++v) {
-        add_scaled<kColumns, !is_signed(kType)>(t[1], v,
-                                                unpack_scales<kType, 1>(block.unit, block.i, v),
-                                                at.dx, at.sums + kColumns, acc);
+        add_scaled<kColumns, has_minimum(kType)>(t[1], v, block.template scales<1>(v), at.dx,
+                                                 at.sums + kColumns, acc);
       }
     }
     at.next();
@@ -583,17 +658,18 @@ HWY_INLINE void multiply_directly(const std::uint8_t* group, std::int64_t k, con
 
 // --- floating-point weights ---
 
-constexpr std::int64_t kFloatPanel = 256;  // elements of k
+constexpr std::int64_t kFloatPanel = 256 / kGroups;  // elements of k
 
 struct alignas(64) FloatPanel {
-  float rows[kFloatPanel * kGroupRows];
+  float rows[kGroups][kFloatPanel * kGroupRows];
 };
 
 // Element i of the packed rows of vector v.
 template <DType kType>
-HWY_INLINE VFloat load_rows(const std::byte* group, std::int64_t i, std::size_t v) {
+HWY_INLINE VFloat load_rows(Groups groups, std::int64_t i, std::size_t v) {
   const Float d;
-  const std::size_t at = static_cast<std::size_t>(i) * kRows + v * kLanes;
+  const std::uint8_t* group = groups[v / kGroupVectors];
+  const std::size_t at = static_cast<std::size_t>(i) * kRowsOfGroup + v % kGroupVectors * kLanes;
   if constexpr (kType == DType::kF16) {
     return hn::PromoteTo(d, hn::LoadU(Half(), reinterpret_cast<const hwy::float16_t*>(group) + at));
   } else if constexpr (kType == DType::kBF16) {
@@ -604,19 +680,26 @@ HWY_INLINE VFloat load_rows(const std::byte* group, std::int64_t i, std::size_t 
   }
 }
 
+// Elements [first, first + count) of the groups' rows as f32: in the panel, or where they are.
 template <DType kType>
-HWY_INLINE const std::byte* unpack_floats(const std::byte* group, std::int64_t first,
-                                          std::int64_t count, FloatPanel& panel) {
+HWY_INLINE void unpack_floats(Groups groups, std::int64_t first, std::int64_t count,
+                              FloatPanel& panel, const std::uint8_t* (&to)[kGroups]) {
   if constexpr (kType == DType::kF32) {
-    return group + static_cast<std::size_t>(first * kGroupRows) * sizeof(float);
+    for (std::size_t g = 0; g < kGroups; ++g) {
+      to[g] = groups[g] + static_cast<std::size_t>(first * kGroupRows) * sizeof(float);
+    }
+    return;
   }
   for (std::int64_t i = 0; i < count; ++i) {
     for (std::size_t v = 0; v < kVectors; ++v) {
-      hn::Store(load_rows<kType>(group, first + i, v), Float(),
-                panel.rows + static_cast<std::size_t>(i) * kRows + v * kLanes);
+      hn::Store(load_rows<kType>(groups, first + i, v), Float(),
+                panel.rows[v / kGroupVectors] + static_cast<std::size_t>(i) * kRowsOfGroup +
+                    v % kGroupVectors * kLanes);
     }
   }
-  return reinterpret_cast<const std::byte*>(panel.rows);
+  for (std::size_t g = 0; g < kGroups; ++g) {
+    to[g] = reinterpret_cast<const std::uint8_t*>(panel.rows[g]);
+  }
 }
 
 // Sums of 64 products each are added up: long sums would lose bits that shorter ones keep.
@@ -624,7 +707,7 @@ constexpr std::int64_t kFloatSum = 64;
 
 // `count` elements of k, from a panel (kF32) or as they are packed.
 template <int kColumns, DType kType>
-HWY_INLINE void multiply_float_tile(const std::byte* rows, const float* x, std::int64_t count,
+HWY_INLINE void multiply_float_tile(Groups rows, const float* x, std::int64_t count,
                                     float* const* c, bool fresh) {
   const Float d;
   Floats<kColumns> total;
@@ -655,15 +738,15 @@ HWY_INLINE void multiply_float_tile(const std::byte* rows, const float* x, std::
 // Columns whose activations stay in the second-level cache beside a panel.
 constexpr std::int64_t kColumnsAtOnce = 128;
 
-// Where the columns of a tile go: the result, or for an incomplete group a buffer.
+// Where the columns of a tile go: the result, or for incomplete groups a buffer.
 struct Destination {
   const GemmArguments& arguments;
   std::int64_t group;
-  float* buffer;  // [16][kColumnsAtOnce]; null for a complete group
+  float* buffer;  // [rows][kColumnsAtOnce]; null for complete groups
   std::int64_t first_column;
 
   HWY_INLINE float* column(std::int64_t j) const {
-    if (buffer != nullptr) return buffer + (j - first_column) * kGroupRows;
+    if (buffer != nullptr) return buffer + (j - first_column) * static_cast<std::int64_t>(kRows);
     const std::int64_t to = arguments.order != nullptr ? arguments.order[j] : j;
     return arguments.c + to * arguments.c_stride + group * kGroupRows;
   }
@@ -696,23 +779,31 @@ HWY_NOINLINE void gemm_of(const GemmArguments& a, std::int64_t first, std::int64
   const bool direct = a.n <= kDirectColumns;
   const std::int64_t step = direct ? units : kStep;
   std::conditional_t<kIsFloat, FloatPanel, Panel> panel;
-  alignas(64) float partial[kGroupRows * kColumnsAtOnce];
+  alignas(64) float partial[kRows * kColumnsAtOnce];
+  // The last groups may be fewer than kGroups, and the last one not have all its rows.
+  constexpr auto kAtOnce = static_cast<std::int64_t>(kGroups);
+  const std::int64_t tail = last - (last - first + kAtOnce - 1) % kAtOnce - 1;
+  const bool whole_tail = tail + kAtOnce == last && last * kGroupRows <= a.weights.m;
 
   for (std::int64_t begin = 0; begin < a.n; begin += kColumnsAtOnce) {
     const std::int64_t end = std::min(begin + kColumnsAtOnce, a.n);
     for (std::int64_t unit = 0; unit < units; unit += step) {
       const std::int64_t count = std::min(step, units - unit);
-      for (std::int64_t group = first; group < last; ++group) {
-        const std::byte* packed = a.weights.data + static_cast<std::size_t>(group) * group_bytes;
-        const auto* bytes = reinterpret_cast<const std::uint8_t*>(packed);
-        const bool whole = (group + 1) * kGroupRows <= a.weights.m;
+      for (std::int64_t group = first; group < last; group += kAtOnce) {
+        const std::uint8_t* packed[kGroups];
+        for (std::int64_t g = 0; g < kAtOnce; ++g) {
+          // One that is not there is another once more, and goes nowhere.
+          packed[g] = reinterpret_cast<const std::uint8_t*>(a.weights.data) +
+                      static_cast<std::size_t>(std::min(group + g, last - 1)) * group_bytes;
+        }
+        const bool whole = group != tail || whole_tail;
         const Destination to{a, group, whole ? nullptr : partial, begin};
-        const std::byte* rows = packed;
+        const std::uint8_t* rows[kGroups];
         if (!direct) {
           if constexpr (kIsFloat) {
-            rows = unpack_floats<kType>(packed, unit, count, panel);
+            unpack_floats<kType>(packed, unit, count, panel, rows);
           } else {
-            unpack<kType>(bytes, unit, count, panel);
+            unpack<kType>(packed, unit, count, panel);
           }
         }
         for_each_tile(begin, end, [&]<int kColumns>(std::int64_t j) HWY_ATTR {
@@ -722,24 +813,24 @@ HWY_NOINLINE void gemm_of(const GemmArguments& a, std::int64_t first, std::int64
           if constexpr (kIsFloat) {
             const auto* x = reinterpret_cast<const float*>(tile) + unit * kColumns;
             if (direct) {
-              multiply_float_tile<kColumns, kType>(rows, x, count, c, true);
+              multiply_float_tile<kColumns, kType>(packed, x, count, c, true);
             } else {
               multiply_float_tile<kColumns, DType::kF32>(rows, x, count, c, unit == 0);
             }
           } else if (direct) {
-            multiply_directly<kColumns, kType>(bytes, k, tile, c);
+            multiply_directly<kColumns, kType>(packed, k, tile, c);
           } else {
             multiply_tile<kColumns, kType>(panel, k, tile, unit, count, c, unit == 0);
           }
         });
       }
     }
-    if (last * kGroupRows > a.weights.m && last > first) {
-      const std::int64_t row = (last - 1) * kGroupRows;
+    if (!whole_tail && last > first) {
+      const std::int64_t row = tail * kGroupRows;
       for (std::int64_t j = begin; j < end; ++j) {
         const std::int64_t to = a.order != nullptr ? a.order[j] : j;
-        std::copy_n(partial + (j - begin) * kGroupRows, a.weights.m - row,
-                    a.c + to * a.c_stride + row);
+        std::copy_n(partial + (j - begin) * static_cast<std::int64_t>(kRows),
+                    std::min(last * kGroupRows, a.weights.m) - row, a.c + to * a.c_stride + row);
       }
     }
   }
@@ -813,7 +904,8 @@ HWY_INLINE void quantize_column(const float* x, std::int64_t k, std::byte* tile,
   auto* quants = reinterpret_cast<std::int8_t*>(tile) + j * 4;
   auto* scales = reinterpret_cast<float*>(tile + layout.scales) + j;
   auto* sums = reinterpret_cast<float*>(tile + layout.sums) + j;
-  auto* half_sums = reinterpret_cast<float*>(tile + layout.half_sums) + j;
+  auto* half_sums = tile + layout.half_sums + 4 * j;
+  auto* counts = reinterpret_cast<std::int32_t*>(tile + layout.counts) + j;
   QuantizedBlock block;
   for (std::int64_t b = 0; b < k / kBlock; ++b) {
     quantize_block(x + b * kBlock, block);
@@ -821,9 +913,14 @@ HWY_INLINE void quantize_column(const float* x, std::int64_t k, std::byte* tile,
       std::memcpy(quants + (b * kQuads + g) * w * 4, block.quants + g * 4, 4);
     }
     scales[b * w] = block.scale;
-    sums[b * w] = block.scale * static_cast<float>(block.sums[0] + block.sums[1]);
-    half_sums[2 * b * w] = block.scale * static_cast<float>(block.sums[0]);
-    half_sums[(2 * b + 1) * w] = block.scale * static_cast<float>(block.sums[1]);
+    counts[b * w] = block.sums[0] + block.sums[1];
+    sums[b * w] = block.scale * static_cast<float>(counts[b * w]);
+    for (std::int64_t half = 0; half < 2; ++half) {
+      const std::int32_t count = block.sums[half];
+      const float sum = block.scale * static_cast<float>(count);
+      std::memcpy(half_sums + 4 * (2 * b + half) * w,
+                  folds_offset(DType::kQ6_K) ? static_cast<const void*>(&count) : &sum, 4);
+    }
   }
 }
 

@@ -78,17 +78,22 @@ constexpr Layout layout_of(DType type) {
 }
 
 // Packed activations of a tile of w columns: int8 [4][w][8 quads][blocks], then f32 [w][blocks]
-// scales and f32 [w][blocks] sums (scale times the sum of the quants), and [w][2][blocks] sums of
-// both halves of each block.
+// scales and f32 [w][blocks] sums (scale times the sum of the quants), [w][2][blocks] sums of both
+// halves of each block (as f32 with the scale, or i32, as the products want them), and i32
+// [w][blocks] counts (the sum of the quants).
 struct TileLayout {
   std::size_t scales;
   std::size_t sums;
   std::size_t half_sums;
+  std::size_t counts;
 };
 constexpr TileLayout tile_layout(std::int64_t k, std::int64_t w) {
   const auto quants = static_cast<std::size_t>(k * w);
   const std::size_t floats = quants / kBlock * sizeof(float);
-  return {.scales = quants, .sums = quants + floats, .half_sums = quants + 2 * floats};
+  return {.scales = quants,
+          .sums = quants + floats,
+          .half_sums = quants + 2 * floats,
+          .counts = quants + 4 * floats};
 }
 
 }  // namespace ollama::ml::kernels

@@ -255,7 +255,7 @@ void pack_weights(DType type, std::int64_t k, std::int64_t m, std::span<const st
 std::size_t activation_size(ActivationKind kind, std::int64_t k, std::int64_t n) {
   const auto elements = static_cast<std::size_t>(k * n);
   return kind == ActivationKind::kFloat ? elements * sizeof(float)
-                                        : elements + elements / kBlock * 4 * sizeof(float);
+                                        : elements + elements / kBlock * 5 * sizeof(float);
 }
 
 }  // namespace ollama::ml::kernels
