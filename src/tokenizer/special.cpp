@@ -200,7 +200,8 @@ void Roles::assign(const gguf::File& file, std::string_view pre, std::span<const
   if (tokens.bos == kNoToken) tokens.add_bos = false;
   if (tokens.eos == kNoToken) tokens.add_eos = false;
   tokens.add_separator =
-      file.boolean("tokenizer.ggml.add_sep_token").value_or(false) && tokens.separator != kNoToken;
+      file.boolean("tokenizer.ggml.add_sep_token").value_or(tokens.add_separator) &&
+      tokens.separator != kNoToken;
 
   // The token of every well-known name.
   StringTable names;

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -17,6 +18,41 @@
 #include "tokenizer/utf8.h"
 
 namespace ollama::tokenizer::test {
+
+// Rules of normalisation as a file has them, each state in a block of 256 units of its own.
+inline std::string charsmap(const std::map<std::string, std::string>& rules) {
+  std::vector<std::map<unsigned char, std::uint32_t>> states(1);
+  std::map<std::uint32_t, std::uint32_t> values;  // of states
+  std::string texts;
+  for (const auto& [from, to] : rules) {
+    std::uint32_t state = 0;
+    for (const char c : from) {
+      const auto next = static_cast<std::uint32_t>(states.size());
+      const auto [edge, added] = states[state].emplace(static_cast<unsigned char>(c), next);
+      state = edge->second;
+      if (added) states.emplace_back();
+    }
+    values[state] = static_cast<std::uint32_t>(texts.size());
+    texts += to + '\0';
+  }
+  const auto base = [](std::uint32_t state) { return 256 * (state + 1); };
+  std::vector<std::uint32_t> units(256 * (states.size() + 1));
+  units[0] = base(0) << 10;
+  for (std::uint32_t state = 0; state < states.size(); ++state) {
+    for (const auto& [byte, next] : states[state]) {
+      const std::uint32_t unit = base(state) ^ byte;
+      units[unit] = ((unit ^ base(next)) << 10) | (values.contains(next) ? 256U : 0U) | byte;
+    }
+    if (values.contains(state)) units[base(state)] = (1U << 31) | values[state];
+  }
+  std::string bytes;
+  const auto put = [&](std::size_t number) {
+    for (int i = 0; i < 4; ++i) bytes.push_back(static_cast<char>(number >> (8 * i)));
+  };
+  put(4 * units.size());
+  for (const std::uint32_t unit : units) put(unit);
+  return bytes + texts;
+}
 
 class Builder {
  public:
@@ -32,6 +68,18 @@ class Builder {
       builder.token(character, 1);
     }
     return builder;
+  }
+
+  // A Unigram vocabulary of "<s>", "<pad>", "</s>" and "<unk>", in XLM-RoBERTa's order.
+  static Builder unigram() {
+    Builder builder;
+    builder.text("tokenizer.ggml.model", "t5");
+    builder.token("<s>", 3).token("<pad>", 3).token("</s>", 3).token("<unk>", 2);
+    return builder.number("tokenizer.ggml.bos_token_id", 0)
+        .number("tokenizer.ggml.eos_token_id", 2)
+        .number("tokenizer.ggml.unknown_token_id", 3)
+        .number("tokenizer.ggml.seperator_token_id", 2)
+        .flag("tokenizer.ggml.add_bos_token", true);
   }
 
   // `type` as in tokenizer.ggml.token_type.
@@ -62,6 +110,15 @@ class Builder {
   Builder& numbers(std::string key, std::vector<std::int32_t> values) {
     arrays_.emplace_back(std::move(key), std::move(values));
     return *this;
+  }
+  Builder& bytes(std::string key, std::string_view value) {
+    std::vector<std::int64_t> numbers;
+    for (const char c : value) numbers.push_back(static_cast<unsigned char>(c));
+    return set(std::move(key), gguf::Array(std::move(numbers)),
+               {.type = GGUF_TYPE_ARRAY, .element = GGUF_TYPE_UINT8});
+  }
+  Builder& rules(std::string_view charsmap) {
+    return bytes("tokenizer.ggml.precompiled_charsmap", charsmap);
   }
 
   Result<std::unique_ptr<Tokenizer>> load(std::string_view pre) const {

@@ -30,6 +30,7 @@ Result<std::unique_ptr<Tokenizer>> load(const gguf::File& file, const LoadOption
   OLLAMA_ASSIGN(const std::string_view model, file.require_string("tokenizer.ggml.model"));
   if (model == "llama") return make_sentencepiece(file);
   if (model == "bert") return make_wordpiece(file);
+  if (model == "t5") return make_unigram(file);
   if (model == "gpt2" || model == "gemma4") {
     if (!options.pre.empty()) return make_bpe(file, options.pre);
     return make_bpe(file, model == "gemma4" ? "gemma4" : pretokenizer_of(file));

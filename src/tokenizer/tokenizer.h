@@ -1,7 +1,7 @@
-// Text to tokens and back. Three kinds of vocabulary: SentencePiece-style with scores and byte
-// fallback
-// (`tokenizer.ggml.model` = llama), byte-level BPE with a pre-tokenizer (gpt2; gemma4 is the same
-// with characters for bytes), WordPiece (bert). Results are llama.cpp's, token for token.
+// Text to tokens and back. Four kinds of vocabulary: SentencePiece-style with scores and byte
+// fallback (`tokenizer.ggml.model` = llama), byte-level BPE with a pre-tokenizer (gpt2; gemma4 is
+// the same with characters for bytes), WordPiece (bert), Unigram (t5). Results are llama.cpp's,
+// token for token.
 #pragma once
 
 #include <cstdint>

@@ -138,6 +138,7 @@ BENCHMARK_CAPTURE(encode, deepseek_llm, "deepseek-llm.gguf", "");
 BENCHMARK_CAPTURE(encode, starcoder, "starcoder.gguf", "");
 BENCHMARK_CAPTURE(encode, sentencepiece, "llama-spm.gguf", "");
 BENCHMARK_CAPTURE(encode, wordpiece, "bert-bge.gguf", "");
+BENCHMARK_CAPTURE(encode, unigram, "unigram.gguf", "");
 
 // A chat turn: what a call costs besides its bytes.
 void encode_short(benchmark::State& state, const char* name) {
@@ -152,6 +153,7 @@ void encode_short(benchmark::State& state, const char* name) {
 BENCHMARK_CAPTURE(encode_short, gpt2, "gpt-2.gguf");
 BENCHMARK_CAPTURE(encode_short, sentencepiece, "llama-spm.gguf");
 BENCHMARK_CAPTURE(encode_short, wordpiece, "bert-bge.gguf");
+BENCHMARK_CAPTURE(encode_short, unigram, "unigram.gguf");
 
 // One word of a megabyte.
 void encode_one_word(benchmark::State& state, const char* name) {
@@ -162,6 +164,7 @@ void encode_one_word(benchmark::State& state, const char* name) {
 }
 BENCHMARK_CAPTURE(encode_one_word, gpt2, "gpt-2.gguf")->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(encode_one_word, sentencepiece, "llama-spm.gguf")->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(encode_one_word, unigram, "unigram.gguf")->Unit(benchmark::kMillisecond);
 
 void split_only(benchmark::State& state) {
   const auto pretokenizer = Pretokenizer::create(find_pretokenizer("gpt-2")->steps).value();

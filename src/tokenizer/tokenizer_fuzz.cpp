@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "tokenizer/charsmap.h"
 #include "tokenizer/pretokenizer.h"
 #include "tokenizer/test_vocabulary.h"
 #include "tokenizer/tokenizer.h"
@@ -52,6 +53,27 @@ std::unique_ptr<Tokenizer> make_sentencepiece() {
   return *builder.load("");
 }
 
+std::unique_ptr<Tokenizer> make_unigram() {
+  test::Builder builder = test::Builder::unigram();
+  float score = 0;
+  for (const char* text : {"▁t", "he", "▁the", "▁", "t", "h", "e", "é", "th", "▁▁"}) {
+    builder.token(text, 1, --score);
+  }
+  builder.token("<x>", 4).flag("tokenizer.ggml.add_space_prefix", true);
+  return *builder.rules(test::charsmap({{"e\u0301", "é"}, {"\t", " "}, {"\u200E", ""}})).load("");
+}
+
+// Rules from a file, and a text that they are for.
+void read_rules(std::string_view bytes) {
+  const auto rules = Charsmap::parse(bytes);
+  if (!rules) return;
+  for (std::size_t at = 0; at < bytes.size(); ++at) {
+    const Charsmap::Rule rule = rules->find(bytes.substr(at));
+    require(rule.length <= bytes.size() - at && rule.length <= Charsmap::kLongest);
+    require(rule.length > 0 || rule.replacement.empty());
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -75,6 +97,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     at += blank ? utf8::kBlankSymbol.size() : 1;
   }
   require(sentencepiece->decode(sentencepiece->encode(text)) == blanked);
+
+  static const auto unigram = make_unigram();
+  const std::vector<Token> tokens = unigram->encode(text, {.parse_special = true});
+  require(tokens == unigram->encode(text, {.parse_special = true}));
+  for (const Token token : tokens) {
+    require(token >= 0 && static_cast<std::size_t>(token) < unigram->vocab_size());
+  }
+  read_rules(text);
 
   StreamDecoder decoder;
   std::string streamed;

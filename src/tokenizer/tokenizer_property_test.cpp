@@ -85,6 +85,68 @@ TEST(Property, WordPieceTakesAnything) {
   }));
 }
 
+TEST(Property, UnigramTakesAnything) {
+  check(rc::check("every token is in the vocabulary, and a second time the same", [] {
+    const Tokenizer& tokenizer = fixture("unigram.gguf");
+    const std::string text = any_bytes();
+    const auto tokens = tokenizer.encode(text, {.add_special = true});
+    for (const Token token : tokens) {
+      RC_ASSERT(token >= 0);
+      RC_ASSERT(static_cast<std::size_t>(token) < tokenizer.vocab_size());
+    }
+    RC_ASSERT(tokenizer.encode(text, {.add_special = true}) == tokens);
+  }));
+}
+
+// Cutting before words, and remembering them, must not cost the best sum: it is what a plain search
+// over all the text finds.
+TEST(Property, UnigramFindsTheBestSum) {
+  check(rc::check("the sum of scores is the best of all", [] {
+    const auto letter = rc::gen::element<std::string>("a", "b", "c", "▁");
+    const auto words = *rc::gen::unique<std::vector<std::vector<std::string>>>(rc::gen::resize(
+        4, rc::gen::nonEmpty(rc::gen::container<std::vector<std::string>>(letter))));
+    test::Builder builder = test::Builder::unigram();
+    std::map<std::string, double> scores;
+    const auto add = [&](const std::string& word) {
+      const auto score = static_cast<float>(*rc::gen::inRange(-40, -4)) / 4;
+      if (scores.emplace(word, score).second) builder.token(word, 1, score);
+    };
+    for (const char* one : {"a", "b", "c", "▁"}) add(one);
+    for (const auto& word : words) {
+      std::string text;
+      for (const std::string& part : word) text += part;
+      add(text);
+    }
+    const auto tokenizer = builder.load("").value();
+    std::string text;
+    for (const std::string& part : *rc::gen::container<std::vector<std::string>>(letter)) {
+      text += part;
+    }
+    std::vector<double> best(text.size() + 1, -1e9);
+    best[0] = 0;
+    for (std::size_t end = 1; end <= text.size(); ++end) {
+      for (const auto& [word, score] : scores) {
+        if (!std::string_view(text).substr(0, end).ends_with(word)) continue;
+        best[end] = std::max(best[end], best[end - word.size()] + score);
+      }
+    }
+    for (int time = 0; time < 2; ++time) {
+      double sum = 0;
+      std::string joined;
+      for (const Token token : tokenizer->encode(text)) {
+        std::string piece(tokenizer->piece(token));
+        for (std::size_t at = 0; (at = piece.find(' ', at)) != std::string::npos; ++at) {
+          piece.replace(at, 1, utf8::kBlankSymbol);
+        }
+        sum += scores.at(piece);
+        joined += piece;
+      }
+      RC_ASSERT(joined == text);
+      RC_ASSERT(sum == best.back());
+    }
+  }));
+}
+
 TEST(Property, StreamIsTheSameHoweverItIsCut) {
   check(rc::check("any cut gives the same text", [] {
     const std::string bytes = any_bytes() + valid_text();

@@ -1,4 +1,4 @@
-// The three kinds of tokenizer against llama.cpp's results, special tokens, and hostile
+// The kinds of tokenizer against llama.cpp's results, special tokens, and hostile
 // vocabularies.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
+#include <optional>
 #include <sstream>
 
 #include "tokenizer/pretokenizer.h"
@@ -84,7 +86,7 @@ TEST_P(Fixture, EncodesAsLlamaCppDoes) {
 // Text that comes back changed would be shown changed to people.
 TEST_P(Fixture, DecodesToTheText) {
   const std::string name = GetParam();
-  if (name == "bert-bge") GTEST_SKIP() << "WordPiece normalises";
+  if (name == "bert-bge" || name == "unigram") GTEST_SKIP() << "it normalises";
   const auto tokenizer = load_fixture(name + ".gguf");
   ASSERT_TRUE(tokenizer);
   for (const std::string& text : fixture_texts(name + ".inp")) {
@@ -94,7 +96,7 @@ TEST_P(Fixture, DecodesToTheText) {
 
 INSTANTIATE_TEST_SUITE_P(All, Fixture,
                          testing::Values("bert-bge", "deepseek-llm", "falcon", "gpt-2", "llama-spm",
-                                         "starcoder"),
+                                         "starcoder", "unigram"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::ranges::replace(name, '-', '_');
@@ -226,6 +228,165 @@ TEST(WordPiece, NormalisesAsLlamaCppDoes) {
   EXPECT_EQ(tokenizer->decode(tokenizer->encode("hello world")), "hello world");
 }
 
+TEST(Unigram, NormalisesAsLlamaCppDoes) {
+  const auto tokenizer = load_fixture("unigram.gguf");
+  ASSERT_TRUE(tokenizer);
+  const auto same = [&](std::string_view a, std::string_view b) {
+    EXPECT_EQ(tokenizer->encode(a), tokenizer->encode(b)) << a << " and " << b;
+  };
+  same("e\u0301te\u0301", "été");
+  same("\uFF21\uFB01\u2460", "Afi1");
+  same("\t  a \u3000 b\n", "a b");
+  same("a\u200Eb", "ab");  // a rule that writes nothing
+  same(
+      "a\xFF"
+      "b",
+      "a\uFFFDb");
+  EXPECT_EQ(tokenizer->decode(tokenizer->encode("  the  model ")), "the model");
+  const auto empty = tokenizer->encode(" \n", {.add_special = true});
+  EXPECT_THAT(empty, ElementsAre(0, 2));
+}
+
+// The four ways in which files treat blanks. `text` is shown with its tokens cut by '|'.
+std::string cut_by(const Tokenizer& tokenizer, std::string_view text) {
+  std::string cut;
+  for (const Token token : tokenizer.encode(text)) {
+    if (!cut.empty()) cut += '|';
+    cut += tokenizer.piece(token, true);
+  }
+  return cut;
+}
+TEST(Unigram, BlanksAreTreatedAsTheFileSays) {
+  const auto of = [](bool prefix, bool merge) {
+    Builder builder = Builder::unigram();
+    for (const char* text : {"▁", "a", "b", "▁a", "ab", "▁ab"}) builder.token(text, 1, -1);
+    return builder.flag("tokenizer.ggml.add_space_prefix", prefix)
+        .flag("tokenizer.ggml.remove_extra_whitespaces", merge)
+        .load("");
+  };
+  EXPECT_EQ(cut_by(**of(true, true), "  ab  a b "), " ab| a| |b");
+  EXPECT_EQ(cut_by(**of(false, true), "  ab  a b "), " ab| a| |b");
+  EXPECT_EQ(cut_by(**of(true, false), "  ab  a b "), " | | ab| | a| |b| ");
+  EXPECT_EQ(cut_by(**of(false, false), "  ab  a b "), " | ab| | a| |b| ");
+  EXPECT_EQ(cut_by(**of(false, false), "ab"), "ab");
+  EXPECT_EQ(cut_by(**of(true, false), "ab"), " ab");
+  EXPECT_TRUE((*of(true, false))->adds_leading_blank());
+  EXPECT_FALSE((*of(false, false))->adds_leading_blank());
+  EXPECT_EQ((*of(true, true))->decode((*of(true, true))->encode("ab a")), "ab a");
+}
+
+TEST(Unigram, TheBestSumWinsNotTheLongestToken) {
+  Builder builder = Builder::unigram();
+  builder.token("a", 1, -2).token("ab", 1, -1).token("bcd", 1, -1.5).token("abcd", 1, -4);
+  builder.token("abc", 1, -0.5).token("d", 1, -9).token("abcdabcd", 5, -3);
+  const auto tokenizer = builder.load("");
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message();
+  EXPECT_EQ(cut_by(**tokenizer, "abcd"), "a|bcd");
+  EXPECT_THAT((*tokenizer)->encode("abcdabcd"), ElementsAre(10)) << "unused, but better";
+}
+
+// Fails when a character that no token has takes others with it, or is a token for each byte.
+TEST(Unigram, WhatNoTokenHasIsOneUnknown) {
+  Builder builder = Builder::unigram();
+  builder.token("a", 1, -1).token("▁", 1, -2).token("é", 1, -3).token("\xC3", 1, 0);
+  const auto tokenizer = builder.load("");
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message();
+  EXPECT_THAT((*tokenizer)->encode("a\U0001F999中xaé"), ElementsAre(4, 3, 4, 6));
+  EXPECT_THAT((*tokenizer)->encode("x y"), ElementsAre(3, 5, 3));
+  EXPECT_THAT((*tokenizer)->encode("x<unk>y", {.parse_special = true}), ElementsAre(3, 3, 3));
+  EXPECT_EQ((*tokenizer)->decode(std::vector<Token>{4, 3, 4}), "aa");
+  // Without an unknown token there is nothing to say it with.
+  const auto silent = Builder()
+                          .text("tokenizer.ggml.model", "t5")
+                          .number("tokenizer.ggml.unknown_token_id", -1)
+                          .token("a", 1, -1)
+                          .load("");
+  ASSERT_TRUE(silent) << silent.error().message();
+  EXPECT_THAT((*silent)->encode("xax"), ElementsAre(0));
+}
+
+TEST(Unigram, TokensOfManyWordsAreFound) {
+  Builder builder = Builder::unigram();
+  for (const char* text : {"▁", "a", "b", "▁a", "▁b"}) builder.token(text, 1, -2);
+  builder.token("a▁b", 1, -1).token("▁▁▁", 1, -1).token("<x▁y>", 4);
+  const auto tokenizer = builder.load("");
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message();
+  EXPECT_EQ(cut_by(**tokenizer, "a a b a"), "a| |a b| a");
+  EXPECT_EQ(cut_by(**tokenizer, "a    b"), "a|   | b");
+  EXPECT_THAT((*tokenizer)->encode("<x y>"), ElementsAre(11)) << "found behind normalisation";
+}
+
+TEST(Unigram, TheLongestRuleCounts) {
+  Builder builder = Builder::unigram();
+  for (const char* text : {"1", "2", "3", "x"}) builder.token(text, 1, -1);
+  const auto tokenizer =
+      builder.rules(test::charsmap({{"a", "1"}, {"abc", "2"}, {"é", "3x"}, {"d", ""}})).load("");
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message();
+  EXPECT_EQ(cut_by(**tokenizer, "aabcadxé"), "1|2|1|x|3|x");
+  EXPECT_EQ(cut_by(**tokenizer, "abxab"), "1|<unk>|x|1|<unk>");
+}
+
+// A rule that leads outside, or in circles, must not take the runner with it.
+TEST(Unigram, DamagedRulesAreRefused) {
+  const auto error_of = [](std::string_view charsmap) {
+    const auto tokenizer = Builder::unigram().token("a", 1, -1).rules(charsmap).load("");
+    if (tokenizer) return std::string("loaded");
+    EXPECT_EQ(tokenizer.error().code(), ErrorCode::kCorrupt);
+    return std::string(tokenizer.error().message());
+  };
+  const std::string good = test::charsmap({{"ab", "x"}});
+  EXPECT_EQ(error_of(good), "loaded");
+  EXPECT_THAT(error_of(""), HasSubstr("no header"));
+  EXPECT_THAT(error_of("abc"), HasSubstr("no header"));
+  EXPECT_THAT(error_of(std::string(4, '\0')), HasSubstr("table is cut off"));
+  EXPECT_THAT(error_of("\xFF\xFF\xFF\xFF" + good), HasSubstr("table is cut off"));
+  EXPECT_THAT(error_of(good.substr(0, good.size() - 1)), HasSubstr("last text is cut off"));
+  EXPECT_THAT(error_of(good.substr(0, good.size() / 2)), HasSubstr("table is cut off"));
+  const auto with_unit = [&](std::size_t index, std::uint32_t unit) {
+    std::string bad = good;
+    for (std::size_t i = 0; i < 4; ++i) {
+      bad[4 + 4 * index + i] = static_cast<char>(unit >> (8 * i));
+    }
+    return bad;
+  };
+  EXPECT_THAT(error_of(with_unit(0, 0x7FFFFC00)), HasSubstr("a state lies outside"));
+  EXPECT_THAT(error_of(with_unit(256 + 'a', 0x7FFFFC00 | 'a')), HasSubstr("a state lies outside"));
+  EXPECT_THAT(error_of(with_unit(768, 0x80000002)), HasSubstr("a text lies outside"));
+
+  // "a" leads from the root to the root.
+  const auto circle =
+      Builder::unigram().token("a", 1, -1).rules(with_unit(256 + 'a', ('a' << 10) | 'a')).load("");
+  ASSERT_TRUE(circle) << circle.error().message();
+  EXPECT_EQ((*circle)->encode(std::string(200'000, 'a')).size(), 200'000U);
+
+  const auto of_numbers = Builder::unigram()
+                              .token("a", 1, -1)
+                              .numbers("tokenizer.ggml.precompiled_charsmap", {1, 2, 3, 4})
+                              .load("");
+  ASSERT_FALSE(of_numbers);
+  EXPECT_THAT(std::string(of_numbers.error().message()), HasSubstr("expected an array of bytes"));
+}
+
+TEST(Unigram, OddVocabulariesWork) {
+  const std::string longest(300, 'a');
+  Builder builder = Builder::unigram();
+  builder.token("a", 1, -1)
+      .token("a", 1, -3)  // a second time
+      .token("", 1, -1)
+      .token("b", 1, std::numeric_limits<float>::infinity())
+      .token("c", 1, std::numeric_limits<float>::quiet_NaN())
+      .token("<0x41>", 6)
+      .token(longest, 1, -1);
+  const auto tokenizer = builder.load("");
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message();
+  EXPECT_THAT((*tokenizer)->encode("abca"), ElementsAre(5, 3, 5));
+  EXPECT_EQ((*tokenizer)->encode(longest).size(), 300U);
+  EXPECT_EQ((*tokenizer)->piece(9), "A");
+  const auto plain = Builder().text("tokenizer.ggml.model", "t5").plain_token("ab").load("");
+  ASSERT_TRUE(plain) << plain.error().message();
+  EXPECT_THAT((*plain)->encode("abab"), ElementsAre(0, 0));
+}
+
 TEST(Special, BosAndEosFollowTheFile) {
   const auto llama = load_fixture("llama-spm.gguf");
   ASSERT_TRUE(llama);
@@ -294,6 +455,22 @@ TEST(Pair, IsJoinedAsTheModelReadsIt) {
   EXPECT_EQ(encode_pair(**with, "a", "b", 100)->second, 4U);
   EXPECT_THAT(encode_pair(**roberta(false), "a", "b", 100)->tokens,
               ElementsAre(256, 'a', 257, 'b', 257));
+}
+
+// Files of XLM-RoBERTa's from before there was a key for it do not say that a separator comes.
+TEST(Pair, UnigramHasASeparatorUnlessTheFileSaysNo) {
+  const auto of = [](std::optional<bool> separator) {
+    Builder builder = Builder::unigram();
+    builder.token("a", 1, -1).token("b", 1, -1);
+    if (separator) builder.flag("tokenizer.ggml.add_sep_token", *separator);
+    return builder.load("");
+  };
+  for (const std::optional<bool> separator : {std::optional<bool>(), std::optional(true)}) {
+    const auto tokenizer = of(separator);
+    EXPECT_THAT(encode_pair(**tokenizer, "a", "ba", 100)->tokens, ElementsAre(0, 4, 2, 2, 5, 4, 2));
+    EXPECT_THAT(encode_pair(**tokenizer, "a", "ba", 6)->tokens, ElementsAre(0, 4, 2, 2, 5, 2));
+  }
+  EXPECT_THAT(encode_pair(**of(false), "a", "b", 100)->tokens, ElementsAre(0, 4, 2, 5, 2));
 }
 
 TEST(Pair, OnlyTheSecondTextIsCut) {
@@ -386,7 +563,7 @@ TEST(Special, BlanksAfterPhi3TokensAreTheirs) {
 }
 
 TEST(Load, UnknownKindsAreNamed) {
-  for (const std::string model : {"rwkv", "plamo2", "t5", "none", ""}) {
+  for (const std::string model : {"rwkv", "plamo2", "none", ""}) {
     const auto tokenizer = Builder::bpe().text("tokenizer.ggml.model", model).load("");
     ASSERT_FALSE(tokenizer);
     EXPECT_EQ(tokenizer.error().code(), ErrorCode::kUnsupported);
@@ -399,7 +576,7 @@ TEST(Load, UnknownKindsAreNamed) {
 }
 
 TEST(Load, EmptyVocabulariesAreCorrupt) {
-  for (const std::string model : {"llama", "gpt2", "bert"}) {
+  for (const std::string model : {"llama", "gpt2", "bert", "t5"}) {
     const auto tokenizer = Builder().text("tokenizer.ggml.model", model).merge("a b").load("");
     ASSERT_FALSE(tokenizer) << model;
     EXPECT_EQ(tokenizer.error().code(), ErrorCode::kCorrupt);
@@ -523,6 +700,12 @@ TEST(Encode, MegabytesOfOneLetterAndOfNoise) {
   ASSERT_TRUE(bert);
   EXPECT_GT(bert->encode(letters).size(), 1000U);
   EXPECT_GT(bert->encode(noise).size(), 1000U);
+  const auto unigram = load_fixture("unigram.gguf");
+  ASSERT_TRUE(unigram);
+  EXPECT_GT(unigram->encode(letters).size(), 100'000U);
+  EXPECT_GT(unigram->encode(noise).size(), 100'000U);
+  EXPECT_THAT(unigram->encode(blanks), IsEmpty());
+  EXPECT_EQ(unigram->decode(unigram->encode(digits)), digits);
 }
 
 TEST(Stream, NeverShowsHalfACharacter) {

@@ -97,6 +97,8 @@ Result<Vocabulary> read_vocabulary(const gguf::File& file, std::string_view pre,
   special.padding = defaults.padding;
   special.mask = defaults.mask;
   special.add_bos = defaults.add_bos;
+  special.add_eos = defaults.add_eos;
+  special.add_separator = defaults.add_separator;
   vocabulary.roles.assign(file, pre, vocabulary.texts, vocabulary.attributes);
   return vocabulary;
 }

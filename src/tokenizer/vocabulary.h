@@ -1,4 +1,4 @@
-// What the three kinds of tokenizer share: the tokens with their types and texts, the tokens with a
+// What the kinds of tokenizer share: the tokens with their types and texts, the tokens with a
 // role, finding special tokens in a text, and the frame of encode().
 #pragma once
 
@@ -43,6 +43,8 @@ struct VocabularyDefaults {
   Token padding = kNoToken;
   Token mask = kNoToken;
   bool add_bos = false;
+  bool add_eos = false;
+  bool add_separator = false;
   bool byte_tokens_by_name = false;  // "<0x0A>" is a byte token where types are missing
 };
 
@@ -91,5 +93,6 @@ std::optional<std::string> decode_byte_characters(std::string_view text);
 Result<std::unique_ptr<Tokenizer>> make_sentencepiece(const gguf::File& file);
 Result<std::unique_ptr<Tokenizer>> make_bpe(const gguf::File& file, std::string_view pre);
 Result<std::unique_ptr<Tokenizer>> make_wordpiece(const gguf::File& file);
+Result<std::unique_ptr<Tokenizer>> make_unigram(const gguf::File& file);
 
 }  // namespace ollama::tokenizer
