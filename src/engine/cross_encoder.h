@@ -20,6 +20,8 @@ class CrossEncoder {
     bool biases = true;
     std::int64_t labels = 1;
     bool flat = false;  // the output's matrix of one row is written as a vector, as some files do
+    std::int64_t segments = 2;
+    bool unigram = false;  // with a vocabulary of XLM-RoBERTa's kind
   };
 
   static constexpr std::int64_t kWidth = 64;
@@ -27,6 +29,15 @@ class CrossEncoder {
   CrossEncoder() : CrossEncoder(Parts()) {}
   explicit CrossEncoder(const Parts& parts) : parts_(parts) {
     draft_.set("bert.pooling_type", std::int64_t{4});
+    if (parts.unigram) draft_.take_tokenizer(kFolder / "../tokenizers/unigram.gguf");
+    if (parts.segments < 2) {
+      Draft::Tensor& types = tensor("token_types.weight");
+      types.shape = {kWidth, 1};
+      types.bytes.resize(types.bytes.size() / 2);
+    }
+    if (parts.segments == 0) {
+      std::erase_if(draft_.tensors(), [](const auto& t) { return t.name == "token_types.weight"; });
+    }
     const std::int64_t dense_rows = parts.output ? kWidth : parts.labels;
     if (parts.dense) {
       dense_ = add("cls.weight", {kWidth, dense_rows});
@@ -64,9 +75,9 @@ class CrossEncoder {
     const auto find = [&](std::string_view name) -> Draft::Tensor& {
       return *std::ranges::find(draft.tensors(), name, &Draft::Tensor::name);
     };
+    if (parts_.segments < 2) return draft;
     const std::span<float> positions = find("position_embd.weight").floats();
     const std::span<const float> segments = find("token_types.weight").floats();
-    if (segments.size() == kWidth) return draft;
     for (std::size_t i = second * kWidth; i < positions.size(); ++i) {
       positions[i] += segments[kWidth + i % kWidth] - segments[i % kWidth];
     }

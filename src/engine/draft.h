@@ -86,6 +86,16 @@ class Draft {
         text(key), std::pair(gguf::Value(value), gguf::ValueType{GGUF_TYPE_BOOL, GGUF_TYPE_COUNT}));
   }
   void remove(std::string_view key) { EXPECT_NE(metadata_.erase(text(key)), 0U) << key; }
+  // Takes another file's tokenizer for its own.
+  void take_tokenizer(const std::filesystem::path& path) {
+    const auto file = gguf::File::open(path);
+    ASSERT_TRUE(file) << file.error().message();
+    const auto is_part = [](const auto& entry) { return entry.first.starts_with("tokenizer."); };
+    std::erase_if(metadata_, is_part);
+    for (const auto& entry : file->metadata()) {
+      if (is_part(entry)) metadata_[entry.first] = {entry.second, *file->value_type(entry.first)};
+    }
+  }
   // Makes the vocabulary's lists this long.
   void resize_vocabulary(std::size_t size) {
     for (const std::string_view key : kVocabulary) {

@@ -132,10 +132,8 @@ TEST_F(RankTest, EveryBackendGivesTheScores) {
 TEST_F(RankTest, SegmentsCountWhereTheModelHasThem) {
   CrossEncoder model;
   const auto two = load(model.draft());
-  CrossEncoder one;
-  Draft::Tensor& types = one.tensor("token_types.weight");
-  types.shape = {CrossEncoder::kWidth};
-  types.bytes.resize(types.bytes.size() / 2);
+  CrossEncoder one({.segments = 1});
+  one.tensor("token_types.weight").shape = {CrossEncoder::kWidth};  // as some files have it
   const Pair pair = pair_of(4, 9);
   Pair single = pair;
   single.second = pair.tokens.size();
@@ -143,6 +141,80 @@ TEST_F(RankTest, SegmentsCountWhereTheModelHasThem) {
   EXPECT_GT(std::abs(*scores[0] - *scores[1]), 1e-3F);
   EXPECT_NEAR(*rank_all(*load(one.draft()), {pair})[0], *scores[1], 1e-5F);
   expect_scores(one);
+}
+
+// Fails when models such as bge-reranker-v2-m3 read other pairs than they were trained on, or get
+// scores that their classifier does not give.
+TEST_F(RankTest, XlmRobertaRanks) {
+  const std::string query = "What is the capital of France?";
+  const std::vector<std::string> documents{
+      "Paris is the capital and the largest city of the country.",
+      "熊猫是生活在中国中部山区的一种熊，吃竹子。", "</s> <s>", ""};
+  for (const std::int64_t segments : {0, 1}) {
+    CrossEncoder model({.segments = segments, .unigram = true});
+    const auto engine = load(model.draft());
+    const auto encoder = load(model.encoder(0));
+    ASSERT_TRUE(engine && encoder);
+    const tokenizer::Tokenizer& tokenizer = engine->tokenizer();
+    const auto pairs = tokenizer::encode_pairs(tokenizer, query, documents, 512);
+    ASSERT_TRUE(pairs) << pairs.error().message();
+    const auto scores = rank_all(*engine, *pairs);
+    for (std::size_t i = 0; i < documents.size(); ++i) {
+      // <s> query </s></s> document </s>
+      std::vector<Token> expected{0};
+      for (const Token token : tokenizer.encode(query)) expected.push_back(token);
+      expected.insert(expected.end(), {2, 2});
+      for (const Token token : tokenizer.encode(documents[i])) expected.push_back(token);
+      expected.push_back(2);
+      EXPECT_EQ((*pairs)[i].tokens, expected);
+      const auto state = embed(*encoder, expected);
+      ASSERT_TRUE(scores[i] && state);
+      EXPECT_NEAR(double{*scores[i]}, model.score(*state), 1e-4) << documents[i];
+    }
+    EXPECT_GT(std::abs(*scores[0] - *scores[1]), 1e-3F);
+
+    // A document that is too long ends as one that is not.
+    std::vector<std::string> endless{std::string(10'000, '7')};
+    const auto cut = tokenizer::encode_pairs(tokenizer, query, endless, engine->info().context);
+    ASSERT_TRUE(cut) << cut.error().message();
+    EXPECT_EQ((*cut)[0].tokens.size(), engine->info().context);
+    EXPECT_EQ((*cut)[0].tokens.back(), 2);
+    EXPECT_TRUE(rank_all(*engine, *cut)[0]);
+  }
+}
+
+// bge-m3 gives the first token's state, multilingual-e5 the mean. The row of the only segment might
+// as well be a part of every position.
+TEST_F(RankTest, XlmRobertaEmbeds) {
+  CrossEncoder one({.segments = 1, .unigram = true});
+  CrossEncoder none({.segments = 0, .unigram = true});
+  Draft with = one.encoder(0);
+  Draft without = none.encoder(0);
+  const auto row = one.tensor("token_types.weight").floats();
+  const auto positions =
+      std::ranges::find(without.tensors(), "position_embd.weight", &Draft::Tensor::name)->floats();
+  for (std::size_t i = 0; i < positions.size(); ++i) positions[i] += row[i % row.size()];
+  std::vector<std::vector<float>> embeddings;
+  for (const std::int64_t pooling : {2, 1}) {
+    with.set("bert.pooling_type", pooling);
+    without.set("bert.pooling_type", pooling);
+    const auto engine = load(with);
+    const auto same = load(without);
+    ASSERT_TRUE(engine && same);
+    EXPECT_TRUE(engine->info().is_embedding);
+    const auto tokens =
+        engine->tokenizer().encode("Où se trouve la bibliothèque ?", {.add_special = true});
+    EXPECT_EQ(tokens.front(), 0);
+    EXPECT_EQ(tokens.back(), 2);
+    const auto embedding = embed(*engine, tokens);
+    const auto other = embed(*same, tokens);
+    ASSERT_TRUE(embedding && other);
+    for (std::size_t i = 0; i < embedding->size(); ++i) {
+      EXPECT_NEAR((*embedding)[i], (*other)[i], 1e-4F);
+    }
+    embeddings.push_back(*embedding);
+  }
+  EXPECT_NE(embeddings[0], embeddings[1]);
 }
 
 TEST_F(RankTest, APairScoresAloneAsAmongOthers) {

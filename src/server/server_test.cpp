@@ -1151,6 +1151,9 @@ TEST_F(ServerTest, RanksAsManyAsAreAsked) {
 // With the engine itself in the child processes.
 class CrossEncoderTest : public ServerTest {
  protected:
+  explicit CrossEncoderTest(const engine::fixture::CrossEncoder::Parts& parts = {})
+      : model_(parts) {}
+
   void SetUp() override {
     ServerTest::SetUp();
     child_ = "--engine-child";
@@ -1174,10 +1177,12 @@ class CrossEncoderTest : public ServerTest {
     return answer.json();
   }
 
+  void expect_rankings();
+
   engine::fixture::CrossEncoder model_;
 };
 
-TEST_F(CrossEncoderTest, RanksDocuments) {
+void CrossEncoderTest::expect_rankings() {
   const std::vector<std::string> texts{"this is a test", "", "the world of men", "of"};
   const std::string documents =
       R"("documents":["this is a test","",{"text":"the world of men"},"of"])";
@@ -1232,6 +1237,15 @@ TEST_F(CrossEncoderTest, RanksDocuments) {
                 1 / (1 + std::exp(-scores[index])), 1e-6);
   }
 }
+
+TEST_F(CrossEncoderTest, RanksDocuments) { expect_rankings(); }
+
+// bge-reranker-v2-m3 is of this kind.
+class XlmRobertaTest : public CrossEncoderTest {
+ protected:
+  XlmRobertaTest() : CrossEncoderTest({.segments = 1, .unigram = true}) {}
+};
+TEST_F(XlmRobertaTest, RanksDocuments) { expect_rankings(); }
 
 TEST_F(CrossEncoderTest, CutsDocumentsAndRefusesQueriesThatAreTooLong) {
   std::string words;
