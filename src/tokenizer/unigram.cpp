@@ -59,7 +59,9 @@ class UnigramTokenizer final : public VocabularyTokenizer {
   bool adds_leading_blank() const override { return prefixes_text_ || merges_blanks_; }
 
  protected:
-  // Every part between special tokens is normalised as a text of its own.
+  // Every part between special tokens is normalised as a text of its own. (llama.cpp exempts more
+  // than that: what begins as a user-defined token does, even if it goes on otherwise. A token that
+  // begins with a byte of a longer character's would break that character.)
   void encode_text(std::string_view text, bool /*at_start*/,
                    std::vector<Token>& out) const override {
     Run run{.out = out};
