@@ -135,6 +135,10 @@ constexpr std::array kBertClassifier{
     biased({"pooler.dense", "cls", L::kWidth}),
     TensorRule{"classifier", "cls.output", L::kLabels, L::kWidth, C::kNone, Bias::kOptional}};
 
+constexpr std::array kRobertaClassifier{biased({"classifier.dense", "cls", L::kWidth}),
+                                        TensorRule{"classifier.out_proj", "cls.output", L::kLabels,
+                                                   L::kWidth, C::kNone, Bias::kOptional}};
+
 constexpr std::string_view kLlamaClasses[] = {"LlamaForCausalLM", "LlamaModel"};
 constexpr std::string_view kMistralClasses[] = {"MistralForCausalLM", "MistralModel"};
 constexpr std::string_view kQwen2Classes[] = {"Qwen2ForCausalLM", "Qwen2Model"};
@@ -145,8 +149,10 @@ constexpr std::string_view kGemma3Classes[] = {"Gemma3ForCausalLM",
 constexpr std::string_view kPhi3Classes[] = {"Phi3ForCausalLM", "Phi3Model"};
 constexpr std::string_view kBertClasses[] = {"BertModel", "BertForMaskedLM", "BertForPreTraining",
                                              "BertForSequenceClassification"};
+constexpr std::string_view kXlmRobertaClasses[] = {"XLMRobertaModel", "XLMRobertaForMaskedLM",
+                                                   "XLMRobertaForSequenceClassification"};
 
-constexpr std::array<Family, 8> kFamilies{{
+constexpr std::array<Family, 9> kFamilies{{
     {.name = "llama",
      .architecture = "llama",
      .classes = kLlamaClasses,
@@ -202,6 +208,15 @@ constexpr std::array<Family, 8> kFamilies{{
      .activation = "gelu",
      .default_epsilon = 1e-12,
      .encoder = true},
+    {.name = "xlm-roberta",
+     .architecture = "bert",
+     .classes = kXlmRobertaClasses,
+     .tensors = kBert,
+     .classifier = kRobertaClassifier,
+     .activation = "gelu",
+     .default_epsilon = 1e-12,
+     .encoder = true,
+     .padded_positions = true},
 }};
 
 constexpr auto kNames = [] {
@@ -225,7 +240,7 @@ bool is_ignored(const Family& family, std::string_view tensor) {
   if (tensor.ends_with("rotary_emb.inv_freq")) return true;
   if (family.encoder) {
     return tensor == "embeddings.position_ids" || tensor.starts_with("pooler.") ||
-           tensor.starts_with("cls.");
+           tensor.starts_with("cls.") || tensor.starts_with("lm_head.");
   }
   return tensor.starts_with("vision_tower.") || tensor.starts_with("multi_modal_projector.") ||
          tensor.starts_with("model.vision_tower.") ||

@@ -57,6 +57,9 @@ struct Family {
   std::int64_t default_head = 0;  // 0: width / heads
   bool tied = false;              // output matrix is the embedding where nothing is said
   bool encoder = false;
+  // The first positions belong to padding: as many as the padding token's id, and one. Model files
+  // do without them.
+  bool padded_positions = false;
   bool windowed = false;  // gemma's: some layers see a sliding window
   RopeRules rope;
 };

@@ -198,6 +198,10 @@ Result<Hyperparameters> read_hyperparameters(Config& config, const Family& famil
   Hyperparameters h;
   h.layers = config.integer("num_hidden_layers", usual(26), 1, 4096);
   h.context = config.integer("max_position_embeddings", usual(131072), 1, kMaxInt);
+  if (family.padded_positions) {
+    h.padding = config.integer("pad_token_id", 1, 0, h.context - 2) + 1;
+    h.context -= h.padding;
+  }
   h.width = config.integer("hidden_size", usual(2304));
   h.inner = config.integer("intermediate_size", usual(9216), 1, 1 << 24);
   h.heads = config.integer("num_attention_heads", usual(8), 1, 4096);

@@ -22,6 +22,7 @@ struct Hyperparameters {
   std::int64_t rotated = 0;     // how many of them are rotated
   std::int64_t vocabulary = 0;  // rows of the embedding
   std::int64_t segments = 0;    // of BERT's inputs
+  std::int64_t padding = 0;     // rows of the positions' embedding before the first one's
   std::int64_t labels = 0;      // of a classifier; 0: none
   double epsilon = 0;
   std::optional<bool> tied;  // output matrix and embedding are one; nullopt: not said

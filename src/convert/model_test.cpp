@@ -19,7 +19,7 @@ namespace fixture = engine::fixture;
 
 // The fixture that a family's checkpoint is made of.
 std::string fixture_of(std::string_view family) {
-  return std::string(family == "mistral" ? "llama" : family);
+  return std::string(family == "mistral" ? "llama" : family == "xlm-roberta" ? "bert" : family);
 }
 
 class ModelTest : public ::testing::TestWithParam<std::string_view> {
@@ -161,7 +161,9 @@ TEST_P(ModelTest, ReadsShards) {
 std::vector<std::string_view> all_families() { return {families().begin(), families().end()}; }
 
 INSTANTIATE_TEST_SUITE_P(Families, ModelTest, ::testing::ValuesIn(all_families()),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& info) {
+                           return fixture::test_name(std::string(info.param));
+                         });
 
 // Fails when biases stay in the order of the checkpoint while the rows they belong to do not.
 TEST(Llama, TurnsBiasesWithTheirRows) {
@@ -301,6 +303,96 @@ TEST(Bert, WithAClassifier) {
     EXPECT_THAT(std::string(broken.error().message()),
                 ::testing::HasSubstr("pooler.dense.weight is missing"));
   }
+}
+
+// bge-reranker-v2-m3's form. Fails when positions are those of the checkpoint, which begin later,
+// or when pairs or scores are not what the model was trained on.
+TEST(XlmRoberta, WithAClassifier) {
+  fixture::CrossEncoder model({.segments = 1, .unigram = true});
+  const Folder folder;
+  model.draft().write(folder / "original.gguf");
+  const auto original = testing::open_model(folder / "original.gguf");
+  auto tensors = testing::hf_tensors(original, "xlm-roberta");
+  for (HfTensor& tensor : tensors) {
+    tensor.name = "roberta." + tensor.name;
+    if (!tensor.name.contains("position_embeddings")) continue;
+    tensor.bytes.insert(0, tensor.bytes.substr(0, 64 * sizeof(float)));
+    ++tensor.shape[0];
+  }
+  tensors.push_back({"roberta.embeddings.position_ids", "I64", {1, 2}, std::string(16, '\0')});
+  for (const auto& [name, from] : {std::pair("classifier.dense.weight", "cls.weight"),
+                                   {"classifier.dense.bias", "cls.bias"},
+                                   {"classifier.out_proj.weight", "cls.output.weight"},
+                                   {"classifier.out_proj.bias", "cls.output.bias"}}) {
+    const fixture::Draft::Tensor& tensor = model.tensor(from);
+    tensors.push_back(
+        {.name = name,
+         .shape = {tensor.shape.rbegin(), tensor.shape.rend()},
+         .bytes = {reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size()}});
+  }
+  folder.write("model.safetensors", testing::safetensors(tensors));
+  folder.write_json("tokenizer.json", testing::unigram_json(original));
+  auto config = testing::hf_config(original, "xlm-roberta");
+  config["architectures"] = boost::json::array{"XLMRobertaForSequenceClassification"};
+  config["pad_token_id"] = 1;
+  config["max_position_embeddings"] = *original.u32(".context_length") + 2;
+  config["type_vocab_size"] = 1;
+  folder.write_json("config.json", config);
+  const auto result = to_gguf(folder.path(), folder / "model.gguf");
+  ASSERT_TRUE(result) << result.error().message();
+  const auto converted = testing::open_model(folder / "model.gguf");
+  expect_same_tensors(converted, original);
+  EXPECT_TRUE(gguf::ranks_texts(converted));
+  EXPECT_EQ(converted.architecture(), "bert");
+  EXPECT_EQ(converted.u32(".context_length"), original.u32(".context_length"));
+  EXPECT_EQ(converted.u32("tokenizer.ggml.token_type_count"), 1U);
+  for (const auto& [key, value] : original.metadata()) {
+    if (!key.starts_with("tokenizer.") || key == "tokenizer.ggml.tokens" ||
+        key == "tokenizer.ggml.scores" || key == "tokenizer.ggml.token_type") {
+      continue;  // those are padded to the embedding's rows here
+    }
+    const gguf::Value* found = converted.find(key);
+    ASSERT_NE(found, nullptr) << key;
+    EXPECT_TRUE(*found == value) << key;
+    EXPECT_EQ(converted.value_type(key), original.value_type(key)) << key;
+  }
+  const auto engine = engine::Engine::load(folder / "model.gguf", {});
+  ASSERT_TRUE(engine) << engine.error().message();
+  const auto theirs = engine::Engine::load(folder / "original.gguf", {});
+  ASSERT_TRUE(theirs) << theirs.error().message();
+  const std::vector<std::string> documents{"Paris is the capital.",
+                                           "Die Katze sitzt auf dem Dach."};
+  const auto ours = tokenizer::encode_pairs((*engine)->tokenizer(), "a question?", documents, 512);
+  const auto pairs = tokenizer::encode_pairs((*theirs)->tokenizer(), "a question?", documents, 512);
+  ASSERT_TRUE(ours && pairs);
+  for (std::size_t i = 0; i < documents.size(); ++i) {
+    EXPECT_EQ((*ours)[i].tokens, (*pairs)[i].tokens) << documents[i];
+  }
+
+  // Positions that the padding token's id leaves none of.
+  config["pad_token_id"] = 100'000;
+  folder.write_json("config.json", config);
+  const auto refused = to_gguf(folder.path(), folder / "refused.gguf");
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(std::string(refused.error().message()), ::testing::HasSubstr("pad_token_id"));
+}
+
+// multilingual-e5-small's: BERT's positions and XLM-RoBERTa's vocabulary.
+TEST(Bert, WithAUnigramVocabulary) {
+  fixture::CrossEncoder model({.unigram = true});
+  const Folder folder;
+  model.encoder(0).write(folder / "original.gguf");
+  const auto original = testing::open_model(folder / "original.gguf");
+  testing::write_checkpoint(folder, original, "bert");
+  folder.write_json("tokenizer.json", testing::unigram_json(original));
+  folder.write("1_Pooling/config.json", R"({"pooling_mode_mean_tokens": true})");
+  const auto result = to_gguf(folder.path(), folder / "model.gguf");
+  ASSERT_TRUE(result) << result.error().message();
+  const auto converted = testing::open_model(folder / "model.gguf");
+  expect_same_tensors(converted, original);
+  EXPECT_EQ(converted.string("tokenizer.ggml.model"), "t5");
+  EXPECT_EQ(converted.u32(".pooling_type"), 1U);
+  EXPECT_TRUE(engine::Engine::load(folder / "model.gguf", {}));
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ std::string own_name(const Family& family, std::string_view name) {
     return true;
   };
   if (family.encoder) {
-    drop("bert.");
+    drop(family.padded_positions ? "roberta." : "bert.");
     std::string result(name);
     // Names of TensorFlow's that old checkpoints have.
     if (result.ends_with("LayerNorm.gamma")) result.replace(result.size() - 5, 5, "weight");
@@ -142,8 +142,9 @@ class Planner {
     const std::int64_t columns = hyper_.length(rule.columns);
     move.rows = bias ? 0 : rows;
     move.columns = bias && rows > 0 ? rows : columns;
+    const std::int64_t skipped = rule.rows == Length::kPositions ? hyper_.padding : 0;
     std::vector<std::int64_t> shape{move.columns};
-    if (move.rows > 0) shape.insert(shape.begin(), move.rows);
+    if (move.rows > 0) shape.insert(shape.begin(), move.rows + skipped);
     if (tensor.shape != shape) {
       return fail(ErrorCode::kCorrupt, "tensor {} has the shape {}, expected {}",
                   gguf::printable(name), shape_text(tensor.shape), shape_text(shape));
@@ -155,6 +156,7 @@ class Planner {
                   gguf::printable(name), gguf::printable(tensor.dtype));
     }
     move.stored = *type;
+    move.skip = static_cast<std::uint64_t>(skipped * move.columns) * ggml_type_size(*type);
     move.type = move.rows == 0 || rule.change == Change::kFloat ? GGML_TYPE_F32 : *type;
     move.plus_one = rule.change == Change::kPlusOne;
     if (rule.change == Change::kTurned) move.turned_head = hyper_.head;

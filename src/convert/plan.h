@@ -21,6 +21,7 @@ struct Move {
   ggml_type stored = GGML_TYPE_F32;    // in the checkpoint
   std::int64_t rows = 0;               // 0: a vector
   std::int64_t columns = 0;
+  std::uint64_t skip = 0;  // bytes at the front that are left out
   bool plus_one = false;
   std::int64_t turned_head = 0;  // rows of a head whose halves are interleaved; 0: none
 };

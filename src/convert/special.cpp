@@ -16,17 +16,18 @@ constexpr std::string_view kTemplateKey = "tokenizer.chat_template";
 constexpr std::size_t kMaxTemplates = 64;
 
 struct Role {
-  std::string_view name;      // "bos": bos_token, bos_token_id
-  std::string_view key;       // tokenizer.ggml.KEY; the misspelling is the format's own
-  std::string_view fallback;  // BERT's
+  std::string_view name;     // "bos": bos_token, bos_token_id
+  std::string_view key;      // tokenizer.ggml.KEY; the misspelling is the format's own
+  std::string_view bert;     // what BERT calls it where nothing is said
+  std::string_view roberta;  // what XLM-RoBERTa does
 };
-constexpr std::array<Role, 7> kRoles{{{"bos", "bos_token_id", ""},
-                                      {"eos", "eos_token_id", ""},
-                                      {"unk", "unknown_token_id", "[UNK]"},
-                                      {"sep", "seperator_token_id", "[SEP]"},
-                                      {"pad", "padding_token_id", "[PAD]"},
-                                      {"cls", "cls_token_id", "[CLS]"},
-                                      {"mask", "mask_token_id", "[MASK]"}}};
+constexpr std::array<Role, 7> kRoles{{{"bos", "bos_token_id", "", "<s>"},
+                                      {"eos", "eos_token_id", "", "</s>"},
+                                      {"unk", "unknown_token_id", "[UNK]", "<unk>"},
+                                      {"sep", "seperator_token_id", "[SEP]", "</s>"},
+                                      {"pad", "padding_token_id", "[PAD]", "<pad>"},
+                                      {"cls", "cls_token_id", "[CLS]", "<s>"},
+                                      {"mask", "mask_token_id", "[MASK]", "<mask>"}}};
 
 // Some added tokens that ought to be special are not marked so (deepseek-coder, gemma).
 bool looks_special(std::string_view text) {
@@ -114,8 +115,11 @@ class Roles {
         if (in_range(id)) return static_cast<std::uint32_t>(id);
       }
     }
-    if (vocabulary_.model != "bert" || role.fallback.empty()) return std::nullopt;
-    const auto found = ids_.find(role.fallback);
+    const std::string_view fallback = vocabulary_.model == "bert" ? role.bert
+                                      : vocabulary_.model == "t5" ? role.roberta
+                                                                  : std::string_view();
+    if (fallback.empty()) return std::nullopt;
+    const auto found = ids_.find(fallback);
     return found == ids_.end() ? std::nullopt
                                : std::optional(static_cast<std::uint32_t>(found->second));
   }
@@ -225,7 +229,7 @@ void write_special_tokens(gguf::Writer& writer, const Vocabulary& vocabulary,
   }
   if (bert && config.classifies()) {
     // How llama.cpp joins a pair: "[CLS] a [SEP] b [SEP]" needs an EOS that is SEP.
-    const auto separator = roles.find({"sep", "", "[SEP]"});
+    const auto separator = roles.find({"sep", "", "[SEP]", ""});
     if (separator) writer.set_u32("tokenizer.ggml.eos_token_id", *separator);
     writer.set_bool("tokenizer.ggml.add_bos_token", true);
     writer.set_bool("tokenizer.ggml.add_eos_token", separator.has_value());
@@ -234,13 +238,18 @@ void write_special_tokens(gguf::Writer& writer, const Vocabulary& vocabulary,
   if (bert) return;
   const auto ends = roles.ends(eos);
   if (ends.size() > 1) writer.set_i32s("tokenizer.ggml.eos_token_ids", ends);
-  // Llama's own tokenizer begins texts with BOS where nothing is said.
-  const bool usual = vocabulary.add_bos.value_or(vocabulary.model == "llama");
+  // Llama's own tokenizer begins texts with BOS where nothing is said; XLM-RoBERTa's is
+  // "<s> a </s>", and "<s> a </s></s> b </s>" for a pair.
+  const bool roberta = vocabulary.model == "t5";
+  const bool usual = vocabulary.add_bos.value_or(vocabulary.model == "llama" || roberta);
   writer.set_bool("tokenizer.ggml.add_bos_token",
                   bool_member(files.config, "add_bos_token").value_or(usual));
   writer.set_bool(
       "tokenizer.ggml.add_eos_token",
-      bool_member(files.config, "add_eos_token").value_or(vocabulary.add_eos.value_or(false)));
+      bool_member(files.config, "add_eos_token").value_or(vocabulary.add_eos.value_or(roberta)));
+  if (roberta) {
+    writer.set_bool("tokenizer.ggml.add_sep_token", vocabulary.add_separator.value_or(true));
+  }
 }
 
 Result<> write_chat_template(gguf::Writer& writer, const Source& source,

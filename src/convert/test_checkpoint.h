@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <stdexcept>
@@ -18,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "api/types.h"
 #include "gguf/file.h"
 
 namespace ollama::convert::testing {
@@ -170,7 +172,43 @@ inline boost::json::object wordpiece_json(const Tokens& tokens) {
         {"vocab", std::move(vocabulary)}}}};
 }
 
+// tokenizer.json of a Unigram vocabulary, as XLM-RoBERTa has it: unused tokens at its end are not
+// in it.
+inline boost::json::object unigram_json(const gguf::File& file) {
+  const Tokens tokens(file);
+  boost::json::array vocabulary;
+  std::optional<std::size_t> unknown;
+  for (std::size_t i = 0; i < tokens.texts.size() && tokens.types[i] != 5; ++i) {
+    if (tokens.types[i] == 2) unknown = i;
+    vocabulary.push_back(boost::json::array{tokens.texts[i], tokens.scores[i]});
+  }
+  std::string rules;
+  for (const std::int32_t byte : file.i32s("tokenizer.ggml.precompiled_charsmap")) {
+    rules.push_back(static_cast<char>(byte));
+  }
+  auto json = boost::json::parse(R"({
+    "normalizer": {"type": "Sequence", "normalizers": [
+      {"type": "Precompiled"},
+      {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]},
+    "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"},
+    "post_processor": {"type": "TemplateProcessing",
+      "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}},
+                 {"SpecialToken": {"id": "</s>"}}],
+      "pair": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}},
+               {"SpecialToken": {"id": "</s>"}}, {"SpecialToken": {"id": "</s>"}},
+               {"Sequence": {"id": "B"}}, {"SpecialToken": {"id": "</s>"}}]}})");
+  json.at_pointer("/normalizer/normalizers/0").as_object()["precompiled_charsmap"] =
+      api::encode_base64(rules);
+  json.as_object()["added_tokens"] = added_tokens(tokens);
+  json.as_object()["model"] = {{"type", "Unigram"}, {"vocab", std::move(vocabulary)}};
+  if (unknown) json.at("model").as_object()["unk_id"] = *unknown;
+  return json.as_object();
+}
+
 // ---- models ----
+
+// Encoders, which have names of their own.
+inline bool is_bert(std::string_view family) { return family == "bert" || family == "xlm-roberta"; }
 
 // Rows of each head: the first of every pair, then the second of every pair, as Hugging Face's code
 // rotates them.
@@ -216,6 +254,12 @@ inline std::vector<HfTensor> hf_tensors(const gguf::File& file, std::string_view
                     .bytes = {reinterpret_cast<const char*>(bytes.data()), bytes.size()}};
     std::ranges::reverse(tensor.shape);
     if (tensor.name.empty()) continue;
+    if (family == "xlm-roberta" && info.name == "position_embd.weight") {
+      // What padding tokens of the id 0 have, which nothing reads.
+      const std::size_t row = tensor.bytes.size() / static_cast<std::size_t>(tensor.shape[0]);
+      tensor.bytes.insert(0, std::string(row, '\x33'));
+      ++tensor.shape[0];
+    }
     const bool rotated = info.name.contains("attn_q.") || info.name.contains("attn_k.");
     if (rotated && (family == "llama" || family == "mistral")) {
       const auto rows = static_cast<std::size_t>(tensor.shape[0]);
@@ -271,7 +315,7 @@ inline std::string hf_name(std::string_view family, std::string_view name) {
   const std::size_t dot = name.find_last_of('.');
   const std::string_view ending = name.substr(dot);
   std::string_view part = name.substr(0, dot);
-  const bool bert = family == "bert";
+  const bool bert = is_bert(family);
   if (!part.starts_with("blk.")) {
     const auto& table = bert ? kBertWhole : kWhole;
     const auto found = table.find(part);
@@ -293,10 +337,11 @@ inline std::string hf_name(std::string_view family, std::string_view name) {
 // config.json for it.
 inline boost::json::object hf_config(const gguf::File& file, std::string_view family) {
   static const std::map<std::string_view, std::string_view> kClasses{
-      {"llama", "LlamaForCausalLM"},   {"mistral", "MistralForCausalLM"},
-      {"qwen2", "Qwen2ForCausalLM"},   {"qwen3", "Qwen3ForCausalLM"},
-      {"gemma2", "Gemma2ForCausalLM"}, {"gemma3", "Gemma3ForCausalLM"},
-      {"phi3", "Phi3ForCausalLM"},     {"bert", "BertModel"}};
+      {"llama", "LlamaForCausalLM"},     {"mistral", "MistralForCausalLM"},
+      {"qwen2", "Qwen2ForCausalLM"},     {"qwen3", "Qwen3ForCausalLM"},
+      {"gemma2", "Gemma2ForCausalLM"},   {"gemma3", "Gemma3ForCausalLM"},
+      {"phi3", "Phi3ForCausalLM"},       {"bert", "BertModel"},
+      {"xlm-roberta", "XLMRobertaModel"}};
   const bool gemma = family.starts_with("gemma");
   boost::json::object config{{"architectures", boost::json::array{kClasses.at(family)}},
                              {"model_type", family == "gemma3" ? "gemma3_text" : family},
@@ -306,7 +351,11 @@ inline boost::json::object hf_config(const gguf::File& file, std::string_view fa
                              {"intermediate_size", *file.u32(".feed_forward_length")},
                              {"num_attention_heads", *file.u32(".attention.head_count")},
                              {"vocab_size", file.strings("tokenizer.ggml.tokens").size()}};
-  if (family == "bert") {
+  if (is_bert(family)) {
+    if (family == "xlm-roberta") {
+      config["max_position_embeddings"] = *file.u32(".context_length") + 1;
+      config["pad_token_id"] = 0;
+    }
     config["hidden_act"] = "gelu";
     config["layer_norm_eps"] = 1e-12;
     config["type_vocab_size"] = 2;
@@ -341,7 +390,7 @@ inline void write_checkpoint(const Folder& folder, const gguf::File& file,
   const Tokens tokens(file);
   folder.write_json("config.json", hf_config(file, family));
   folder.write("model.safetensors", safetensors(hf_tensors(file, family)));
-  if (family == "bert") {
+  if (is_bert(family)) {
     folder.write_json("tokenizer.json", wordpiece_json(tokens));
     return;
   }

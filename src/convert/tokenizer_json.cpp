@@ -3,6 +3,7 @@
 #include <boost/json/object.hpp>
 #include <format>
 
+#include "api/types.h"
 #include "convert/pretokenizer.h"
 #include "convert/vocabulary.h"
 #include "gguf/parse.h"
@@ -177,6 +178,80 @@ Result<Vocabulary> parse_word_piece(const api::JsonObject& tokenizer, const api:
   return vocabulary;
 }
 
+// Texts are normalised by SentencePiece's rules, or not at all; what blanks become is a flag.
+Result<> read_normalizer(const api::JsonObject& tokenizer, Vocabulary& vocabulary) {
+  std::optional<std::string> refused;
+  std::string_view rules;
+  each_part(
+      object_member(tokenizer, "normalizer"), "normalizers", [&](const api::JsonObject& part) {
+        const std::string_view type = string_member(part, "type").value_or("");
+        const auto* pattern = object_member(part, "pattern");
+        const auto regex = pattern == nullptr ? std::nullopt : string_member(*pattern, "Regex");
+        if (type == "Precompiled") {
+          rules = string_member(part, "precompiled_charsmap").value_or("");
+        } else if (type == "Replace" && regex == " {2,}") {
+          vocabulary.merges_blanks = true;
+        } else if (type != "Strip") {
+          refused = type;
+        }
+      });
+  if (refused) {
+    return fail(ErrorCode::kUnsupported,
+                "tokenizer.json: a Unigram vocabulary with the normalizer {} cannot be converted",
+                gguf::printable(*refused));
+  }
+  auto decoded = api::decode_base64(rules);
+  if (!decoded) return bad_tokenizer("precompiled_charsmap is no base64");
+  vocabulary.charsmap = std::move(*decoded);
+  return {};
+}
+
+Result<Vocabulary> parse_unigram(const api::JsonObject& tokenizer, const api::JsonObject& model,
+                                 std::size_t rows) {
+  if (bool_member(model, "byte_fallback").value_or(false)) {
+    return fail(ErrorCode::kUnsupported,
+                "tokenizer.json: a Unigram vocabulary with byte_fallback cannot be converted");
+  }
+  Vocabulary vocabulary{.model = "t5", .pre = "default"};
+  vocabulary.add_space_prefix = adds_prefix(tokenizer);
+  vocabulary.merges_blanks =
+      has_part(tokenizer, "pre_tokenizer", "pretokenizers", "WhitespaceSplit");
+  OLLAMA_TRY(read_normalizer(tokenizer, vocabulary));
+  const auto* tokens = array_member(model, "vocab");
+  if (tokens == nullptr) return bad_tokenizer("model.vocab must be a list");
+  const api::Json* unknown = member(model, "unk_id");
+  const auto unknown_id = unknown == nullptr ? std::nullopt : integer_of(*unknown);
+  for (const api::Json& item : *tokens) {
+    if (vocabulary.size() == rows) break;
+    const auto* entry = item.if_array();
+    const bool pair = entry != nullptr && entry->size() == 2;
+    const auto* text = pair ? (*entry)[0].if_string() : nullptr;
+    const auto score = pair ? number_of((*entry)[1]) : std::nullopt;
+    if (text == nullptr || !score) {
+      return bad_tokenizer("model.vocab must hold texts with scores");
+    }
+    const std::size_t id = vocabulary.size();
+    const bool is_unknown = unknown_id == static_cast<std::int64_t>(id);
+    vocabulary.set(id, std::string(view_of(*text)),
+                   is_unknown ? TokenType::kUnknown : TokenType::kNormal,
+                   static_cast<float>(*score));
+  }
+  return vocabulary;
+}
+
+// How many tokens with a role come between the texts of a pair.
+std::size_t separators_of(const boost::json::array& pair) {
+  std::size_t count = 0;
+  std::size_t texts = 0;
+  for (const api::Json& item : pair) {
+    const auto* object = item.if_object();
+    if (object == nullptr) continue;
+    if (object->contains("Sequence")) ++texts;
+    if (object->contains("SpecialToken") && texts == 1) ++count;
+  }
+  return texts == 2 ? count : 0;
+}
+
 // Whether a template puts this role's token at the front or the back of a text.
 void read_template(const api::JsonObject& tokenizer, Vocabulary& vocabulary) {
   each_part(object_member(tokenizer, "post_processor"), "processors",
@@ -190,6 +265,9 @@ void read_template(const api::JsonObject& tokenizer, Vocabulary& vocabulary) {
               };
               vocabulary.add_bos = is_special(items->front());
               vocabulary.add_eos = items->size() > 1 && is_special(items->back());
+              if (const auto* pair = array_member(part, "pair")) {
+                vocabulary.add_separator = separators_of(*pair) > 1;
+              }
             });
 }
 
@@ -201,6 +279,7 @@ TokenizerKind kind_of(const api::JsonObject& tokenizer) {
   if (model == nullptr) return TokenizerKind::kOther;
   const auto type = string_member(*model, "type");
   if (type == "WordPiece") return TokenizerKind::kWordPiece;
+  if (type == "Unigram") return TokenizerKind::kUnigram;
   // Old files do not name the type.
   if (type ? *type != "BPE" : !model->contains("merges")) return TokenizerKind::kOther;
   if (has_part(tokenizer, "pre_tokenizer", "pretokenizers", "ByteLevel")) {
@@ -217,7 +296,8 @@ Result<Vocabulary> parse_tokenizer_json(const api::JsonObject& tokenizer, Tokeni
   auto vocabulary = kind == TokenizerKind::kByteLevel ? parse_byte_level(tokenizer, *model, rows)
                     : kind == TokenizerKind::kByteFallback
                         ? parse_byte_fallback(tokenizer, *model, rows)
-                        : parse_word_piece(tokenizer, *model, rows);
+                    : kind == TokenizerKind::kUnigram ? parse_unigram(tokenizer, *model, rows)
+                                                      : parse_word_piece(tokenizer, *model, rows);
   if (!vocabulary) return vocabulary;
   if (vocabulary->size() == 0) return bad_tokenizer("there are no tokens");
   read_template(tokenizer, *vocabulary);

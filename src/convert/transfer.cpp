@@ -19,11 +19,11 @@ class Transfer {
     if (move.from == nullptr) return emit(index, 0, std::as_bytes(std::span(move.values)));
     if (move.turned_head > 0) return turn(index, move);
     if (move.type != move.stored || move.plus_one) return convert(index, move);
-    const std::uint64_t size = move.from->size;
+    const std::uint64_t size = move.from->size - move.skip;
     for (std::uint64_t at = 0; at < size;) {
       const std::size_t length = std::min<std::uint64_t>(kPieceBytes, size - at);
       const std::span piece = input(length);
-      OLLAMA_TRY(checkpoint_.read(*move.from, at, piece));
+      OLLAMA_TRY(checkpoint_.read(*move.from, move.skip + at, piece));
       OLLAMA_TRY(emit(index, at, piece));
       at += length;
     }
@@ -52,11 +52,11 @@ class Transfer {
   // To f32, and plus one where the norm wants it.
   Result<> convert(std::size_t index, const Move& move) {
     const std::size_t width = ggml_type_size(move.stored);
-    const std::uint64_t count = move.from->size / width;
+    const std::uint64_t count = (move.from->size - move.skip) / width;
     for (std::uint64_t at = 0; at < count;) {
       const std::size_t length = std::min<std::uint64_t>(kPieceBytes / sizeof(float), count - at);
       const std::span piece = input(length * width);
-      OLLAMA_TRY(checkpoint_.read(*move.from, at * width, piece));
+      OLLAMA_TRY(checkpoint_.read(*move.from, move.skip + at * width, piece));
       floats_.resize(length);
       to_floats(move.stored, piece);
       if (move.plus_one) {

@@ -10,12 +10,15 @@ namespace {
 
 constexpr std::string_view kSentencePiece = "tokenizer.model";
 constexpr std::string_view kWordList = "vocab.txt";
+// Of Unigram tokens that nothing is to become.
+constexpr float kUnusedScore = -10000;
 
 // tokenizer.json is the truth about byte-level vocabularies; SentencePiece's own file has the
 // scores that were only ranks in it.
 Result<Vocabulary> read_any(const Source& source, const TokenizerFiles& files, std::size_t rows) {
   const TokenizerKind kind = kind_of(files.tokenizer);
-  if (kind == TokenizerKind::kByteLevel || kind == TokenizerKind::kWordPiece) {
+  if (kind == TokenizerKind::kByteLevel || kind == TokenizerKind::kWordPiece ||
+      kind == TokenizerKind::kUnigram) {
     return parse_tokenizer_json(files.tokenizer, kind, rows);
   }
   if (source.has(kSentencePiece)) {
@@ -28,7 +31,7 @@ Result<Vocabulary> read_any(const Source& source, const TokenizerFiles& files, s
   if (kind == TokenizerKind::kOther) {
     return fail(ErrorCode::kUnsupported,
                 "tokenizer.json has a kind of vocabulary that cannot be converted: only byte-level "
-                "BPE, BPE with byte fallback and WordPiece can");
+                "BPE, BPE with byte fallback, WordPiece and Unigram can");
   }
   if (source.has(kWordList)) {
     OLLAMA_ASSIGN(const std::string text, source.text(kWordList));
@@ -73,6 +76,9 @@ Result<Vocabulary> read_vocabulary(const Source& source, const TokenizerFiles& f
   if (vocabulary.size() < rows) {
     vocabulary.set(rows - 1, std::format("[PAD{}]", rows - 1), TokenType::kUnused);
   }
+  for (std::size_t id = 0; vocabulary.model == "t5" && id < vocabulary.size(); ++id) {
+    if (vocabulary.types[id] == TokenType::kUnused) vocabulary.scores[id] = kUnusedScore;
+  }
   return vocabulary;
 }
 
@@ -81,7 +87,9 @@ Result<> write_vocabulary(gguf::Writer& writer, const Vocabulary& vocabulary, co
   writer.set_string("tokenizer.ggml.model", vocabulary.model);
   writer.set_string("tokenizer.ggml.pre", vocabulary.pre);
   writer.set_strings("tokenizer.ggml.tokens", vocabulary.tokens);
-  if (vocabulary.model == "llama") writer.set_f32s("tokenizer.ggml.scores", vocabulary.scores);
+  if (vocabulary.model == "llama" || vocabulary.model == "t5") {
+    writer.set_f32s("tokenizer.ggml.scores", vocabulary.scores);
+  }
   std::vector<std::int32_t> types;
   for (const TokenType type : vocabulary.types) types.push_back(static_cast<std::int32_t>(type));
   writer.set_i32s("tokenizer.ggml.token_type", types);
@@ -90,6 +98,13 @@ Result<> write_vocabulary(gguf::Writer& writer, const Vocabulary& vocabulary, co
     if (value) writer.set_bool(std::format("tokenizer.ggml.{}", key), *value);
   };
   flag("add_space_prefix", vocabulary.add_space_prefix);
+  flag("remove_extra_whitespaces", vocabulary.merges_blanks);
+  if (!vocabulary.charsmap.empty()) {
+    std::vector<std::int64_t> bytes;
+    for (const char c : vocabulary.charsmap) bytes.push_back(static_cast<unsigned char>(c));
+    writer.set("tokenizer.ggml.precompiled_charsmap", gguf::Array(std::move(bytes)),
+               {.type = GGUF_TYPE_ARRAY, .element = GGUF_TYPE_UINT8});
+  }
   flag("normalizer.lowercase", vocabulary.lowercase);
   flag("normalizer.strip_accents", vocabulary.strip_accents);
   write_special_tokens(writer, vocabulary, files, config);

@@ -27,14 +27,17 @@ enum class TokenType : std::int32_t {
 };
 
 struct Vocabulary {
-  std::string model;  // tokenizer.ggml.model: "llama", "gpt2" or "bert"
+  std::string model;  // tokenizer.ggml.model: "llama", "gpt2", "bert" or "t5"
   std::string pre;    // tokenizer.ggml.pre
   std::vector<std::string> tokens;
   std::vector<TokenType> types;
-  std::vector<float> scores;        // of "llama"
+  std::vector<float> scores;        // of "llama" and "t5"
   std::vector<std::string> merges;  // of "gpt2"
   std::optional<bool> add_space_prefix;
+  std::string charsmap;  // of "t5": rules of normalisation, as SentencePiece has them
+  std::optional<bool> merges_blanks;
   std::optional<bool> add_bos, add_eos;  // what the tokenizer's own file says
+  std::optional<bool> add_separator;     // besides EOS between two texts
   std::optional<bool> lowercase, strip_accents;
   bool strips_right = false;  // blanks behind some special tokens belong to them
 
@@ -69,7 +72,14 @@ Result<> write_vocabulary(gguf::Writer& writer, const Vocabulary& vocabulary, co
 inline constexpr std::string_view kBlankSymbol = "\u2581";
 
 // What kind of vocabulary tokenizer.json has.
-enum class TokenizerKind : std::uint8_t { kNone, kByteLevel, kByteFallback, kWordPiece, kOther };
+enum class TokenizerKind : std::uint8_t {
+  kNone,
+  kByteLevel,
+  kByteFallback,
+  kWordPiece,
+  kUnigram,
+  kOther
+};
 TokenizerKind kind_of(const api::JsonObject& tokenizer);
 // From tokenizer.json, of any kind but the first and the last.
 Result<Vocabulary> parse_tokenizer_json(const api::JsonObject& tokenizer, TokenizerKind kind,

@@ -432,6 +432,58 @@ TEST(ChatTemplate, FromEachOfItsPlaces) {
   EXPECT_EQ(convert({}).find(kKey), nullptr);
 }
 
+// Fails when XLM-RoBERTa's vocabularies, scores or rules of normalisation are misread.
+TEST(Unigram, GivesLlamaCppsTokens) {
+  const auto original = testing::open_model(kData / "unigram.gguf");
+  const Tokens tokens(original);
+  const std::size_t rows = tokens.texts.size();
+  auto json = testing::unigram_json(original);
+  const Folder folder;
+  folder.write_json("tokenizer.json", json);
+  expect_fixture(folder, "unigram", rows);
+  const auto file = testing::open_model(folder / "vocabulary.gguf");
+  for (const auto& [key, value] : original.metadata()) {
+    if (key == "general.architecture") continue;
+    const gguf::Value* found = file.find(key);
+    ASSERT_NE(found, nullptr) << key;
+    EXPECT_TRUE(*found == value) << key;
+    EXPECT_EQ(file.value_type(key)->element, original.value_type(key)->element) << key;
+  }
+
+  // The older form, and more embeddings than tokens.
+  json["pre_tokenizer"] = boost::json::parse(R"({"type": "Sequence", "pretokenizers": [
+      {"type": "WhitespaceSplit"},
+      {"type": "Metaspace", "replacement": "▁", "add_prefix_space": true}]})");
+  json["normalizer"] = json.at("normalizer").at("normalizers").at(0);
+  json.erase("post_processor");
+  folder.write_json("tokenizer.json", json);
+  expect_fixture(folder, "unigram", rows + 2);
+  const auto padded = testing::open_model(folder / "vocabulary.gguf");
+  const Tokens more(padded);
+  ASSERT_EQ(more.texts.size(), rows + 2);
+  EXPECT_EQ(more.types.back(), 5);
+  EXPECT_EQ(more.scores.back(), -10000);
+  for (const char* key : {"add_space_prefix", "remove_extra_whitespaces", "add_bos_token",
+                          "add_eos_token", "add_sep_token"}) {
+    EXPECT_EQ(padded.boolean(std::format("tokenizer.ggml.{}", key)), true) << key;
+  }
+
+  // Neither: blanks stay as they are.
+  json["pre_tokenizer"] = boost::json::parse(R"({"type": "Metaspace", "prepend_scheme": "never"})");
+  json["post_processor"] = boost::json::parse(R"({"type": "TemplateProcessing",
+      "single": [{"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "</s>"}}],
+      "pair": [{"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "</s>"}},
+               {"Sequence": {"id": "B"}}, {"SpecialToken": {"id": "</s>"}}]})");
+  folder.write_json("tokenizer.json", json);
+  const auto plain = convert_tokenizer(folder, rows);
+  ASSERT_TRUE(plain) << plain.error().message();
+  for (const char* key :
+       {"add_space_prefix", "remove_extra_whitespaces", "add_bos_token", "add_sep_token"}) {
+    EXPECT_EQ(plain->boolean(std::format("tokenizer.ggml.{}", key)), false) << key;
+  }
+  EXPECT_EQ(plain->boolean("tokenizer.ggml.add_eos_token"), true);
+}
+
 // ---- hostile ones ----
 
 std::string error_of(std::string_view name, std::string_view content) {
@@ -446,8 +498,32 @@ TEST(HostileTokenizer, EachIsRefusedWithAReason) {
   EXPECT_THAT(error_of("tokenizer.json", "{"), HasSubstr("tokenizer.json: invalid JSON"));
   EXPECT_THAT(error_of("tokenizer.json", "[]"), HasSubstr("expected a JSON object"));
   EXPECT_THAT(error_of("tokenizer.json", std::string(100000, '[')), HasSubstr("invalid JSON"));
-  EXPECT_THAT(error_of("tokenizer.json", R"({"model": {"type": "Unigram"}})"),
+  EXPECT_THAT(error_of("tokenizer.json", R"({"model": {"type": "WordLevel"}})"),
               HasSubstr("cannot be converted"));
+  const auto unigram = [](std::string_view more, std::string_view normalizer = "null") {
+    return std::format(R"({{"normalizer": {}, "model": {{"type": "Unigram", {}}}}})", normalizer,
+                       more);
+  };
+  EXPECT_EQ(error_of("tokenizer.json", unigram(R"("vocab": [["a", -1], ["b", -2.5]])")),
+            "converted");
+  EXPECT_THAT(error_of("tokenizer.json", unigram(R"("unk_id": 3)")), HasSubstr("model.vocab"));
+  EXPECT_THAT(error_of("tokenizer.json", unigram(R"("vocab": {"a": 1})")), HasSubstr("be a list"));
+  EXPECT_THAT(error_of("tokenizer.json", unigram(R"("vocab": [])")), HasSubstr("no tokens"));
+  for (const std::string_view entry : {"7", "[]", R"(["a"])", R"([1, 2])", R"(["a", "b"])"}) {
+    EXPECT_THAT(error_of("tokenizer.json", unigram(std::format(R"("vocab": [{}])", entry))),
+                HasSubstr("texts with scores"))
+        << entry;
+  }
+  EXPECT_THAT(error_of("tokenizer.json", unigram(R"("vocab": [["a", 1]], "byte_fallback": true)")),
+              HasSubstr("byte_fallback"));
+  const auto normalized = [&](std::string_view normalizer) {
+    return error_of("tokenizer.json", unigram(R"("vocab": [["a", -1]])", normalizer));
+  };
+  EXPECT_THAT(normalized(R"({"type": "NFKC"})"), HasSubstr("normalizer NFKC"));
+  EXPECT_THAT(normalized(R"({"type": "Replace", "pattern": {"String": "a"}, "content": "b"})"),
+              HasSubstr("normalizer Replace"));
+  EXPECT_THAT(normalized(R"({"type": "Precompiled", "precompiled_charsmap": "?"})"),
+              HasSubstr("no base64"));
   const auto bpe = [](std::string_view vocabulary, std::string_view merges) {
     return std::format(R"({{"pre_tokenizer": {}, "model":
                             {{"type": "BPE", "vocab": {}, "merges": {}}}}})",
