@@ -31,6 +31,7 @@ std::unexpected<Error> damaged(std::string_view why) {
 
 Result<Charsmap> Charsmap::parse(std::string_view bytes) {
   if (bytes.size() < 4) return damaged("it has no header");
+  if (bytes.size() > kLargest) return damaged("it is too large");
   const std::size_t size = little_endian(bytes);
   bytes.remove_prefix(4);
   if (size % 4 != 0 || size >= bytes.size()) return damaged("its table is cut off");
@@ -66,8 +67,11 @@ Result<> Charsmap::check() const {
       if (label(unit) != byte) continue;
       const std::uint32_t next = child ^ offset(unit);
       if (!visit(next)) return damaged("a state lies outside its table");
-      if ((unit & kHasValue) != 0 && value(units_[next]) >= replacements_.size()) {
-        return damaged("a text lies outside its texts");
+      if ((unit & kHasValue) == 0) continue;
+      const std::uint32_t text = value(units_[next]);
+      if (text >= replacements_.size()) return damaged("a text lies outside its texts");
+      if (replacements_.find('\0', text) - text > kLongestReplacement) {
+        return damaged("a text is too long");
       }
     }
   }

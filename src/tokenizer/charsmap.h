@@ -17,8 +17,11 @@ namespace ollama::tokenizer {
 // it by sharing states, so that it is no tree.
 class Charsmap {
  public:
-  // The longest text that a rule may be for.
+  // Limits that keep a hostile file from taking long: bytes of a text that a rule is for, of one
+  // that is written, and of the whole. SentencePiece's own rules write 33 and take 240,000.
   static constexpr std::size_t kLongest = 256;
+  static constexpr std::size_t kLongestReplacement = 128;
+  static constexpr std::size_t kLargest = std::size_t{4} << 20;
 
   struct Rule {
     std::size_t length = 0;  // bytes of the text that it is for; 0: there is none
@@ -27,7 +30,8 @@ class Charsmap {
 
   Charsmap() = default;
   // `bytes`: the array's size in bytes, 32 bits little-endian; the array; replacements, each ended
-  // by a zero. Errors: kCorrupt, for anything that find() could stumble over.
+  // by a zero. Errors: kCorrupt, for anything that find() could stumble over, and beyond the
+  // limits.
   static Result<Charsmap> parse(std::string_view bytes);
 
   // The longest rule for what `text` begins with. The view is valid as long as this object.

@@ -11,6 +11,7 @@
 #include <optional>
 #include <sstream>
 
+#include "tokenizer/charsmap.h"
 #include "tokenizer/pretokenizer.h"
 #include "tokenizer/test_vocabulary.h"
 #include "tokenizer/tokenizer.h"
@@ -352,6 +353,9 @@ TEST(Unigram, DamagedRulesAreRefused) {
   EXPECT_THAT(error_of(with_unit(0, 0x7FFFFC00)), HasSubstr("a state lies outside"));
   EXPECT_THAT(error_of(with_unit(256 + 'a', 0x7FFFFC00 | 'a')), HasSubstr("a state lies outside"));
   EXPECT_THAT(error_of(with_unit(768, 0x80000002)), HasSubstr("a text lies outside"));
+  EXPECT_EQ(error_of(test::charsmap({{"a", std::string(128, 'x')}})), "loaded");
+  EXPECT_THAT(error_of(test::charsmap({{"a", std::string(129, 'x')}})), HasSubstr("is too long"));
+  EXPECT_THAT(error_of(good + std::string(Charsmap::kLargest, '\0')), HasSubstr("is too large"));
 
   // "a" leads from the root to the root.
   const auto circle =
