@@ -226,13 +226,14 @@ class AnthropicFormat final : public ChatFormat {
 
   std::string_view stream_type() const override { return "text/event-stream"; }
 
+  // Clients take the input's tokens from here, and are told that the server is at work.
+  std::string begin(const Metrics& prompt) override {
+    if (std::exchange(begun_, true)) return {};
+    JsonObject message = body(array(), nullptr, nullptr, prompt);
+    return event("message_start", {{"message", std::move(message)}}) + event("ping", {});
+  }
   std::string piece(const ChatResponse& response, std::size_t /*choice*/) override {
-    std::string text;
-    if (!std::exchange(begun_, true)) {
-      JsonObject message = body(array(), nullptr, nullptr, {});
-      text += event("message_start", {{"message", std::move(message)}});
-      text += event("ping", {});
-    }
+    std::string text = begin(Metrics());
     const Message& message = response.message;
     if (!message.thinking.empty()) {
       text += open(Open::kThinking, {{"type", "thinking"}, {"thinking", ""}, {"signature", ""}});
@@ -310,7 +311,7 @@ class AnthropicFormat final : public ChatFormat {
             {"name", call.name},
             {"input", std::move(input)}};
   }
-  std::string begin(JsonObject block) {
+  std::string begin_block(JsonObject block) {
     return event("content_block_start", {{"index", index_}, {"content_block", std::move(block)}});
   }
   std::string delta(JsonObject what) {
@@ -320,7 +321,7 @@ class AnthropicFormat final : public ChatFormat {
     if (open_ == what) return {};
     std::string text = close();
     open_ = what;
-    return text + begin(std::move(block));
+    return text + begin_block(std::move(block));
   }
   std::string close() {
     if (open_ == Open::kNothing) return {};
@@ -333,7 +334,7 @@ class AnthropicFormat final : public ChatFormat {
   std::string called(const ToolCall& call) {
     called_ = true;
     std::string text = close();  // first: it counts blocks
-    text += begin(call_json(call, {}));
+    text += begin_block(call_json(call, {}));
     text += delta({{"type", "input_json_delta"}, {"partial_json", to_string(call.arguments)}});
     return text + event("content_block_stop", {{"index", index_++}});
   }

@@ -18,6 +18,8 @@ class ChatFormat {
 
   // Of a streamed answer.
   virtual std::string_view stream_type() const = 0;
+  // What goes out as soon as the prompt's tokens are known, before the first piece.
+  virtual std::string begin(const Metrics& /*prompt*/) { return {}; }
   // The bytes that go out for a response, whose `done` marks the last one. `choice` counts the
   // answers to one request, where there are several.
   virtual std::string piece(const ChatResponse& response, std::size_t choice) = 0;

@@ -355,6 +355,14 @@ TEST(OpenAiResponses, StreamInOrder) {
   }
 }
 
+TEST(OpenAiResponses, BeginBeforeTheFirstPiece) {
+  const ForeignChat chat =
+      parsed(openai::parse_responses, R"({"model":"m","stream":true,"input":"a"})");
+  EXPECT_THAT(event_names(chat.format->begin(Metrics())),
+              ElementsAre("response.created", "response.in_progress"));
+  EXPECT_THAT(streamed(*chat.format, {piece("Hi"), last()}), Not(HasSubstr("response.created")));
+}
+
 TEST(OpenAiResponses, BreakInOrder) {
   const ForeignChat chat =
       parsed(openai::parse_responses, R"({"model":"m","stream":true,"input":"a"})");
@@ -512,6 +520,21 @@ TEST(AnthropicMessages, StreamInOrder) {
   EXPECT_THAT(stream, HasSubstr(R"({"type":"input_json_delta","partial_json":"{\"a\":1}"})"));
   EXPECT_THAT(stream, HasSubstr(R"("stop_reason":"tool_use")"));
   EXPECT_THAT(stream, HasSubstr(R"("output_tokens":3)"));
+}
+
+// Clients take the input's tokens from the first event, which does not wait for the first piece.
+TEST(AnthropicMessages, BeginWithThePromptsTokens) {
+  const ForeignChat chat = parsed(
+      anthropic::parse_messages,
+      R"({"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"a"}]})");
+  Metrics prompt;
+  prompt.prompt_eval_count = 5;
+  prompt.prompt_eval_cached_count = 2;
+  const std::string begun = chat.format->begin(prompt);
+  EXPECT_THAT(event_names(begun), ElementsAre("message_start", "ping"));
+  EXPECT_THAT(begun, HasSubstr(R"("usage":{"input_tokens":3,"output_tokens":0,)"
+                               R"("cache_creation_input_tokens":0,"cache_read_input_tokens":2})"));
+  EXPECT_THAT(streamed(*chat.format, {piece("Hi"), last()}), Not(HasSubstr("message_start")));
 }
 
 TEST(AnthropicMessages, AnswerWhole) {

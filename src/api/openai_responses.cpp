@@ -197,12 +197,14 @@ class ResponsesFormat final : public ChatFormat {
 
   std::string_view stream_type() const override { return "text/event-stream"; }
 
+  std::string begin(const Metrics& /*prompt*/) override {
+    if (std::exchange(begun_, true)) return {};
+    const std::string text =
+        event("response.created", {{"response", body("in_progress", nullptr)}});
+    return text + event("response.in_progress", {{"response", body("in_progress", nullptr)}});
+  }
   std::string piece(const ChatResponse& response, std::size_t /*choice*/) override {
-    std::string text;
-    if (!std::exchange(begun_, true)) {
-      text += event("response.created", {{"response", body("in_progress", nullptr)}});
-      text += event("response.in_progress", {{"response", body("in_progress", nullptr)}});
-    }
+    std::string text = begin(Metrics());
     cut_ = response.done && response.done_reason == "length";
     if (!response.message.thinking.empty()) text += reasoning(response.message.thinking);
     if (!response.message.content.empty()) text += content(response.message.content);

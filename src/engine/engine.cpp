@@ -304,6 +304,7 @@ class EngineImpl final : public Engine {
         a.constraint.emplace(automata_.get(a.request.grammar, vocabulary_));
         if (a.request.preamble) a.preamble.emplace(std::move(*a.request.preamble));
       }
+      a.listener->begun(a.stats);
       active_.splice(active_.end(), waiting_, waiting_.begin());
     }
   }

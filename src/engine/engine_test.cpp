@@ -36,6 +36,7 @@ struct Outcome {
   std::string text;
   std::vector<Token> tokens;
   std::vector<TokenLogprobs> logprobs;
+  std::optional<Stats> begun;  // told before any piece
   std::optional<DoneReason> reason;
   std::optional<std::string> error;
   Stats stats;
@@ -54,6 +55,10 @@ struct Outcome {
 class Recorder final : public Listener {
  public:
   explicit Recorder(std::shared_ptr<Outcome> outcome) : outcome_(std::move(outcome)) {}
+  void begun(const Stats& stats) override {
+    const std::scoped_lock lock(outcome_->mutex);
+    if (outcome_->pieces == 0) outcome_->begun = stats;
+  }
   void text(std::string_view piece, std::span<const Token> tokens) override {
     const std::scoped_lock lock(outcome_->mutex);
     outcome_->text += piece;
@@ -206,6 +211,9 @@ TEST(Engine, ContinuesFromACachedPrefix) {
   const std::string longer = "Once upon a time" + first->text;
   const auto second = run(*engine, greedy(*engine, longer, 40));
   EXPECT_GT(second->stats.cached_tokens, 30U);
+  ASSERT_TRUE(second->begun);
+  EXPECT_EQ(second->begun->prompt_tokens, second->stats.prompt_tokens);
+  EXPECT_EQ(second->begun->cached_tokens, second->stats.cached_tokens);
   // The same without a cache.
   Request fresh = greedy(*engine, longer, 40);
   fresh.reuse_prefix = false;

@@ -147,15 +147,25 @@ class Grammars {
 
 class Forwarder final : public engine::Listener {
  public:
-  Forwarder(Id id, Outbox& outbox, ActiveRequests& active, engine::Engine& engine,
+  // What of the answer is told beside its text.
+  struct Telling {
+    bool begun = false;
+  };
+  Forwarder(Id id, Outbox& outbox, ActiveRequests& active, engine::Engine& engine, Telling telling,
             std::optional<std::vector<Token>> context, std::optional<chat::AnswerParser> parser)
       : id_(id),
         outbox_(outbox),
         active_(active),
         engine_(engine),
+        telling_(telling),
         context_(std::move(context)),
         parser_(std::move(parser)) {}
 
+  void begun(const engine::Stats& stats) override {
+    if (!telling_.begun) return;
+    outbox_.send(Begun{
+        .id = id_, .prompt_tokens = stats.prompt_tokens, .cached_tokens = stats.cached_tokens});
+  }
   void text(std::string_view piece, std::span<const Token> tokens) override {
     if (context_) context_->insert(context_->end(), tokens.begin(), tokens.end());
     unsent_tokens_ += static_cast<std::uint32_t>(tokens.size());
@@ -225,6 +235,7 @@ class Forwarder final : public engine::Listener {
   Outbox& outbox_;
   ActiveRequests& active_;
   engine::Engine& engine_;
+  Telling telling_;
   std::optional<std::vector<Token>> context_;
   std::optional<chat::AnswerParser> parser_;
   std::uint32_t unsent_tokens_ = 0;
@@ -379,10 +390,12 @@ class Server {
     }
     std::optional<std::vector<Token>> context;
     if (message.want_context) context = request.prompt;
+    const Forwarder::Telling telling{.begun = message.want_begun};
     active_.begin(message.id);
     auto submitted = engine->submit(
-        std::move(request), std::make_unique<Forwarder>(message.id, outbox_, active_, *engine,
-                                                        std::move(context), std::move(parser)));
+        std::move(request),
+        std::make_unique<Forwarder>(message.id, outbox_, active_, *engine, telling,
+                                    std::move(context), std::move(parser)));
     if (submitted) {
       active_.submitted(message.id, *submitted);
     } else {

@@ -14,6 +14,7 @@
 #include <optional>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "engine/engine.h"
 #include "runner/child.h"
@@ -126,6 +127,7 @@ class FakeEngine final : public engine::Engine {
     EmbedCallback embed = {};
     std::size_t position = 0;
     engine::Stats stats = {};
+    bool begun = false;
     bool cancelled = false;
   };
 
@@ -158,6 +160,7 @@ class FakeEngine final : public engine::Engine {
       return true;
     }
     work.stats.prompt_tokens = static_cast<std::uint32_t>(prompt.size());
+    if (!std::exchange(work.begun, true)) work.listener->begun(work.stats);
     if (work.cancelled) {
       work.listener->done(engine::DoneReason::kCancelled, work.stats);
       return true;

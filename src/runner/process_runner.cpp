@@ -195,13 +195,11 @@ class State : public std::enable_shared_from_this<State> {
     if (auto done = std::exchange(explained_, nullptr)) done(std::unexpected(error));
     if (auto done = std::exchange(listed_, nullptr)) done(std::unexpected(error));
   }
+  void handle(Begun& message) {
+    if (const auto listener = listener_of(message.id)) listener->begun(message);
+  }
   void handle(Piece& message) {
-    const auto found = pending_.find(message.id);
-    if (found == pending_.end()) return;
-    if (const auto* listener = std::get_if<0>(&found->second)) {
-      const std::shared_ptr<GenerateListener> keep = *listener;
-      keep->piece(std::move(message));
-    }
+    if (const auto listener = listener_of(message.id)) listener->piece(std::move(message));
   }
   void handle(Done& message) {
     if (auto reply = take(message.id)) {
@@ -229,6 +227,12 @@ class State : public std::enable_shared_from_this<State> {
     }
   }
 
+  // Kept while it is told something: it may end its request meanwhile.
+  std::shared_ptr<GenerateListener> listener_of(Id id) const {
+    const auto found = pending_.find(id);
+    const auto* listener = found == pending_.end() ? nullptr : std::get_if<0>(&found->second);
+    return listener == nullptr ? nullptr : *listener;
+  }
   std::optional<Reply> take(Id id) {
     const auto found = pending_.find(id);
     if (found == pending_.end()) return std::nullopt;

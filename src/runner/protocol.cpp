@@ -143,6 +143,7 @@ void fields(Archive& a, Generate& m) {
   a("raw", m.raw);
   a("context", m.context);
   a("want_context", m.want_context);
+  a("want_begun", m.want_begun);
   a("render_only", m.render_only);
   a("sampling", m.sampling);
   a("num_predict", m.num_predict);
@@ -223,6 +224,12 @@ template <typename Archive>
 void fields(Archive& a, api::Logprob& l) {
   fields(a, static_cast<api::TokenLogprob&>(l));
   a("top", l.top);
+}
+template <typename Archive>
+void fields(Archive& a, Begun& m) {
+  a("id", m.id);
+  a("prompt_tokens", m.prompt_tokens);
+  a("cached_tokens", m.cached_tokens);
 }
 template <typename Archive>
 void fields(Archive& a, Piece& m) {
@@ -442,8 +449,8 @@ constexpr std::array<std::string_view, std::variant_size_v<ToRunner>> kToNames{
     "load",       "generate", "cancel",  "embed",        "tokenize",
     "detokenize", "shutdown", "explain", "list_devices", "rank"};
 constexpr std::array<std::string_view, std::variant_size_v<FromRunner>> kFromNames{
-    "progress", "ready",  "load_failed", "piece",     "done",   "failed",
-    "embedded", "tokens", "text",        "explained", "devices"};
+    "progress", "ready",  "load_failed", "piece",     "done",    "failed",
+    "embedded", "tokens", "text",        "explained", "devices", "begun"};
 constexpr std::array<std::string_view, std::variant_size_v<ToConverter>> kToConverterNames{
     "convert"};
 constexpr std::array<std::string_view, std::variant_size_v<FromConverter>> kFromConverterNames{

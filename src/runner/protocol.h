@@ -43,6 +43,7 @@ struct Generate {
   bool raw = false;            // `prompt` as it is, not `messages`
   std::vector<Token> context;  // an earlier answer's; stands before the prompt
   bool want_context = false;   // Done tells the tokens of prompt and answer
+  bool want_begun = false;     // Begun comes before the first Piece
   bool render_only = false;    // answered by Text with the prompt instead of an answer
   sample::Options sampling;
   std::int32_t num_predict = -1;
@@ -116,6 +117,12 @@ struct LoadFailed {
   std::string message;
 };
 
+// The prompt of a Generate is known, and about to be evaluated.
+struct Begun {
+  Id id = 0;
+  std::uint32_t prompt_tokens = 0;  // cached ones included
+  std::uint32_t cached_tokens = 0;
+};
 struct Piece {
   Id id = 0;
   std::string text;  // whole UTF-8 characters
@@ -161,7 +168,7 @@ struct Devices {
 };
 
 using FromRunner = std::variant<Progress, Ready, LoadFailed, Piece, Done, Failed, Embedded, Tokens,
-                                Text, Explained, Devices>;
+                                Text, Explained, Devices, Begun>;
 
 // ---- To and from a process that converts (see conversion.h)
 

@@ -18,6 +18,7 @@ namespace ollama::runner {
 class GenerateListener {
  public:
   virtual ~GenerateListener() = default;
+  virtual void begun(const Begun& /*begun*/) {}
   virtual void piece(Piece piece) = 0;
   virtual void done(Done done) = 0;
   virtual void failed(const Error& error) = 0;

@@ -430,6 +430,16 @@ TEST(Child, AnswersARawPrompt) {
   EXPECT_EQ(done.context, (std::vector<Token>{256, 'a', 'b', 'a', 'b'}));
 }
 
+TEST(Child, TellsThePromptsTokensWhereTheyAreWanted) {
+  Child child;
+  child.load();
+  Generate message = raw_prompt(1, "ab");
+  message.want_begun = true;
+  child.send(message);
+  EXPECT_EQ(child.receive<Begun>().prompt_tokens, 3U);
+  EXPECT_EQ(child.receive<Piece>().text, "A");
+}
+
 TEST(Child, TellsLogprobsWithTheirTokens) {
   Child child;
   child.load();

@@ -302,6 +302,7 @@ Task<std::optional<api::StatusError>> Inference::check(const store::Model& model
 
 Task<bool> Inference::tell(Exchange& x, const sched::Lease& lease, runner::Generate generate,
                            bool stream, const Telling& telling) {
+  generate.want_begun = stream && telling.begin;
   Answer events(x, lease, std::move(generate), services_.blocking.loop());
   runner::Piece collected;
   std::string text;
@@ -310,6 +311,13 @@ Task<bool> Inference::tell(Exchange& x, const sched::Lease& lease, runner::Gener
   std::optional<Metrics::Seconds> first;
   while (true) {
     Answer::Event event = co_await events.next();
+    if (const auto* begun = std::get_if<runner::Begun>(&event)) {
+      text += telling.begin(*begun);
+      if (text.empty()) continue;
+      if (!x.started()) co_await x.begin_stream(telling.stream_type);
+      if (!co_await x.write(std::exchange(text, {}))) co_return false;
+      continue;
+    }
     if (!first) first = Clock::now() - asked;
     if (std::holds_alternative<Gone>(event)) co_return false;
     if (auto* piece = std::get_if<runner::Piece>(&event)) {
@@ -375,6 +383,12 @@ Task<bool> Inference::tell_choices(Exchange& x, const sched::Lease& lease,
                     .piece = {},
                     .last = {},
                     .broken = [&](const auto& error) { return chat.format->broken(error); }};
+    telling.begin = [&](const runner::Begun& begun) {
+      api::Metrics prompt;
+      prompt.prompt_eval_count = begun.prompt_tokens;
+      prompt.prompt_eval_cached_count = begun.cached_tokens;
+      return chat.format->begin(prompt);
+    };
     telling.piece = [&](runner::Piece&& piece) {
       return chat.format->piece(response_of(std::move(piece)), choice);
     };

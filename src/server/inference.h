@@ -88,6 +88,8 @@ class Inference {
     std::string model;  // as the request has it
     std::string_view stream_type;
     bool parallel_tools = true;
+    // Of a streamed answer whose prompt is about to be evaluated; may be missing.
+    std::function<std::string(const runner::Begun&)> begin = {};
     std::function<std::string(runner::Piece&&)> piece;
     // Of the whole answer, or of what follows the pieces.
     std::function<std::string(runner::Done&, runner::Piece&& collected)> last;

@@ -964,6 +964,8 @@ TEST_F(ServerTest, StreamsInEachApisShape) {
                             R"({"model":"stories260k","max_tokens":9,"stream":true,)"
                             R"("messages":[{"role":"user","content":"abc"}]})");
   EXPECT_TRUE(messages.body.starts_with("event: message_start\n"));
+  EXPECT_THAT(messages.body.substr(0, messages.body.find("\n\n")),
+              HasSubstr(R"("usage":{"input_tokens":4,"output_tokens":0,)"));
   EXPECT_TRUE(
       messages.body.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"));
   const auto responses =

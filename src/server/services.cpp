@@ -51,6 +51,7 @@ Task<std::variant<sched::Lease, Error, Gone>> acquire(Services& services, Exchan
 
 struct Answer::State final : runner::GenerateListener {
   explicit State(const boost::asio::any_io_executor& loop) : events(loop) {}
+  void begun(const runner::Begun& begun) override { events.push(begun); }
   void piece(runner::Piece piece) override { events.push(std::move(piece)); }
   void done(runner::Done done) override {
     ended = true;

@@ -93,7 +93,7 @@ Task<std::variant<sched::Lease, Error, Gone>> acquire(Services& services, Exchan
 // The events of one answer. The answer is cancelled when the client goes, or with the object.
 class Answer {
  public:
-  using Event = std::variant<runner::Piece, runner::Done, Error, Gone>;
+  using Event = std::variant<runner::Begun, runner::Piece, runner::Done, Error, Gone>;
 
   // `lease` outlives the Answer.
   Answer(Exchange& exchange, const sched::Lease& lease, runner::Generate generate,
@@ -102,7 +102,7 @@ class Answer {
   Answer& operator=(const Answer&) = delete;
   ~Answer();
 
-  // Pieces, then one of the others.
+  // Begun, where it is wanted; pieces, then one of the others.
   Task<Event> next();
   // Whether next() would not wait.
   bool ready() const;

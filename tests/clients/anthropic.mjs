@@ -43,6 +43,10 @@ let text = "";
 const kinds = [];
 for await (const event of await client.messages.create({ ...greedy, stream: true })) {
   kinds.push(event.type);
+  if (event.type === "message_start") {
+    const { input_tokens, cache_read_input_tokens } = event.message.usage;
+    assert.equal(input_tokens + cache_read_input_tokens, 5, "the prompt's tokens are told at once");
+  }
   if (event.type === "content_block_delta") text += event.delta.text;
 }
 assert.equal(text, story);
