@@ -374,6 +374,7 @@ Result<ForeignChat> parse_chat(const Json& json) {
   });
   fields.read("logprobs", request.logprobs);
   fields.read("top_logprobs", request.top_logprobs);
+  request.text_logprobs = true;
   OLLAMA_ASSIGN(chat.choices, choices_of(fields, "n"));
   OLLAMA_ASSIGN(chat, std::move(fields).finish(std::move(chat)));
   OLLAMA_TRY(foreign::apply_allowed_tools(chat.request));

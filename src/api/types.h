@@ -144,6 +144,7 @@ struct InferenceRequest {
   std::optional<bool> shift;     // unset: true
   bool logprobs = false;
   std::int32_t top_logprobs = 0;   // 0 to 20
+  bool text_logprobs = false;      // ours: of the text's tokens alone, not of thinking and calls
   bool debug_render_only = false;  // "_debug_render_only"
 
   bool streaming() const { return stream.value_or(true); }

@@ -43,6 +43,7 @@ void AnswerPiece::append(AnswerPiece&& other) {
   text += other.text;
   thinking += other.thinking;
   std::ranges::move(other.calls, std::back_inserter(calls));
+  ranges.insert(ranges.end(), other.ranges.begin(), other.ranges.end());
 }
 
 bool AnswerFormat::marks_are_tokens() const {
@@ -145,6 +146,7 @@ class AnswerParser::State {
 
   AnswerPiece feed(string_view text) {
     buffer_ += text;
+    fed_ += text.size();
     AnswerPiece out;
     while (step(out, false)) {
     }
@@ -157,9 +159,19 @@ class AnswerParser::State {
     return out;
   }
 
+  virtual std::size_t undecided() const { return buffer_.size(); }
+
  protected:
   // Moves what is certain from the buffer to `out`; true: there may be more to do.
   virtual bool step(AnswerPiece& out, bool ended) = 0;
+
+  // Text that stood in the answer up to `end`.
+  void say(AnswerPiece& out, string_view text, std::size_t end) const {
+    out.text += text;
+    if (options_.ranges && !text.empty()) out.ranges.push_back({end - text.size(), end});
+  }
+  // Where in the answer the buffer begins.
+  std::size_t position() const { return fed_ - buffer_.size(); }
 
   // Numbers the calls; false, and none of them, where one is of a tool that was not offered.
   bool add_calls(std::vector<api::ToolCall> calls, AnswerPiece& out) {
@@ -176,6 +188,7 @@ class AnswerParser::State {
 
   Options options_;
   std::string buffer_;
+  std::size_t fed_ = 0;  // bytes of the answer so far
   std::int32_t next_index_ = 0;
 };
 
@@ -194,6 +207,8 @@ class AnswerParser::Plain final : public State {
     }
   }
 
+  std::size_t undecided() const override { return buffer_.size() + spared_.size(); }
+
  private:
   enum class Now : std::uint8_t { kBeginning, kThinking, kText, kCall };
 
@@ -209,7 +224,7 @@ class AnswerParser::Plain final : public State {
       case Now::kThinking:
         return think(out, ended);
       case Now::kText:
-        return say(out, ended);
+        return read_text(out, ended);
       case Now::kCall:
         return call(out, ended);
     }
@@ -280,7 +295,7 @@ class AnswerParser::Plain final : public State {
     if (options_.thinking) out.thinking += text;
   }
 
-  bool say(AnswerPiece& out, bool ended) {
+  bool read_text(AnswerPiece& out, bool ended) {
     const bool calls = !options_.tools.empty();
     if (calls && begins_bare()) {
       now_ = Now::kCall;
@@ -332,9 +347,10 @@ class AnswerParser::Plain final : public State {
     return false;
   }
   bool trims() const { return format_.trims_text && !options_.tools.empty(); }
+  // Text that was taken from before the buffer.
   void tell(AnswerPiece& out, std::string_view text) {
     said_ = said_ || trailing_blanks(text) != text.size();
-    out.text += text;
+    say(out, text, position());
   }
   bool begins_bare() const {
     if (!syntax_.bare || said_ || next_index_ > 0) return false;
@@ -411,6 +427,10 @@ class AnswerParser::Harmony final : public State {
  public:
   using State::State;
 
+  std::size_t undecided() const override {
+    return arguments_.empty() ? buffer_.size() : fed_ - arguments_at_;
+  }
+
  private:
   static constexpr string_view kStart = "<|start|>";
   static constexpr string_view kChannel = "<|channel|>";
@@ -446,11 +466,12 @@ class AnswerParser::Harmony final : public State {
     if (header_) {
       header_text_ += text;
     } else if (!recipient_.empty()) {
+      if (arguments_.empty()) arguments_at_ = position() - text.size();
       if (arguments_.size() < kLongestCall) arguments_ += text;
     } else if (thinks_ && options_.thinking) {
       out.thinking += text;
     } else if (!thinks_) {
-      out.text += text;
+      say(out, text, position());
     }
   }
 
@@ -489,7 +510,9 @@ class AnswerParser::Harmony final : public State {
     call.name = name;
     const bool good = json && json->is_object();
     if (good) call.arguments = json->as_object();
-    if (!good || !add_calls({std::move(call)}, out)) out.text += arguments;
+    if (!good || !add_calls({std::move(call)}, out)) {
+      say(out, arguments, arguments_at_ + arguments.size());
+    }
   }
 
   // The prompt ends where a header begins; an answer without one is text.
@@ -498,6 +521,7 @@ class AnswerParser::Harmony final : public State {
   std::string header_text_;
   std::string recipient_;  // the tool that the message is for
   std::string arguments_;
+  std::size_t arguments_at_ = 0;  // where in the answer they begin
 };
 
 AnswerParser::AnswerParser(const AnswerFormat& format, Options options) {
@@ -513,5 +537,6 @@ AnswerParser::~AnswerParser() = default;
 
 AnswerPiece AnswerParser::feed(string_view text) { return state_->feed(text); }
 AnswerPiece AnswerParser::finish() { return state_->finish(); }
+std::size_t AnswerParser::undecided() const { return state_->undecided(); }
 
 }  // namespace ollama::chat

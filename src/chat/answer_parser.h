@@ -63,10 +63,17 @@ std::optional<BeforeText> before_text(const AnswerFormat& format, bool thinks,
 // From what a template mentions, then from the architecture.
 AnswerFormat answer_format(std::string_view template_text, std::string_view architecture);
 
+// Bytes of an answer, as the model said it.
+struct AnswerRange {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+};
+
 struct AnswerPiece {
   std::string text;
   std::string thinking;
   std::vector<api::ToolCall> calls;  // numbered; without ids
+  std::vector<AnswerRange> ranges;   // where the text stood, with Options::ranges
 
   bool empty() const { return text.empty() && thinking.empty() && calls.empty(); }
   void append(AnswerPiece&& other);
@@ -81,6 +88,7 @@ class AnswerParser {
     // The tools as in the API: whether "3" in an answer is a number or a text depends on what was
     // asked for. Null: what looks like JSON is that.
     api::Json definitions = nullptr;
+    bool ranges = false;  // tell where in the answer text stood
   };
   AnswerParser(const AnswerFormat& format, Options options);
   AnswerParser(AnswerParser&&) noexcept;
@@ -91,6 +99,8 @@ class AnswerParser {
   AnswerPiece feed(std::string_view text);
   // The rest.
   AnswerPiece finish();
+  // How many of the bytes that came last are not decided yet.
+  std::size_t undecided() const;
 
  private:
   class State;

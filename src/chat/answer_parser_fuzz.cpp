@@ -50,6 +50,7 @@ Reading reading_of(string_view header) {
   if ((bits & 8) != 0) reading.options.tools = {"f", "get_weather"};
   reading.format.calls_end_thinking = (bits & 64) != 0;
   reading.format.trims_text = (bits & 128) != 0;
+  reading.options.ranges = true;
   reading.sizes = {choice(2) % 16 + 1, choice(3) % 64 + 1};
   return reading;
 }
@@ -131,6 +132,18 @@ bool has_silent_marks(const Reading& reading, string_view answer) {
                              [&](string_view mark) { return answer.contains(mark); });
 }
 
+// The text stood where it is told to have stood.
+void check_ranges(string_view answer, const AnswerPiece& got) {
+  std::string stood;
+  std::size_t last = 0;
+  for (const auto& [begin, end] : got.ranges) {
+    require(last <= begin && begin < end && end <= answer.size());
+    stood += answer.substr(begin, end - begin);
+    last = end;
+  }
+  require(stood == got.text);
+}
+
 void check(string_view bytes) {
   if (bytes.size() < kHeader) return;
   const Reading reading = reading_of(bytes.substr(0, kHeader));
@@ -138,6 +151,7 @@ void check(string_view bytes) {
   const AnswerPiece whole = parse(reading, answer, {answer.size() + 1, 1});
   require(same(whole, parse(reading, answer, reading.sizes)));
   require(same(whole, parse(reading, answer, {1, 1})));
+  if (!has_silent_marks(reading, answer)) check_ranges(answer, whole);
   for (std::size_t i = 0; i < whole.calls.size(); ++i) {
     require(std::ranges::contains(reading.options.tools, whole.calls[i].name));
     require(whole.calls[i].index == static_cast<std::int32_t>(i));

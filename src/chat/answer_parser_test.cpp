@@ -180,6 +180,32 @@ TEST(AnswerParser, ReadsWhatModelsWrite) {
   }
 }
 
+// Where asked for, it is known where in the answer the text stood, and how far that is decided.
+TEST(AnswerParser, TellsWhereTextStood) {
+  for (const Case& each : kCases) {
+    const std::string_view text = each.text;
+    for (const std::size_t size : {std::size_t{1}, std::size_t{7}, std::size_t{10000}}) {
+      AnswerParser parser(each.format, {.tools = kOffered, .ranges = true});
+      std::size_t decided = 0;
+      const auto check = [&](const AnswerPiece& piece, std::size_t fed) {
+        std::string stood;
+        for (const auto& [begin, end] : piece.ranges) {
+          EXPECT_GE(begin, decided) << each.name << ": its bytes counted as decided";
+          ASSERT_LE(end, fed) << each.name;
+          stood += text.substr(begin, end - begin);
+        }
+        EXPECT_EQ(stood, piece.text) << each.name;
+        decided = fed - parser.undecided();
+      };
+      for (std::size_t i = 0; i < text.size(); i += size) {
+        const AnswerPiece piece = parser.feed(text.substr(i, size));
+        check(piece, std::min(i + size, text.size()));
+      }
+      check(parser.finish(), text.size());
+    }
+  }
+}
+
 TEST(AnswerParser, WithoutToolsEverythingIsText) {
   for (const Case& each : kCases) {
     // Some marks are nobody's text.

@@ -95,19 +95,17 @@ struct Active {
   tokenizer::StreamDecoder decoder;
   kvcache::Sequence sequence = 0;
   bool admitted = false;
-  bool generating = false;        // the first token has been sampled
-  bool text_ended = false;        // a stop string was found: no text may follow
-  std::uint32_t keep = 0;         // tokens that a context shift leaves at the front
-  std::uint64_t budget = 0;       // tokens that may still be generated
-  std::size_t in_step = 0;        // tokens in the step being evaluated
-  std::ptrdiff_t logits = -1;     // index of its row in the step's logits
-  std::vector<Token> unreported;  // generated since the listener last heard
-  std::string piece;              // scratch
-  // With logprobs: of tokens whose text has not been shown, and where in the answer it begins.
-  std::vector<TokenLogprobs> logprobs;
-  std::vector<std::uint64_t> begins;
-  std::uint64_t decoded = 0;  // bytes of text so far
-  std::uint64_t shown = 0;    // of these, told to the listener
+  bool generating = false;              // the first token has been sampled
+  bool text_ended = false;              // a stop string was found: no text may follow
+  std::uint32_t keep = 0;               // tokens that a context shift leaves at the front
+  std::uint64_t budget = 0;             // tokens that may still be generated
+  std::size_t in_step = 0;              // tokens in the step being evaluated
+  std::ptrdiff_t logits = -1;           // index of its row in the step's logits
+  std::vector<Token> unreported;        // generated since the listener last heard
+  std::string piece;                    // scratch
+  std::vector<TokenLogprobs> logprobs;  // where asked for: of tokens whose text has not been shown
+  std::uint64_t decoded = 0;            // bytes of text so far
+  std::uint64_t shown = 0;              // of these, told to the listener
   Stats stats;
   Clock::time_point started;
   Clock::time_point first_token;
@@ -597,25 +595,26 @@ class EngineImpl final : public Engine {
   static void note_logprobs(Active& a) {
     const std::span<const sample::TokenLogprob> entries = a.sampler.logprobs();
     if (entries.empty()) return;
-    a.logprobs.push_back({entries.front(), {entries.begin() + 1, entries.end()}});
-    a.begins.push_back(a.decoded);
+    a.logprobs.push_back({.chosen = entries.front(),
+                          .best = {entries.begin() + 1, entries.end()},
+                          .begin = a.decoded});
   }
 
   // How many of the tokens with logprobs begin in the first `bytes` of the answer.
   static std::ptrdiff_t begun(const Active& a, std::uint64_t bytes) {
-    return std::ranges::lower_bound(a.begins, bytes) - a.begins.begin();
+    return std::ranges::lower_bound(a.logprobs, bytes, {}, &TokenLogprobs::begin) -
+           a.logprobs.begin();
   }
 
   // Of tokens that a stop string cuts off, where `rest` bytes before it are still to be shown.
   static void drop_logprobs(Active& a, std::size_t rest) {
     const std::ptrdiff_t count = begun(a, a.shown + rest);
     a.logprobs.erase(a.logprobs.begin() + count, a.logprobs.end());
-    a.begins.erase(a.begins.begin() + count, a.begins.end());
   }
 
   static void report(Active& a, std::string_view text, bool last = false) {
     a.shown += text.size();
-    if (!a.logprobs.empty()) report_logprobs(a, last ? std::ssize(a.begins) : begun(a, a.shown));
+    if (!a.logprobs.empty()) report_logprobs(a, last ? std::ssize(a.logprobs) : begun(a, a.shown));
     a.listener->text(text, a.unreported);
     a.unreported.clear();
   }
@@ -624,7 +623,6 @@ class EngineImpl final : public Engine {
     if (count == 0) return;
     a.listener->logprobs(std::span(a.logprobs).first(static_cast<std::size_t>(count)));
     a.logprobs.erase(a.logprobs.begin(), a.logprobs.begin() + count);
-    a.begins.erase(a.begins.begin(), a.begins.begin() + count);
   }
 
   void abandon(ActiveList::iterator it, const Error& error) {

@@ -77,6 +77,7 @@ using RequestId = std::uint64_t;
 struct TokenLogprobs {
   sample::TokenLogprob chosen;
   std::vector<sample::TokenLogprob> best;
+  std::uint64_t begin = 0;  // where in the answer its text begins, in bytes
 };
 
 // What becomes of one request. Exactly one of done and failed is called, last.

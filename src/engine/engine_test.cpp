@@ -134,8 +134,9 @@ TEST(Engine, TellsLogprobsOfWhatItShows) {
   const auto outcome = run(*engine, request);
   ASSERT_EQ(outcome->logprobs.size(), 12U);
   for (std::size_t i = 0; i < 12; ++i) {
-    const auto& [chosen, best] = outcome->logprobs[i];
+    const auto& [chosen, best, begin] = outcome->logprobs[i];
     EXPECT_EQ(chosen.token, outcome->tokens[i]);
+    EXPECT_TRUE(outcome->text.substr(begin).starts_with(engine->tokenizer().piece(chosen.token)));
     ASSERT_EQ(best.size(), 4U);
     EXPECT_EQ(best[0].token, chosen.token) << "greedy";
     double sum = 0;
@@ -152,8 +153,8 @@ TEST(Engine, TellsLogprobsOfWhatItShows) {
   const auto stopped = run(*engine, request);
   EXPECT_EQ(stopped->text, ", there was a little girl ");
   std::string said;
-  for (const auto& [chosen, best] : stopped->logprobs) {
-    said += engine->tokenizer().piece(chosen.token);
+  for (const TokenLogprobs& told : stopped->logprobs) {
+    said += engine->tokenizer().piece(told.chosen.token);
   }
   EXPECT_TRUE(said.starts_with(", there was a little girl")) << said;
   EXPECT_FALSE(said.contains("Lily")) << said;

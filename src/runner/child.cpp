@@ -20,9 +20,9 @@ namespace ollama::runner {
 
 namespace {
 
-// Written but not read by the server: beyond this, answers are cancelled instead of kept.
 // For each token of a context: a conversation with more of them is taken for too long untried.
 constexpr std::size_t kTriedBytes = 16;
+// Written but not read by the server: beyond this, answers are cancelled instead of kept.
 constexpr std::size_t kMaxUnsent = 64ULL << 20;
 
 // Frames on their way to the server, written by a thread of its own.
@@ -145,11 +145,40 @@ class Grammars {
   std::vector<Entry> recent_;
 };
 
+// Tokens of an answer that is taken apart, until it shows whether they are of its text.
+class UndecidedLogprobs {
+ public:
+  // `begin`: where in the answer the token's text begins.
+  void add(api::Logprob logprob, std::size_t begin) {
+    waiting_.emplace_back(begin, std::move(logprob));
+  }
+  // Text was in `ranges`; `undecided` bytes at the end of the `fed` ones may still be anything.
+  // Gives the text's tokens to `out`, and forgets those of the rest.
+  void decide(std::span<const chat::AnswerRange> ranges, std::size_t fed, std::size_t undecided,
+              std::vector<api::Logprob>& out) {
+    ranges_.insert(ranges_.end(), ranges.begin(), ranges.end());
+    while (!waiting_.empty()) {
+      auto& [begin, logprob] = waiting_.front();
+      // A token may be no more than a part of a character, whose text comes with a later one.
+      const std::size_t end = std::max(waiting_.size() > 1 ? waiting_[1].first : fed, begin + 1);
+      if (end > fed - undecided) return;
+      while (!ranges_.empty() && ranges_.front().end <= begin) ranges_.pop_front();
+      if (!ranges_.empty() && ranges_.front().begin < end) out.push_back(std::move(logprob));
+      waiting_.pop_front();
+    }
+  }
+
+ private:
+  std::deque<std::pair<std::size_t, api::Logprob>> waiting_;
+  std::deque<chat::AnswerRange> ranges_;
+};
+
 class Forwarder final : public engine::Listener {
  public:
   // What of the answer is told beside its text.
   struct Telling {
     bool begun = false;
+    bool text_logprobs = false;  // with a parser
   };
   Forwarder(Id id, Outbox& outbox, ActiveRequests& active, engine::Engine& engine, Telling telling,
             std::optional<std::vector<Token>> context, std::optional<chat::AnswerParser> parser)
@@ -170,20 +199,34 @@ class Forwarder final : public engine::Listener {
     if (context_) context_->insert(context_->end(), tokens.begin(), tokens.end());
     unsent_tokens_ += static_cast<std::uint32_t>(tokens.size());
     if (piece.empty()) return;
-    send(parser_ ? parser_->feed(piece)
-                 : chat::AnswerPiece{.text = std::string(piece), .thinking = {}, .calls = {}});
+    if (!parser_) {
+      send({.text = std::string(piece), .thinking = {}, .calls = {}, .ranges = {}});
+      return;
+    }
+    fed_ += piece.size();
+    chat::AnswerPiece told = parser_->feed(piece);
+    if (telling_.text_logprobs) {
+      undecided_.decide(told.ranges, fed_, parser_->undecided(), unsent_logprobs_);
+    }
+    send(std::move(told));
   }
   void logprobs(std::span<const engine::TokenLogprobs> tokens) override {
-    for (const auto& [chosen, best] : tokens) {
-      api::Logprob& told = unsent_logprobs_.emplace_back();
+    for (const auto& [chosen, best, begin] : tokens) {
+      api::Logprob told;
       static_cast<api::TokenLogprob&>(told) = described(chosen);
       told.top.reserve(best.size());
       for (const sample::TokenLogprob& other : best) told.top.push_back(described(other));
+      if (telling_.text_logprobs) {
+        undecided_.add(std::move(told), begin);
+      } else {
+        unsent_logprobs_.push_back(std::move(told));
+      }
     }
   }
   void done(engine::DoneReason reason, const engine::Stats& stats) override {
     chat::AnswerPiece rest;
     if (parser_) rest = parser_->finish();
+    if (telling_.text_logprobs) undecided_.decide(rest.ranges, fed_, 0, unsent_logprobs_);
     if (!rest.empty() || !unsent_logprobs_.empty()) send(std::move(rest), true);
     active_.end(id_);
     if (lagging_) {
@@ -240,6 +283,8 @@ class Forwarder final : public engine::Listener {
   std::optional<chat::AnswerParser> parser_;
   std::uint32_t unsent_tokens_ = 0;
   std::vector<api::Logprob> unsent_logprobs_;
+  std::size_t fed_ = 0;  // bytes of the answer that the parser has
+  UndecidedLogprobs undecided_;
   bool lagging_ = false;
 };
 
@@ -390,12 +435,13 @@ class Server {
     }
     std::optional<std::vector<Token>> context;
     if (message.want_context) context = request.prompt;
-    const Forwarder::Telling telling{.begun = message.want_begun};
+    const Forwarder::Telling telling{.begun = message.want_begun,
+                                     .text_logprobs = message.text_logprobs && message.take_apart};
     active_.begin(message.id);
-    auto submitted = engine->submit(
-        std::move(request),
-        std::make_unique<Forwarder>(message.id, outbox_, active_, *engine, telling,
-                                    std::move(context), std::move(parser)));
+    auto submitted =
+        engine->submit(std::move(request),
+                       std::make_unique<Forwarder>(message.id, outbox_, active_, *engine, telling,
+                                                   std::move(context), std::move(parser)));
     if (submitted) {
       active_.submitted(message.id, *submitted);
     } else {
@@ -432,6 +478,7 @@ class Server {
       }
     }
     options.definitions = message.tools;
+    options.ranges = message.text_logprobs;
     options.thinking = thinks(message, format, prompt);
     options.inside_thinking = chat::opens_thinking(format, prompt);
     return {format, std::move(options)};

@@ -1,5 +1,5 @@
 // An engine for tests: its tokens are bytes, and it answers by saying the prompt again, one byte a
-// step, in upper case.
+// step, in upper case; what stands behind a "=" that begins the prompt, as it is.
 #pragma once
 
 #include <sys/prctl.h>
@@ -184,10 +184,12 @@ class FakeEngine final : public engine::Engine {
     } else {
       ++work.position;
     }
-    if (token == FakeTokenizer::kBos) return false;
+    const bool verbatim = prompt.size() > 1 && prompt[1] == '=';
+    if (token == FakeTokenizer::kBos || (verbatim && work.position == 2)) return false;
     ++work.stats.generated_tokens;
     work.stats.generate_ns += 1000;
-    const std::string text(1, static_cast<char>(std::toupper(static_cast<int>(token))));
+    const int said = verbatim ? token : std::toupper(static_cast<int>(token));
+    const std::string text(1, static_cast<char>(said));
     tell_logprobs(work, static_cast<unsigned char>(text.front()));
     work.listener->text(text, std::span(&token, 1));
     return false;
@@ -199,7 +201,8 @@ class FakeEngine final : public engine::Engine {
     if (work.request.sampling.logprobs < 0) return;
     const auto seed = std::max<std::int64_t>(work.request.sampling.seed, 0);
     engine::TokenLogprobs told{.chosen = {token, -1.0F - 0.25F * static_cast<float>(seed % 4)},
-                               .best = {}};
+                               .best = {},
+                               .begin = work.stats.generated_tokens - 1};
     for (std::int32_t i = 0; i < work.request.sampling.logprobs; ++i) {
       told.best.push_back({i == 0 ? token : 'a' + i - 1, -1.0F - static_cast<float>(i)});
     }

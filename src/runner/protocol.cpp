@@ -146,6 +146,7 @@ void fields(Archive& a, Generate& m) {
   a("want_begun", m.want_begun);
   a("render_only", m.render_only);
   a("sampling", m.sampling);
+  a("text_logprobs", m.text_logprobs);
   a("num_predict", m.num_predict);
   a("num_keep", m.num_keep);
   a("shift", m.shift);

@@ -46,6 +46,7 @@ struct Generate {
   bool want_begun = false;     // Begun comes before the first Piece
   bool render_only = false;    // answered by Text with the prompt instead of an answer
   sample::Options sampling;
+  bool text_logprobs = false;  // with take_apart: sampling.logprobs are of the text's tokens alone
   std::int32_t num_predict = -1;
   std::int32_t num_keep = 4;
   bool shift = true;

@@ -440,6 +440,40 @@ TEST(Child, TellsThePromptsTokensWhereTheyAreWanted) {
   EXPECT_EQ(child.receive<Piece>().text, "A");
 }
 
+// Thoughts, marks and calls have none, however much of them is held back until it is clear what
+// they are.
+TEST(Child, TellsLogprobsOfTheTextAlone) {
+  for (const auto& [said, text] :
+       {std::pair("<think>no</think>\n\nyes", "yes"),
+        std::pair("one <tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>", "one "),
+        std::pair("<tool_call>none</tool_call>", "<tool_call>none</tool_call>"),
+        std::pair("<think>no</think><tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>",
+                  ""),
+        std::pair("1 < 2 <too", "1 < 2 <too")}) {
+    Child child;
+    child.load();
+    Generate message = raw_prompt(1, std::string("=") + said);
+    message.template_text = "<think> <tool_call>";
+    message.take_apart = true;
+    message.think = api::Think{.enabled = true, .level = {}};
+    message.tools = *api::parse_json(R"([{"function":{"name":"f"}}])");
+    message.sampling.logprobs = 0;
+    message.text_logprobs = true;
+    child.send(message);
+    std::string told;
+    std::string tokens;
+    FromRunner event = child.receive_any();
+    for (; std::holds_alternative<Piece>(event); event = child.receive_any()) {
+      const auto& piece = std::get<Piece>(event);
+      told += piece.text;
+      for (const api::Logprob& logprob : piece.logprobs) tokens += logprob.token;
+    }
+    EXPECT_TRUE(std::holds_alternative<Done>(event));
+    EXPECT_EQ(told, text);
+    EXPECT_EQ(tokens, text);
+  }
+}
+
 TEST(Child, TellsLogprobsWithTheirTokens) {
   Child child;
   child.load();

@@ -38,6 +38,7 @@ runner::Generate to_generate(const api::InferenceRequest& request, const store::
   runner::Generate generate;
   runner::apply_options(options, generate);
   if (request.logprobs) generate.sampling.logprobs = request.top_logprobs;
+  generate.text_logprobs = request.text_logprobs;
   generate.shift = request.shift.value_or(true);
   generate.truncate = request.truncate.value_or(true);
   // A renderer comes before the model's template, as in Ollama, whose models with renderers have a

@@ -1016,6 +1016,26 @@ TEST_F(ServerTest, TellsLogprobsInEachApisShape) {
               HasSubstr(R"("logprobs":{"tokens":["A")"));
 }
 
+// OpenAI's are of the content alone, Ollama's of all that the model said.
+TEST_F(ServerTest, TellsLogprobsOfWhatIsThoughtToOllamasClients) {
+  const std::string model =
+      R"({"model":"thinker","from":"stories260k","stream":false,"template":)"
+      R"("{{ range .Messages }}{{ .Content }}{{ end }}{{ if .Think }}{{ else }}<think></think>{{ end }}"})";
+  ASSERT_EQ(ask("POST", "/api/create", model).status, 200);
+  const std::string body = R"({"model":"thinker","stream":false,"logprobs":true,)"
+                           R"("messages":[{"role":"user","content":"=<think>hm</think>yes"}]})";
+  const auto tokens_of = [](const json::value& logprobs) {
+    std::string text;
+    for (const json::value& one : logprobs.as_array()) text += one.at("token").as_string();
+    return text;
+  };
+  const json::value openai = ask("POST", "/v1/chat/completions", body).json();
+  EXPECT_EQ(openai.at_pointer("/choices/0/message/reasoning").as_string(), "hm");
+  EXPECT_EQ(tokens_of(openai.at_pointer("/choices/0/logprobs/content")), "yes");
+  EXPECT_EQ(tokens_of(ask("POST", "/api/chat", body).json().at("logprobs")),
+            "<think>hm</think>yes");
+}
+
 TEST_F(ServerTest, TakesTheLikeliestOfMoreCompletions) {
   // The second answer's seed makes its tokens likelier (see FakeEngine).
   const auto answer = ask("POST", "/v1/completions",

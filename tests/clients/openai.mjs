@@ -225,11 +225,17 @@ for (const family of Object.keys(families)) {
     const at = `${family}, effort ${reasoning_effort}`;
     const thinks = reasoning_effort !== "none";
     const converse = async (conversation, tools) => {
-      const request = { model: `scripted-${family}`, messages: conversation, tools, reasoning_effort, temperature: 2 };
+      const request = {
+        model: `scripted-${family}`, messages: conversation, tools, reasoning_effort, temperature: 2, logprobs: true,
+      };
       const [choice] = (await client.chat.completions.create(request)).choices;
       const { message } = choice;
       assert.equal(choice.finish_reason, message.tool_calls ? "tool_calls" : "stop", at);
       assert.equal(message.reasoning, thinks ? scriptedThought : undefined, at);
+      // Of the content alone, however thoughts and calls are written; tokens may reach beyond either end.
+      const told = Buffer.from((choice.logprobs?.content ?? []).flatMap(({ bytes }) => bytes)).toString();
+      const content = message.content ?? "";
+      assert.ok(told.includes(content) && told.length < content.length + 16, `${at}: ${told}`);
 
       // By hand, as every program that reads the stream does: a call begins with its name and id, and
       // its arguments grow.
