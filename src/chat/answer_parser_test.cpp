@@ -301,6 +301,28 @@ TEST(AnswerParser, ACallMayLackTheEndOfItsMark) {
   EXPECT_EQ(parse(kQwen, "<tool_call>{\"name\": \"f\"", 1).calls.size(), 0U);
 }
 
+// Half a call is none, and must not be made: what came of it is text, in every family.
+TEST(AnswerParser, ACallThatIsCutIsText) {
+  for (const auto& [format, text] :
+       {std::pair(kQwen, "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"x"),
+        std::pair(kCoder, "<tool_call>\n<function=f>\n<parameter=a>\nrm -r"),
+        std::pair(kCoder, "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n"),
+        std::pair(kGlm, "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n"),
+        std::pair(kJson, "{\"name\": \"f\", \"arguments\": {\"a\": \"x"),
+        std::pair(kLlama, "<|python_tag|>{\"name\": \"f\", \"parameters\": {"),
+        std::pair(kLlama, "[get_weather(city='San"),
+        std::pair(kMistral, "[TOOL_CALLS]f[ARGS]{\"a\": "),
+        std::pair(kMistral, "[TOOL_CALLS][{\"name\": \"f\", \"argu"),
+        std::pair(kDeepSeek, "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": 1"),
+        std::pair(kCommandR, "<|START_ACTION|>[{\"tool_name\": \"f\", \"par"),
+        std::pair(kGemma, "<|tool_call>call:f{a:1"), std::pair(kLfm, "<|tool_call_start|>[f(a="),
+        std::pair(kOlmo, "<function_calls>f(a=1")}) {
+    const AnswerPiece answer = parse(format, text, 3);
+    EXPECT_TRUE(answer.calls.empty()) << text;
+    EXPECT_EQ(answer.text, text);
+  }
+}
+
 TEST(AnswerParser, LosesNothing) {
   ASSERT_TRUE(rc::check([] {
     const auto parts = *rc::gen::container<std::vector<std::string>>(rc::gen::element<std::string>(

@@ -276,6 +276,8 @@ CallReading read_qwen_coder(string_view text, bool ended) {
   if (!inside) return more_unless(ended);
   string_view rest = without_blanks(*inside);
   if (!consume(rest, "<function=")) return calls_up_to(length, parse_calls(rest));
+  // Arguments may be missing, or be cut themselves, where nothing ends the call.
+  if (!text.substr(0, length).ends_with(kClose) && !rest.contains("</function>")) return {};
   const std::size_t end = rest.find('>');
   if (end == kEnd) return {};
   api::ToolCall call;
@@ -306,6 +308,7 @@ CallReading read_glm(string_view text, bool ended) {
   static constexpr string_view kValue = "<arg_value>";
   static constexpr string_view kValueEnd = "</arg_value>";
   string_view rest = *inside;
+  if (!text.substr(0, length).ends_with(kClose)) return {};  // more arguments may have followed
   api::ToolCall call;
   call.name = without_blanks(rest.substr(0, rest.find(kKey)));
   for (std::size_t at = rest.find(kKey); at != kEnd; at = rest.find(kKey)) {
