@@ -181,6 +181,12 @@ std::string json_quoted(std::string_view text) {
   return boost::json::serialize(boost::json::string(text));
 }
 
+std::string_view missing_text(const Error& error, std::string_view name,
+                              std::string_view not_found) {
+  const bool all = error.message() == std::format("model '{}' not found", name);
+  return all ? not_found : error.message();
+}
+
 // ---- Models
 
 Task<std::optional<store::Model>> Inference::find_model(Exchange& x, const std::string& name,
@@ -192,7 +198,7 @@ Task<std::optional<store::Model>> Inference::find_model(Exchange& x, const std::
   }
   auto model = services_.store.resolve(name);
   if (!model && model.error().code() == ErrorCode::kNotFound) {
-    co_await x.respond_error(404, not_found);
+    co_await x.respond_error(404, missing_text(model.error(), name, not_found));
     co_return std::nullopt;
   }
   if (!model) {
@@ -281,17 +287,18 @@ Task<std::optional<api::StatusError>> Inference::check(const store::Model& model
   const auto lacks = [&](bool wanted, std::string_view what) {
     return wanted && !std::ranges::contains(*has, what);
   };
-  const auto without = [](std::string_view who, std::string_view what) {
-    return api::StatusError{400, std::format("{} does not support {}", who, what)};
+  const auto without = [&](std::string_view what) {
+    return api::StatusError{
+        400, std::format("{} does not support {}", json_quoted(request.model), what)};
   };
-  if (lacks(tools, "tools")) co_return without(model.name.full(), "tools");
-  if (lacks(insert, "insert")) co_return without(model.name.full(), "insert");
+  if (lacks(tools, "tools")) co_return without("tools");
+  if (lacks(insert, "insert")) co_return without("insert");
   if (lacks(request.think && request.think->enabled, "thinking")) {
     if (request.may_not_think) {
       request.think = api::Think{};
       co_return std::nullopt;
     }
-    co_return without(json_quoted(request.model), "thinking");
+    co_return without("thinking");
   }
   if (!request.think && !lacks(true, "thinking")) {
     request.think = api::Think{.enabled = true, .level = {}};

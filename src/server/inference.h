@@ -26,6 +26,11 @@ Result<T> parse_body(const Request& request, Result<T> (*parse)(const api::Json&
 
 std::string json_quoted(std::string_view text);
 
+// What to say where something of the model that is named `name` is not there: all of it is told as
+// `not_found`, else what is missing.
+std::string_view missing_text(const Error& error, std::string_view name,
+                              std::string_view not_found);
+
 class Inference {
  public:
   explicit Inference(Services& services) : services_(services) {}

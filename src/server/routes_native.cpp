@@ -132,8 +132,8 @@ class Native {
       return services_.store.copy(request.source, request.destination);
     });
     if (!done && done.error().code() == ErrorCode::kNotFound) {
-      co_await x.respond_error(404,
-                               std::format("model {} not found", json_quoted(request->source)));
+      const std::string not_found = std::format("model {} not found", json_quoted(request->source));
+      co_await x.respond_error(404, missing_text(done.error(), request->source, not_found));
     } else if (!done) {
       co_await x.respond_error(done.error());
     } else {

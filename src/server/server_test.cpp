@@ -453,7 +453,13 @@ TEST_F(ServerTest, RequestErrors) {
            {"/api/generate", R"({"model":"stories260k","raw":true,"system":"s","prompt":"x"})", 400,
             "raw mode does not support template, system, or context"},
            {"/api/generate", R"({"model":"stories260k","prompt":"x","suffix":"y"})", 400,
-            "registry.ollama.ai/library/stories260k:latest does not support insert"},
+            R"("stories260k" does not support insert)"},
+           {"/api/chat",
+            R"({"model":"stories260k","messages":[{"role":"user","content":"x"}],)"
+            R"("tools":[{"type":"function","function":{"name":"f"}}]})",
+            400, R"("stories260k" does not support tools)"},
+           {"/api/embed", R"({"model":"stories260k","input":"x","dimensions":-1})", 400,
+            R"("dimensions" must be 1 or more, or 0 for all, not -1)"},
            {"/api/chat", "", 400, "missing request body"},
            {"/api/chat", R"({"messages":[]})", 400, "model is required"},
            {"/api/chat", R"({"model":"nope"})", 404, "model 'nope' not found"},
@@ -552,6 +558,11 @@ TEST_F(TransferRoutesTest, PullStreamsItsProgress) {
   const Answer pushed = ask("POST", "/api/push", body("m", R"(,"stream":false)"));
   EXPECT_EQ(pushed.body, R"({"status":"success"})");
   EXPECT_EQ(registry_.manifests.size(), 1U);
+}
+
+TEST_F(TransferRoutesTest, TheBundledModelIsNotPushed) {
+  EXPECT_THAT(ask("POST", "/api/push", R"({"model":"stories260k","stream":false})").error(),
+              HasSubstr("comes with the program and has no manifest to push: copy it"));
 }
 
 TEST_F(TransferRoutesTest, ErrorsAreOllamas) {
@@ -1411,6 +1422,24 @@ TEST_F(ServerTest, BadNamesAndDigests) {
 }
 
 // What a hostile or damaged folder holds gets an error that names the model, and others are served.
+// It is not that there is no such model.
+TEST_F(ServerTest, SaysWhichPartOfAModelIsMissing) {
+  ASSERT_EQ(ask("POST", "/api/copy", R"({"source":"stories260k","destination":"torn"})").status,
+            200);
+  for (const auto& blob : std::filesystem::directory_iterator(folder_ / "blobs")) {
+    if (blob.is_regular_file() && blob.file_size() > 100'000) std::filesystem::remove(blob);
+  }
+  for (const auto& [path, body] : {std::pair("/api/copy", R"({"source":"torn","destination":"b"})"),
+                                   std::pair("/api/generate", R"({"model":"torn","prompt":"a"})"),
+                                   std::pair("/api/show", R"({"model":"torn"})")}) {
+    const Answer answer = ask("POST", path, body);
+    EXPECT_EQ(answer.status, 404) << path;
+    EXPECT_THAT(answer.error(), testing::MatchesRegex("model 'torn:latest': blob sha256:.* not "
+                                                      "found; pull or create the model again"))
+        << path;
+  }
+}
+
 TEST_F(ServerTest, HostileManifests) {
   start();
   ASSERT_EQ(ask("POST", "/api/copy", R"({"source":"stories260k","destination":"good"})").status,

@@ -372,7 +372,10 @@ Result<> Store::copy(std::string_view source, std::string_view destination) {
   const Name name = folder_->find(target).value_or(target);
   // Also what cannot run here can be copied.
   if (const auto stored = folder_->find(wanted)) {
-    return *stored == name ? Result<>() : folder_->copy_manifest(*stored, name);
+    if (*stored == name) return {};
+    return folder_->copy_manifest(*stored, name).transform_error([&](const Error& error) {
+      return of_model(*stored, error);
+    });
   }
   OLLAMA_TRY(folder_->resolve(source));
   // The bundled model has no manifest to copy: it becomes one of the user's.

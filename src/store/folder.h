@@ -102,6 +102,9 @@ class FolderLock {
   UniqueFd everywhere_;
 };
 
+// An error of a stored model: kNotFound where a part of it is missing.
+Error of_model(const Name& name, const Error& error);
+
 // Keeps blobs from being removed while a model is made of them, even by another process. They need
 // not exist yet. A list in a file says so, which counts while its writer lives. Not to be used
 // while holding a FolderLock.

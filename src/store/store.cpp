@@ -100,6 +100,12 @@ fs::path Folder::existing_manifest_path(const Name& name) const {
   return manifest_path(name);
 }
 
+Error of_model(const Name& name, const Error& error) {
+  const Error told = error.with_context(std::format("model '{}'", name.display()));
+  if (told.code() != ErrorCode::kNotFound) return told;
+  return {told.code(), std::format("{}; pull or create the model again", told.message())};
+}
+
 std::vector<Name> Folder::names() const {
   std::set<Name> result;
   const auto inside = [&](const fs::path& path) {
@@ -176,9 +182,7 @@ Result<std::string> Folder::blob_text(const Digest& digest) const {
 // --------------------------------------------------------------------------------------
 
 Result<Model> Folder::load(const Name& name) const {
-  const auto with_name = [&](const Error& error) {
-    return std::unexpected(error.with_context(std::format("model '{}'", name.display())));
-  };
+  const auto with_name = [&](const Error& error) { return std::unexpected(of_model(name, error)); };
   const auto text = manifest_text(name);
   if (!text) return with_name(text.error());
   const auto manifest = parse_manifest(*text);
@@ -379,6 +383,13 @@ Result<Manifest> Store::read_manifest(const Name& name) const {
 
 Result<std::string> Store::manifest_text(const Name& name) const {
   const auto stored = folder_->find(name);
+  if (!stored && folder_->is_bundled(name)) {
+    return fail(
+        ErrorCode::kInvalidArgument,
+        "model '{}' comes with the program and has no manifest to push: copy it to a name of your "
+        "own first",
+        name.display());
+  }
   if (!stored) return not_found(name.display());
   return folder_->manifest_text(*stored);
 }

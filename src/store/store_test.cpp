@@ -378,6 +378,16 @@ TEST_F(StoreTest, CopiesShareBlobs) {
   EXPECT_THAT(listed(), Contains("hf.co/someone/Copy:q4"));
   EXPECT_TRUE(store_->copy("m", "m"));
   EXPECT_EQ(message_of(store_->copy("none", "x")), "model 'none' not found");
+  create("torn", 2, "T");
+  const auto weights = store_->resolve("torn")->weights;
+  fs::rename(weights, models_ / "away");
+  const std::string torn =
+      std::format("model 'torn:latest': blob {} not found; pull or create the model again",
+                  "sha256:" + weights.filename().string().substr(7));
+  EXPECT_EQ(message_of(store_->copy("torn", "x")), torn);
+  EXPECT_EQ(message_of(store_->resolve("torn")), torn);
+  ASSERT_TRUE(store_->remove("torn"));
+  fs::remove(models_ / "away");
   EXPECT_THAT(message_of(store_->copy("m", "a/../b")), HasSubstr("invalid model name"));
 
   ASSERT_TRUE(store_->remove("m"));

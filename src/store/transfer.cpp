@@ -191,7 +191,8 @@ Result<> Transfers::push(const api::PushRequest& request, const Progress& progre
   const std::vector<Layer> blobs = blobs_of(manifest);
   const auto pins = store_.pin(blobs);
   for (const Layer& layer : blobs) {
-    OLLAMA_ASSIGN(const fs::path path, store_.blob_path(layer.digest));
+    const auto path = store_.blob_path(layer.digest);
+    if (!path) return std::unexpected(of_model(name, path.error()));
     auto last = std::chrono::steady_clock::time_point::min();
     const auto tick = [&](std::uint64_t completed) -> Result<> {
       const auto now = std::chrono::steady_clock::now();
@@ -199,7 +200,7 @@ Result<> Transfers::push(const api::PushRequest& request, const Progress& progre
       last = now;
       return job.say("pushing", layer, completed);
     };
-    OLLAMA_TRY(upload_blob(*registry, job.client, layer, path, options_.upload, tick, stop));
+    OLLAMA_TRY(upload_blob(*registry, job.client, layer, *path, options_.upload, tick, stop));
   }
   OLLAMA_TRY(job.say("pushing manifest"));
   OLLAMA_TRY(upload_manifest(*registry, job.client, text, stop));
