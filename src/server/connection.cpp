@@ -344,9 +344,11 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
 
   bool authorized() const {
     if (context_.api_keys.empty() || request_.path == "/") return true;
+    static constexpr std::string_view kBlanks = " \t";
     std::string_view given = request_.header("Authorization");
-    if (given.size() > 7 && beast::iequals(given.substr(0, 7), "bearer ")) {
-      given.remove_prefix(7);
+    const std::size_t scheme = std::min(given.find_first_of(kBlanks), given.size());
+    if (beast::iequals(given.substr(0, scheme), "bearer")) {
+      given.remove_prefix(std::min(given.find_first_not_of(kBlanks, scheme), given.size()));
     } else {
       given = request_.header("x-api-key");
     }

@@ -936,6 +936,15 @@ TEST_F(ServerTest, ApiKeys) {
   EXPECT_EQ(ask("GET", "/api/tags").status, 401);
   EXPECT_EQ(ask("GET", "/api/tags", {}, "Authorization: Bearer secre\r\n").status, 401);
   EXPECT_EQ(ask("GET", "/api/tags", {}, "Authorization: Bearer other\r\n").status, 200);
+  for (const char* header :
+       {"bearer other", "BEARER   other", "Bearer \t other", "Bearer other  "}) {
+    EXPECT_EQ(ask("GET", "/api/tags", {}, std::format("Authorization: {}\r\n", header)).status, 200)
+        << header;
+  }
+  for (const char* header : {"Bearer", "Bearerother", "Basic other", "other", "Bearer other x"}) {
+    EXPECT_EQ(ask("GET", "/api/tags", {}, std::format("Authorization: {}\r\n", header)).status, 401)
+        << header;
+  }
   EXPECT_EQ(ask("GET", "/").status, 200);
 }
 
