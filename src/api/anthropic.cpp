@@ -1,6 +1,7 @@
 #include "api/anthropic.h"
 
 #include <algorithm>
+#include <array>
 #include <boost/json/array.hpp>
 
 #include "api/foreign.h"
@@ -14,25 +15,6 @@ constexpr std::string_view kNoThreads =
     "thread: no conversation is kept here, send the whole of it without thread";
 
 // ---- Requests
-
-// A text, or blocks of text.
-Result<std::string> text_of(const Json& value, std::string_view name) {
-  if (const auto* text = value.if_string()) return std::string(*text);
-  std::string result;
-  const JsonObject holder{{name, value}};
-  Fields list(holder);
-  list.each(name, [&](const Json& block) -> Result<> {
-    Fields fields(block, "a content block");
-    std::string type;
-    std::string text;
-    fields.read("type", type);
-    fields.read("text", text);
-    OLLAMA_TRY(std::move(fields).finish(true));
-    if (type == "text") foreign::append_text(result, text);
-    return {};
-  });
-  return std::move(list).finish(std::move(result));
-}
 
 Result<std::string> image_of(const JsonObject& source) {
   Fields fields(source);
@@ -49,19 +31,52 @@ Result<std::string> image_of(const JsonObject& source) {
   return decode_base64(data);
 }
 
+// A text, or blocks of text and images; others tell a model nothing.
+Result<> read_blocks(const Json& value, std::string_view name, Message& message) {
+  if (const auto* text = value.if_string()) {
+    message.content = *text;
+    return {};
+  }
+  const auto* blocks = value.if_array();
+  if (blocks == nullptr) {
+    return fail(ErrorCode::kInvalidArgument, "{} must be a string or an array, not {}", name,
+                kind_text(value));
+  }
+  for (const Json& block : *blocks) {
+    Fields fields(block, "a content block");
+    std::string type;
+    std::string text;
+    JsonObject source;
+    fields.read("type", type);
+    fields.read("text", text);
+    if (type == "image") fields.read("source", source);
+    OLLAMA_TRY(std::move(fields).finish(true));
+    if (type == "text") foreign::append_text(message.content, text);
+    if (type == "image") {
+      OLLAMA_ASSIGN(std::string bytes, image_of(source));
+      message.images.push_back(std::move(bytes));
+    }
+  }
+  return {};
+}
+
 // Results of tools are messages of their own; the rest of a message's blocks are one.
 class MessageReader {
  public:
   explicit MessageReader(std::vector<Message>& messages) : messages_(messages) {}
 
   Result<> read(const Json& json) {
+    const std::size_t index = next_++;
     Fields fields(json, "a message");
     Message message;
-    fields.read("role", message.role);
+    fields.read_role(message.role);
     const Json* content = fields.find("content");
     OLLAMA_ASSIGN(message, std::move(fields).finish(std::move(message)));
-    if (message.role != "user" && message.role != "assistant" && message.role != "system") {
-      return fail(ErrorCode::kInvalidArgument, "messages: role must be user or assistant");
+    // Not Anthropic's, but what programs send that were written for others.
+    if (message.role != "system") {
+      static constexpr std::array<std::string_view, 2> kRoles{"user", "assistant"};
+      OLLAMA_TRY(
+          foreign::check_role(message.role, kRoles, std::format("messages[{}].role", index)));
     }
     if (content == nullptr) {
       return fail(ErrorCode::kInvalidArgument, "messages: content is required");
@@ -97,6 +112,7 @@ class MessageReader {
     } else if (type == "image") {
       JsonObject source;
       fields.read("source", source);
+      OLLAMA_TRY(fields.check());
       OLLAMA_ASSIGN(std::string bytes, image_of(source));
       message.images.push_back(std::move(bytes));
     } else if (type == "tool_use") {
@@ -104,6 +120,10 @@ class MessageReader {
       fields.read("id", call.id);
       fields.read("name", call.name);
       fields.read("input", call.arguments);
+      OLLAMA_TRY(fields.check());
+      if (call.id.empty() || call.name.empty()) {
+        return fail(ErrorCode::kInvalidArgument, "messages: a tool_use block needs id and name");
+      }
     } else if (type == "tool_result") {
       OLLAMA_TRY(read_result(fields));
     } else if (type != "redacted_thinking") {
@@ -117,7 +137,7 @@ class MessageReader {
     result.role = "tool";
     fields.read("tool_use_id", result.tool_call_id);
     if (const Json* content = fields.find("content")) {
-      OLLAMA_ASSIGN(result.content, text_of(*content, "content"));
+      OLLAMA_TRY(read_blocks(*content, "messages: content of a tool_result block", result));
     }
     result.tool_name = foreign::called_name(messages_, result.tool_call_id);
     messages_.push_back(std::move(result));
@@ -126,6 +146,7 @@ class MessageReader {
   }
 
   std::vector<Message>& messages_;
+  std::size_t next_ = 0;  // of the request's messages
   bool had_results_ = false;
 };
 
@@ -154,12 +175,24 @@ Result<Json> parse_tool_choice(const Json& json, bool& parallel) {
   return Json(JsonObject{{"type", "function"}, {"function", JsonObject{{"name", name}}}});
 }
 
+// How many tokens are thought is up to the model.
 Result<std::optional<Think>> parse_thinking(const Json& json) {
   Fields fields(json, "thinking");
   std::string type;
+  std::int64_t budget = 0;
   fields.read("type", type);
+  fields.read("budget_tokens", budget);
   OLLAMA_TRY(std::move(fields).finish(true));
-  return Think{.enabled = type == "enabled" || type == "adaptive", .level = {}};
+  if (type != "enabled" && type != "disabled" && type != "adaptive") {
+    return fail(ErrorCode::kInvalidArgument,
+                "thinking: type must be enabled, disabled or adaptive, not \"{}\"", type);
+  }
+  if (budget < 0) {
+    return fail(ErrorCode::kInvalidArgument, "thinking: budget_tokens must be 0 or more, not {}",
+                budget);
+  }
+  if (type == "adaptive") return std::nullopt;  // the model may think, as it does unasked
+  return Think{.enabled = type == "enabled", .level = {}};
 }
 
 // A schema that the answer has to meet.
@@ -364,11 +397,11 @@ Result<ForeignChat> parse_common(Fields& fields) {
   fields.read("model", request.model);
   request.stream = false;
   fields.read("stream", request.stream);
-  std::string system;
-  fields.read_with("system", system, [](const Json& value) { return text_of(value, "system"); });
-  if (!system.empty()) {
-    request.messages.emplace_back().role = "system";
-    request.messages.back().content = std::move(system);
+  if (const Json* system = fields.find("system")) {
+    Message message;
+    message.role = "system";
+    OLLAMA_TRY(read_blocks(*system, "system", message));
+    if (!message.content.empty()) request.messages.push_back(std::move(message));
   }
   MessageReader reader(request.messages);
   fields.each("messages", [&](const Json& item) { return reader.read(item); });

@@ -157,6 +157,13 @@ TEST(OpenAiChat, RefusesWhatItCannotUse) {
       {R"({"stop":[1],"messages":[{"role":"user","content":"a"}]})", "\"stop\""},
       {R"({"reasoning_effort":"huge","messages":[{"role":"user","content":"a"}]})", "huge"},
       {R"({"response_format":{"type":"xml"},"messages":[{"role":"user","content":"a"}]})", "xml"},
+      {R"({"messages":[{"role":"user","content":"a"},{"role":"robot","content":"a"}]})",
+       "messages[1].role must be system, developer, user, assistant, tool or function, not "
+       "\"robot\""},
+      {R"({"messages":[{"content":"a"}]})", "messages[0].role is required"},
+      {R"({"messages":[{"role":"user","text":"a"}]})", "messages[0].content is required"},
+      {R"({"max_tokens":-5,"messages":[{"role":"user","content":"a"}]})",
+       "\"max_tokens\" must be 0 or more, or -1 for no limit, not -5"},
   };
   for (const auto& [text, message] : cases) {
     const auto chat = openai::parse_chat(body_of(text));
@@ -164,6 +171,75 @@ TEST(OpenAiChat, RefusesWhatItCannotUse) {
     EXPECT_EQ(chat.error().code(), ErrorCode::kInvalidArgument);
     EXPECT_THAT(std::string(chat.error().message()), HasSubstr(message)) << text;
   }
+}
+
+// What is of the wrong kind is named, with what it should be.
+TEST(ForeignRequests, NameWhatIsOfTheWrongKind) {
+  const auto message_of = [](const auto& result) {
+    return result ? std::string("taken") : std::string(result.error().message());
+  };
+  const auto chat = [&](std::string_view fields) {
+    return message_of(openai::parse_chat(
+        body_of(std::format(R"({{"messages":[{{"role":"user","content":"a"}}],{}}})", fields))));
+  };
+  EXPECT_EQ(chat(R"("tools":5)"), "\"tools\" must be an array, not a number");
+  EXPECT_EQ(chat(R"("tool_choice":5)"),
+            R"("tool_choice" must be "auto", "none", "required" or a function, not a number)");
+  EXPECT_THAT(chat(R"("tool_choice":"maybe")"), HasSubstr("not \"maybe\""));
+  EXPECT_EQ(chat(R"("response_format":5)"), "response_format must be a JSON object, not a number");
+  EXPECT_EQ(chat(R"("stop":5)"), "\"stop\" must be a string or an array of strings, not a number");
+  EXPECT_EQ(chat(R"("messages":{})"), "\"messages\" must be an array, not an object");
+  EXPECT_EQ(chat(R"("reasoning":5)"), "reasoning must be a JSON object, not a number");
+  EXPECT_THAT(chat(R"("reasoning":{"effort":5})"), HasSubstr("effort must be a string"));
+  EXPECT_EQ(chat(R"("tools":[{"type":"function","function":{"name":"f","parameters":5}}])"),
+            "tool \"f\": \"parameters\" must be a JSON object, not a number");
+  EXPECT_EQ(chat(R"("stream_options":5)"), "stream_options must be a JSON object, not a number");
+
+  const auto responses = [&](std::string_view fields) {
+    return message_of(openai::parse_responses(body_of(std::format("{{{}}}", fields))));
+  };
+  EXPECT_EQ(responses(R"("input":5)"), "\"input\" must be a string or an array, not a number");
+  EXPECT_THAT(responses(R"("input":[{"role":"robot","content":"a"}])"),
+              HasSubstr("input[0].role must be system"));
+  EXPECT_THAT(responses(R"("input":[{"content":"a"}])"), HasSubstr("input[0].role is required"));
+  EXPECT_THAT(responses(R"("input":"a","tool_choice":5)"), HasSubstr("\"tool_choice\" must be"));
+  EXPECT_THAT(responses(R"("input":"a","reasoning":{"effort":5})"),
+              HasSubstr("\"effort\" must be a string"));
+  EXPECT_EQ(responses(R"("input":"a","text":{"format":5})"),
+            "text.format must be a JSON object, not a number");
+
+  const auto messages = [&](std::string_view fields) {
+    return message_of(anthropic::parse_messages(body_of(std::format(
+        R"({{"max_tokens":1,"messages":[{{"role":"user","content":"a"}}],{}}})", fields))));
+  };
+  EXPECT_EQ(messages(R"("system":5)"), "system must be a string or an array, not a number");
+  EXPECT_EQ(messages(R"("thinking":{"type":"on"})"),
+            "thinking: type must be enabled, disabled or adaptive, not \"on\"");
+  EXPECT_EQ(messages(R"("thinking":{"type":"enabled","budget_tokens":-1})"),
+            "thinking: budget_tokens must be 0 or more, not -1");
+  EXPECT_EQ(messages(R"("thinking":{"type":"enabled","budget_tokens":1.5})"),
+            "\"budget_tokens\" must be an integer, not a number");
+  EXPECT_EQ(messages(R"("stop_sequences":"x")"),
+            "\"stop_sequences\" must be an array, not a string");
+
+  EXPECT_THAT(message_of(openai::parse_embeddings(body_of(R"({"input":"a","dimensions":-1})"))),
+              HasSubstr("\"dimensions\" must be 1 or more"));
+}
+
+// As programs send them that were written for others.
+TEST(ForeignRequests, TakeOtherWaysToSayTheSame) {
+  const ForeignChat chat = parsed(openai::parse_chat, R"({"messages":[
+    {"role":"user","content":[{"type":"image_url","image_url":"data:;base64,aGk="}]},
+    {"role":"function","name":"f","content":"42"}]})");
+  EXPECT_THAT(chat.request.messages[0].images, ElementsAre("hi"));
+  EXPECT_EQ(chat.request.messages[1].role, "tool");
+  EXPECT_EQ(chat.request.messages[1].tool_name, "f");
+  EXPECT_TRUE(chat.request.text_logprobs);
+  const ForeignChat messages = parsed(anthropic::parse_messages, R"({"max_tokens":1,"messages":[
+    {"role":"system","content":"s"},{"role":"User","content":[{"type":"tool_result","tool_use_id":"t1",
+      "content":[{"type":"image","source":{"type":"base64","data":"aGk="}}]}]}]})");
+  EXPECT_EQ(messages.request.messages[0].role, "system");
+  EXPECT_THAT(messages.request.messages[1].images, ElementsAre("hi"));
 }
 
 TEST(OpenAiChat, StreamsChunks) {
@@ -475,6 +551,10 @@ TEST(AnthropicMessages, RefuseWhatTheyCannotUse) {
       {R"({"model":"m","max_tokens":1,"messages":[]})", "at least one message"},
       {R"({"max_tokens":1,"messages":[{"role":"robot","content":"a"}]})", "role"},
       {R"({"max_tokens":1,"messages":[{"role":"user"}]})", "content is required"},
+      {R"({"max_tokens":1,"messages":[{"role":"user","content":"a"},{"role":"robot","content":"a"}]})",
+       "messages[1].role must be user or assistant, not \"robot\""},
+      {R"({"max_tokens":1,"messages":[{"role":"assistant","content":[{"type":"tool_use","name":"f"}]}]})",
+       "a tool_use block needs id and name"},
       {R"({"max_tokens":1,"messages":[{"role":"user","content":[{"type":"video"}]}]})", "video"},
       {R"({"max_tokens":1,"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url"}}]}]})",
        "base64"},

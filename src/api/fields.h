@@ -47,6 +47,13 @@ std::optional<T> integer_of(const Json& value) {
 }
 std::optional<double> number_of(const Json& value);
 
+// How many numbers of an embedding are wanted.
+inline Result<> check_dimensions(std::int32_t dimensions) {
+  if (dimensions >= 0) return {};
+  return fail(ErrorCode::kInvalidArgument, "\"dimensions\" must be 1 or more, or 0 for all, not {}",
+              dimensions);
+}
+
 class Fields {
  public:
   // `what` it is, for the message where it is no object.

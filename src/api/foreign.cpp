@@ -44,7 +44,9 @@ Result<std::vector<std::string>> texts_of(const Json& value, std::string_view na
 Result<std::string> image_of(std::string_view url) {
   static constexpr std::string_view kBase64 = ";base64,";
   const std::size_t at = url.find(kBase64);
-  if (!url.starts_with("data:image/") || at == std::string_view::npos) {
+  const bool typed = url.starts_with("data:image/") && at != std::string_view::npos;
+  // Without a type it may be anything, as in the native API.
+  if (!typed && !url.starts_with("data:;base64,")) {
     return fail(ErrorCode::kInvalidArgument,
                 "invalid image input: images are sent as data:image/...;base64,...");
   }
@@ -58,6 +60,38 @@ Result<JsonObject> arguments_of(std::string_view text) {
     return fail(ErrorCode::kInvalidArgument, "invalid tool call arguments: not a JSON object");
   }
   return std::move(json->as_object());
+}
+
+Result<> read_limit(Fields& fields, std::string_view name, Options& options) {
+  if (fields.find(name) == nullptr) return {};
+  std::int32_t& limit = options.num_predict.emplace();
+  fields.read(name, limit);
+  if (limit >= -2) return {};
+  return fail(ErrorCode::kInvalidArgument, "\"{}\" must be 0 or more, or -1 for no limit, not {}",
+              name, limit);
+}
+
+Result<> check_role(std::string_view role, std::span<const std::string_view> allowed,
+                    std::string_view place) {
+  if (std::ranges::contains(allowed, role)) return {};
+  std::string names;
+  for (std::size_t i = 0; i < allowed.size(); ++i) {
+    if (i > 0) names += i + 1 < allowed.size() ? ", " : " or ";
+    names += allowed[i];
+  }
+  if (role.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "{} is required: it must be {}", place, names);
+  }
+  return fail(ErrorCode::kInvalidArgument, "{} must be {}, not \"{}\"", place, names, role);
+}
+
+Result<std::string> openai_role(std::string_view role, std::string_view place) {
+  static constexpr std::array<std::string_view, 6> kRoles{"system",    "developer", "user",
+                                                          "assistant", "tool",      "function"};
+  OLLAMA_TRY(check_role(role, kRoles, place));
+  if (role == "developer") return "system";
+  if (role == "function") return "tool";  // its older name
+  return std::string(role);
 }
 
 void append_text(std::string& text, std::string_view part) {
@@ -109,6 +143,21 @@ Result<Json> tools_of(const Json& value, const FlatTools& form) {
     return {};
   });
   return std::move(list).finish(Json(std::move(tools)));
+}
+
+Result<Json> checked_choice(const Json& value) {
+  const auto* word = value.if_string();
+  const bool known = word != nullptr && (*word == "auto" || *word == "none" || *word == "required");
+  if (known || value.is_object()) return value;
+  if (word != nullptr) {
+    return fail(
+        ErrorCode::kInvalidArgument,
+        "\"tool_choice\" must be \"auto\", \"none\", \"required\" or a function, not \"{}\"",
+        std::string_view(*word));
+  }
+  return fail(ErrorCode::kInvalidArgument,
+              "\"tool_choice\" must be \"auto\", \"none\", \"required\" or a function, not {}",
+              kind_text(value));
 }
 
 Result<> apply_allowed_tools(ChatRequest& request) {

@@ -1,6 +1,7 @@
 // Internal to api: what the translations of other APIs share.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -25,6 +26,15 @@ Result<std::string> image_of(std::string_view url);
 // A text that holds a JSON object, as models and clients write arguments; empty counts as {}.
 Result<JsonObject> arguments_of(std::string_view text);
 
+// The most tokens of an answer, where the request says; -1 and -2 as num_predict has them.
+Result<> read_limit(Fields& fields, std::string_view name, Options& options);
+
+// Whether a message may have that role; `place`: the field, for the error.
+Result<> check_role(std::string_view role, std::span<const std::string_view> allowed,
+                    std::string_view place);
+// OpenAI's roles, and what they are in a native message.
+Result<std::string> openai_role(std::string_view role, std::string_view place);
+
 // Adds a part to a message's text: parts are lines of their own.
 void append_text(std::string& text, std::string_view part);
 
@@ -42,6 +52,9 @@ struct FlatTools {
   std::string_view schema;
 };
 Result<Json> tools_of(const Json& value, const FlatTools& form);
+
+// OpenAI's tool_choice: a word, or an object.
+Result<Json> checked_choice(const Json& value);
 
 // OpenAI's tool_choice of type allowed_tools, in chat completions' form or responses': the other
 // tools go, and its mode is the choice.

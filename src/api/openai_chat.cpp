@@ -18,17 +18,17 @@ Result<> read_part(const Json& json, Message& message) {
   Fields fields(json, "a part of content");
   std::string type;
   std::string text;
-  JsonObject image;
   fields.read("type", type);
   fields.read("text", text);
-  fields.read("image_url", image);
-  OLLAMA_TRY(std::move(fields).finish(true));
+  const Json* image = fields.find("image_url");
+  OLLAMA_TRY(fields.check());
   if (type == "text") {
     append_text(message.content, text);
     return {};
   }
   if (type == "image_url") {
-    const auto* url = image.if_contains("url");
+    const auto* object = image == nullptr ? nullptr : image->if_object();
+    const Json* url = object == nullptr ? image : object->if_contains("url");
     if (url == nullptr || !url->is_string()) {
       return fail(ErrorCode::kInvalidArgument, "invalid message format: image_url has no url");
     }
@@ -82,9 +82,15 @@ Result<Message> parse_message(const Json& json, const std::vector<Message>& befo
     message.tool_calls.push_back(std::move(call));
     return {};
   });
-  if (const Json* content = fields.find("content")) OLLAMA_TRY(read_content(*content, message));
+  const Json* content = fields.find("content");
+  if (content != nullptr) OLLAMA_TRY(read_content(*content, message));
   OLLAMA_ASSIGN(message, std::move(fields).finish(std::move(message)));
-  if (message.role == "developer") message.role = "system";
+  OLLAMA_ASSIGN(message.role, foreign::openai_role(
+                                  message.role, std::format("messages[{}].role", before.size())));
+  // An assistant may have said nothing, and a tool too.
+  if (content == nullptr && (message.role == "user" || message.role == "system")) {
+    return fail(ErrorCode::kInvalidArgument, "messages[{}].content is required", before.size());
+  }
   if (message.role != "tool") message.tool_name.clear();  // a speaker's name, which none is told
   if (message.role == "tool" && message.tool_name.empty()) {
     message.tool_name = foreign::called_name(before, message.tool_call_id);
@@ -116,12 +122,6 @@ Result<> read_sampling(Fields& fields, Options& options) {
     OLLAMA_TRY(parse_logit_bias(*options.logit_bias));
   }
   return {};
-}
-
-void read_limit(Fields& fields, std::string_view name, Options& options) {
-  if (!fields.find(name)) return;
-  options.num_predict.emplace();
-  fields.read(name, *options.num_predict);
 }
 
 void read_stop(Fields& fields, Options& options) {
@@ -163,6 +163,12 @@ Result<Json> checked_tools(const Json& value) {
     const auto name = tool.try_at_pointer("/function/name");
     if (!name || !(*name).is_string()) {
       return fail(ErrorCode::kInvalidArgument, "\"tools\" must hold functions with a name");
+    }
+    const auto parameters = tool.try_at_pointer("/function/parameters");
+    if (parameters && !(*parameters).is_null() && !(*parameters).is_object()) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "tool \"{}\": \"parameters\" must be a JSON object, not {}",
+                  std::string_view((*name).get_string()), kind_text(*parameters));
     }
   }
   return value;
@@ -358,19 +364,19 @@ Result<ForeignChat> parse_chat(const Json& json) {
   fields.read("stream", request.stream);
   fields.read_with("stream_options", include_usage, parse_stream_options);
   OLLAMA_TRY(read_sampling(fields, request.parsed_options));
-  read_limit(fields, "max_tokens", request.parsed_options);
-  read_limit(fields, "max_completion_tokens", request.parsed_options);
+  OLLAMA_TRY(foreign::read_limit(fields, "max_tokens", request.parsed_options));
+  OLLAMA_TRY(foreign::read_limit(fields, "max_completion_tokens", request.parsed_options));
   read_stop(fields, request.parsed_options);
   fields.read_with("response_format", request.format, parse_format);
   fields.read_with("tools", request.tools, checked_tools);
-  fields.read_any("tool_choice", request.tool_choice);
+  fields.read_with("tool_choice", request.tool_choice, foreign::checked_choice);
   fields.read("parallel_tool_calls", chat.parallel_tools);
   fields.read_with("reasoning_effort", request.think, parse_effort);
-  fields.read_with("reasoning", request.think, [](const Json& value) {
-    const auto* object = value.if_object();
-    const Json* effort = object == nullptr ? nullptr : object->if_contains("effort");
-    return effort == nullptr || effort->is_null() ? Result<std::optional<Think>>(std::nullopt)
-                                                  : parse_effort(*effort);
+  fields.read_with("reasoning", request.think, [&](const Json& value) {
+    Fields inner(value, "reasoning");
+    std::optional<Think> think = request.think;
+    inner.read_with("effort", think, parse_effort);
+    return std::move(inner).finish(std::move(think));
   });
   fields.read("logprobs", request.logprobs);
   fields.read("top_logprobs", request.top_logprobs);
@@ -449,7 +455,7 @@ Result<Completion> parse_completion(const Json& json) {
   fields.read("suffix", request.suffix);
   fields.read("echo", completion.echo);
   OLLAMA_TRY(read_sampling(fields, request.parsed_options));
-  read_limit(fields, "max_tokens", request.parsed_options);
+  OLLAMA_TRY(foreign::read_limit(fields, "max_tokens", request.parsed_options));
   read_stop(fields, request.parsed_options);
   fields.read("logprobs", request.top_logprobs);
   request.logprobs = fields.find("logprobs") != nullptr;
@@ -573,6 +579,7 @@ Result<Embeddings> parse_embeddings(const Json& json) {
   fields.read("encoding_format", encoding);
   if (const Json* value = fields.find("input")) OLLAMA_TRY(read_prompts(*value, "input", input));
   OLLAMA_ASSIGN(result, std::move(fields).finish(std::move(result)));
+  OLLAMA_TRY(check_dimensions(result.request.dimensions));
   if (encoding != "float" && encoding != "base64") {
     return fail(ErrorCode::kInvalidArgument, "encoding_format must be \"float\" or \"base64\"");
   }

@@ -58,7 +58,8 @@ Message& assistant_of(std::vector<Message>& messages) {
   return messages.back();
 }
 
-Result<> read_item(const Json& json, std::vector<Message>& messages) {
+// The `index`th of the request's.
+Result<> read_item(const Json& json, std::size_t index, std::vector<Message>& messages) {
   Fields fields(json, "an item of input");
   std::string type = "message";
   std::string role;
@@ -72,7 +73,8 @@ Result<> read_item(const Json& json, std::vector<Message>& messages) {
   fields.read("call_id", call_id);
   Message read;
   if (type == "message") {
-    read.role = role == "developer" ? "system" : role;
+    OLLAMA_TRY(fields.check());
+    OLLAMA_ASSIGN(read.role, foreign::openai_role(role, std::format("input[{}].role", index)));
     OLLAMA_TRY(read_content(fields, "content", read));
   } else if (type == "function_call") {
     OLLAMA_ASSIGN(JsonObject parsed, foreign::arguments_of(arguments));
@@ -118,7 +120,7 @@ Result<> read_input(const Json& input, std::vector<Message>& messages) {
     return fail(ErrorCode::kInvalidArgument, "\"input\" must be a string or an array, not {}",
                 kind_text(input));
   }
-  for (const Json& item : *items) OLLAMA_TRY(read_item(item, messages));
+  for (std::size_t i = 0; i < items->size(); ++i) OLLAMA_TRY(read_item((*items)[i], i, messages));
   return {};
 }
 
@@ -127,10 +129,10 @@ Result<Json> parse_tools(const Json& value) {
 }
 
 // {"type": "function", "name": "x"} as chat completions have it.
-Json tool_choice_of(const Json& value) {
+Result<Json> tool_choice_of(const Json& value) {
   const auto* object = value.if_object();
   const Json* name = object == nullptr ? nullptr : object->if_contains("name");
-  if (name == nullptr) return value;
+  if (name == nullptr) return foreign::checked_choice(value);
   return JsonObject{{"type", "function"}, {"function", JsonObject{{"name", *name}}}};
 }
 
@@ -141,9 +143,8 @@ Result<Json> parse_text_format(const Json& text) {
                 kind_text(text));
   }
   const Json* format = object->if_contains("format");
-  const auto* described = format == nullptr ? nullptr : format->if_object();
-  if (described == nullptr) return Json();
-  Fields fields(*described);
+  if (format == nullptr || format->is_null()) return Json();
+  Fields fields(*format, "text.format");
   std::string type;
   Json schema;
   fields.read("type", type);
@@ -410,11 +411,15 @@ Result<ForeignChat> parse_responses(const Json& json) {
   fields.read("stream", request.stream);
   fields.read("parallel_tool_calls", chat.parallel_tools);
   fields.read_with("tools", request.tools, parse_tools);
-  fields.read_with("tool_choice", request.tool_choice,
-                   [](const Json& value) { return Result<Json>(tool_choice_of(value)); });
+  fields.read_with("tool_choice", request.tool_choice, tool_choice_of);
   fields.read_with("text", request.format, parse_text_format);
-  JsonObject reasoning;
-  fields.read("reasoning", reasoning);
+  std::string effort;
+  fields.read_with("reasoning", effort, [](const Json& value) {
+    Fields inner(value, "reasoning");
+    std::string told;
+    inner.read("effort", told);
+    return std::move(inner).finish(std::move(told));
+  });
   Options& options = request.parsed_options;
   double temperature = 1;
   double top_p = 1;
@@ -422,10 +427,7 @@ Result<ForeignChat> parse_responses(const Json& json) {
   fields.read("top_p", top_p);
   options.temperature = static_cast<float>(temperature);
   options.top_p = static_cast<float>(top_p);
-  if (fields.find("max_output_tokens")) {
-    options.num_predict.emplace();
-    fields.read("max_output_tokens", *options.num_predict);
-  }
+  OLLAMA_TRY(foreign::read_limit(fields, "max_output_tokens", options));
   if (!instructions.empty()) {
     request.messages.emplace_back().role = "system";
     request.messages.back().content = instructions;
@@ -446,8 +448,8 @@ Result<ForeignChat> parse_responses(const Json& json) {
     return fail(ErrorCode::kInvalidArgument,
                 "responses tell no logprobs here: ask /v1/chat/completions for them");
   }
-  if (const Json* effort = reasoning.if_contains("effort"); effort && effort->is_string()) {
-    OLLAMA_ASSIGN(chat.request.think, foreign::effort_of(effort->get_string()));
+  if (!effort.empty()) {
+    OLLAMA_ASSIGN(chat.request.think, foreign::effort_of(effort));
   }
   if (chat.request.messages.empty()) {
     return fail(ErrorCode::kInvalidArgument, "input is required");

@@ -382,9 +382,18 @@ Result<ChatRequest> parse_chat_request(const Json& json) {
   fields.read_any("tools", request.tools);
   fields.read_any("tool_choice", request.tool_choice);
   OLLAMA_ASSIGN(request, std::move(fields).finish(std::move(request)));
-  if (!request.tools.is_null() && !request.tools.is_array()) {
-    return fail(ErrorCode::kInvalidArgument, "\"tools\" must be an array, not {}",
-                kind_text(request.tools));
+  if (!request.tools.is_null()) {
+    const auto* tools = request.tools.if_array();
+    if (tools == nullptr) {
+      return fail(ErrorCode::kInvalidArgument, "\"tools\" must be an array, not {}",
+                  kind_text(request.tools));
+    }
+    for (const Json& tool : *tools) {
+      Fields inner(tool, "a tool");
+      JsonObject function;
+      inner.read("function", function);
+      OLLAMA_TRY(inner.check());
+    }
   }
   name_answers(request.messages);
   return request;
@@ -402,7 +411,9 @@ Result<EmbedRequest> parse_embed_request(const Json& json) {
   fields.read("truncate", request.truncate);
   fields.read("dimensions", request.dimensions);
   read_options(fields, request.options, request.parsed_options);
-  return std::move(fields).finish(std::move(request));
+  OLLAMA_ASSIGN(request, std::move(fields).finish(std::move(request)));
+  OLLAMA_TRY(check_dimensions(request.dimensions));
+  return request;
 }
 
 Result<EmbeddingsRequest> parse_embeddings_request(const Json& json) {

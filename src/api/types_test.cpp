@@ -319,7 +319,8 @@ TEST(Requests, ChatNamesTheToolThatAnswers) {
 TEST(Requests, ChatRefusesWrongShapes) {
   for (const char* text :
        {R"({"messages":{}})", R"({"messages":["hi"]})", R"({"messages":[{"content":[]}]})",
-        R"({"tools":{}})", R"({"messages":[{"tool_calls":[{"function":{"arguments":"{}"}}]}]})",
+        R"({"tools":{}})", R"({"tools":[5]})", R"({"tools":[{"function":"f"}]})",
+        R"({"messages":[{"tool_calls":[{"function":{"arguments":"{}"}}]}]})",
         R"({"messages":[{"tool_calls":[3]}]})"}) {
     EXPECT_FALSE(parse_chat_request(json_of(text))) << text;
   }
@@ -332,6 +333,9 @@ TEST(Requests, EmbedInput) {
   EXPECT_THAT(parse_embed_request(json_of(R"({})"))->input, IsEmpty());
   EXPECT_EQ(message_of(parse_embed_request(json_of(R"({"input":[1]})"))), "invalid input type");
   EXPECT_EQ(message_of(parse_embed_request(json_of(R"({"input":{}})"))), "invalid input type");
+  EXPECT_TRUE(parse_embed_request(json_of(R"({"input":"a","dimensions":0})")));
+  EXPECT_EQ(message_of(parse_embed_request(json_of(R"({"input":"a","dimensions":-1})"))),
+            "\"dimensions\" must be 1 or more, or 0 for all, not -1");
 }
 
 // Fails when a client of an old Ollama gets a model without what its Modelfile says.

@@ -72,7 +72,10 @@ Result<TokenizeRequest> parse_tokenize(const api::Json& json) {
   fields.read("add_special", request.add_special);
   if (fields.find("add_special_tokens")) fields.read("add_special_tokens", request.add_special);
   fields.read("parse_special", request.parse_special);
-  return std::move(fields).finish(std::move(request));
+  const bool given = fields.find("content") != nullptr || fields.find("prompt") != nullptr;
+  OLLAMA_ASSIGN(request, std::move(fields).finish(std::move(request)));
+  if (!given) return fail(ErrorCode::kInvalidArgument, "content is required");
+  return request;
 }
 
 struct DetokenizeRequest {
@@ -84,7 +87,10 @@ Result<DetokenizeRequest> parse_detokenize(const api::Json& json) {
   DetokenizeRequest request;
   fields.read("model", request.model);
   fields.read("tokens", request.tokens);
-  return std::move(fields).finish(std::move(request));
+  const bool given = fields.find("tokens") != nullptr;
+  OLLAMA_ASSIGN(request, std::move(fields).finish(std::move(request)));
+  if (!given) return fail(ErrorCode::kInvalidArgument, "tokens are required");
+  return request;
 }
 
 class Extra {

@@ -1097,6 +1097,8 @@ TEST_F(ServerTest, ErrorsHaveTheShapeOfTheirApi) {
                   R"({"model":"stories260k","prompt":"a","logit_bias":{"1":101}})", 400,
                   "numbers of -100 to 100"),
        std::tuple("/v1/embeddings", R"({"model":"stories260k"})", 400, "invalid input"),
+       std::tuple("/tokenize", R"({"model":"stories260k"})", 400, "content is required"),
+       std::tuple("/detokenize", R"({"model":"stories260k"})", 400, "tokens are required"),
        std::tuple("/detokenize", R"({"model":"stories260k","tokens":[99999]})", 400,
                   "outside the vocabulary")}) {
     const auto answer = ask("POST", path, body);

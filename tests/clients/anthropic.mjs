@@ -80,6 +80,13 @@ assert.equal(counted.input_tokens, 5);
 const longer = await client.messages.countTokens({ model: "stories260k", messages, system: "Tell of a dog." });
 assert.ok(longer.input_tokens > counted.input_tokens);
 
+await assert.rejects(client.messages.create({ ...greedy, messages: [...messages, { role: "robot", content: "x" }] }), (error) => {
+  assert.ok(error instanceof BadRequestError);
+  assert.match(error.error.error.message, /messages\[1\]\.role must be user or assistant, not "robot"/);
+  return true;
+});
+await assert.rejects(client.messages.create({ ...greedy, thinking: { type: "on" } }), /enabled, disabled or adaptive/);
+
 // ---- Thinking
 
 const thinking = { ...greedy, model: "thinker", max_tokens: 20, thinking: { type: "enabled", budget_tokens: 1024 } };
