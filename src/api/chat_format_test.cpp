@@ -323,6 +323,8 @@ TEST(OpenAi, ReadsCompletionsAndEmbeddings) {
       R"({"object":"list","data":[{"object":"embedding","embedding":"AACAPwAAAMA=","index":0}],)"
       R"("model":"m","usage":{"prompt_tokens":4,"total_tokens":4}})");
   EXPECT_THAT(to_string(openai::embeddings_json(response, false)), HasSubstr("[1,-2]"));
+  response.embeddings = {{0.1F}};
+  EXPECT_THAT(to_string(openai::embeddings_json(response, false)), HasSubstr("[0.1]"));
 }
 
 TEST(OpenAi, ReadsWhatIsAskedOfSampling) {

@@ -601,7 +601,7 @@ JsonObject embeddings_json(const EmbedResponse& response, bool base64) {
       value = encode_base64(
           {reinterpret_cast<const char*>(embedding.data()), embedding.size() * sizeof(float)});
     } else {
-      value = array(embedding.begin(), embedding.end());
+      value = embedding_json(embedding);
     }
     data.emplace_back(JsonObject{
         {"object", "embedding"}, {"embedding", std::move(value)}, {"index", data.size()}});

@@ -681,21 +681,21 @@ JsonObject to_json(const ChatResponse& response) {
   return object;
 }
 
+Json embedding_json(const std::vector<float>& embedding) {
+  array values;
+  values.reserve(embedding.size());
+  for (const float value : embedding) {
+    char buffer[32];
+    const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;
+    values.emplace_back(parse_number<double>({buffer, end}).value_or(static_cast<double>(value)));
+  }
+  return values;
+}
+
 JsonObject to_json(const EmbedResponse& response) {
   JsonObject object;
   object.emplace("model", response.model);
-  object.emplace("embeddings", objects(response.embeddings, [](const std::vector<float>& row) {
-                   array values;
-                   values.reserve(row.size());
-                   for (const float value : row) {
-                     // The shortest digits of the float, not those of the double it becomes.
-                     char buffer[32];
-                     const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;
-                     values.emplace_back(
-                         parse_number<double>({buffer, end}).value_or(static_cast<double>(value)));
-                   }
-                   return values;
-                 }));
+  object.emplace("embeddings", objects(response.embeddings, embedding_json));
   put(object, "total_duration", response.total_duration);
   put(object, "load_duration", response.load_duration);
   put(object, "prompt_eval_count", response.prompt_eval_count);

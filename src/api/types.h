@@ -442,6 +442,8 @@ struct VersionResponse {
 JsonObject to_json(const GenerateResponse& response);
 JsonObject to_json(const ChatResponse& response);
 JsonObject to_json(const EmbedResponse& response);
+// As an array of the shortest digits of the floats, not those of the doubles they become.
+Json embedding_json(const std::vector<float>& embedding);
 JsonObject to_json(const EmbeddingsResponse& response);
 JsonObject to_json(const ModelDetails& details);
 JsonObject to_json(const ListResponse& response);
