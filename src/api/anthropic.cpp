@@ -210,12 +210,23 @@ Result<Json> parse_output_format(const Json& json) {
   return schema;
 }
 
-// How much effort an answer is worth is a hint, and not taken.
-Result<Json> parse_output_config(const Json& json) {
-  Fields fields(json, "output_config");
+struct OutputConfig {
   Json schema;
-  fields.read_with("format", schema, parse_output_format);
-  return std::move(fields).finish(std::move(schema));
+  std::string effort;  // how much thinking an answer is worth
+};
+Result<OutputConfig> parse_output_config(const Json& json) {
+  Fields fields(json, "output_config");
+  OutputConfig config;
+  fields.read_with("format", config.schema, parse_output_format);
+  fields.read("effort", config.effort);
+  return std::move(fields).finish(std::move(config));
+}
+
+// Where the request does not say more of thinking.
+void apply_effort(std::string_view effort, std::optional<Think>& think) {
+  if (effort == "xhigh") effort = "high";
+  const bool known = effort == "low" || effort == "medium" || effort == "high" || effort == "max";
+  if (known) think = Think{.enabled = true, .level = std::string(effort)};
 }
 
 void read_sampling(Fields& fields, Options& options) {
@@ -411,7 +422,10 @@ Result<ForeignChat> parse_common(Fields& fields) {
   });
   fields.read_with("thinking", request.think, parse_thinking);
   request.may_not_think = true;
-  fields.read_with("output_config", request.format, parse_output_config);
+  OutputConfig output;
+  fields.read_with("output_config", output, parse_output_config);
+  request.format = std::move(output.schema);
+  if (!request.think) apply_effort(output.effort, request.think);
   fields.read_with("output_format", request.format, parse_output_format);  // its older place
   read_sampling(fields, request.parsed_options);
   return chat;

@@ -530,6 +530,23 @@ TEST(AnthropicMessages, BecomeANativeRequest) {
       R"([{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}}])");
 }
 
+TEST(AnthropicMessages, ThinkAsMuchAsTheyAreWorth) {
+  const auto think = [](std::string_view fields) {
+    return parsed(
+               anthropic::parse_messages,
+               std::format(R"({{"max_tokens":1,"messages":[{{"role":"user","content":"a"}}],{}}})",
+                           fields))
+        .request.think;
+  };
+  EXPECT_EQ(think(R"("output_config":{"effort":"low"})")->level, "low");
+  EXPECT_EQ(think(R"("output_config":{"effort":"xhigh"},"thinking":{"type":"adaptive"})")->level,
+            "high");
+  EXPECT_EQ(think(R"("output_config":{"effort":"later"})"), std::nullopt);
+  EXPECT_EQ(think(R"("thinking":{"type":"adaptive"})"), std::nullopt) << "the model decides";
+  EXPECT_FALSE(
+      think(R"("output_config":{"effort":"low"},"thinking":{"type":"disabled"})")->enabled);
+}
+
 TEST(AnthropicMessages, ReadTheOlderPlaceOfAFormat) {
   const ForeignChat chat = parsed(anthropic::parse_messages, R"({"model":"m","max_tokens":1,
     "output_format":{"type":"json_schema","schema":{"type":"string"}},
