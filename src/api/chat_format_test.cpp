@@ -202,6 +202,10 @@ TEST(ForeignRequests, NameWhatIsOfTheWrongKind) {
   EXPECT_THAT(responses(R"("input":[{"role":"robot","content":"a"}])"),
               HasSubstr("input[0].role must be system"));
   EXPECT_THAT(responses(R"("input":[{"content":"a"}])"), HasSubstr("input[0].role is required"));
+  EXPECT_EQ(chat(R"("messages":[{"role":"assistant","tool_calls":[{"function":{}}]}])"),
+            "a tool call has no name");
+  EXPECT_EQ(responses(R"("input":[{"type":"function_call","arguments":"{}"}])"),
+            "a function_call has no name");
   EXPECT_THAT(responses(R"("input":"a","tool_choice":5)"), HasSubstr("\"tool_choice\" must be"));
   EXPECT_THAT(responses(R"("input":"a","reasoning":{"effort":5})"),
               HasSubstr("\"effort\" must be a string"));

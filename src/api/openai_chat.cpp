@@ -65,6 +65,7 @@ Result<ToolCall> parse_call(const Json& json) {
   inner.read("name", call.name);
   inner.read("arguments", arguments);
   OLLAMA_ASSIGN(call, std::move(inner).finish(std::move(call)));
+  if (call.name.empty()) return fail(ErrorCode::kInvalidArgument, "a tool call has no name");
   OLLAMA_ASSIGN(call.arguments, foreign::arguments_of(arguments));
   return call;
 }

@@ -77,6 +77,8 @@ Result<> read_item(const Json& json, std::size_t index, std::vector<Message>& me
     OLLAMA_ASSIGN(read.role, foreign::openai_role(role, std::format("input[{}].role", index)));
     OLLAMA_TRY(read_content(fields, "content", read));
   } else if (type == "function_call") {
+    OLLAMA_TRY(fields.check());
+    if (name.empty()) return fail(ErrorCode::kInvalidArgument, "a function_call has no name");
     OLLAMA_ASSIGN(JsonObject parsed, foreign::arguments_of(arguments));
     assistant_of(messages).tool_calls.push_back(
         {.id = call_id, .index = 0, .name = name, .arguments = std::move(parsed)});
