@@ -221,6 +221,9 @@ class ServerTest : public testing::Test {
 };
 
 constexpr std::string_view kPrompt = R"({"model":"stories260k","prompt":"abc","stream":false})";
+// The model's own limit of 256 tokens would end it while a busy machine does something else.
+constexpr std::string_view kEndless =
+    R"({"model":"stories260k","prompt":"~","options":{"num_predict":-1}})";
 
 TEST_F(ServerTest, GeneralRoutes) {
   EXPECT_EQ(ask("GET", "/").body, "Ollama is running");
@@ -655,10 +658,10 @@ TEST_F(ServerTest, DisconnectCancels) {
   for (const bool stream : {true, false}) {
     {
       Client gone = client();
-      gone.request(
-          "POST", "/api/generate",
-          std::format(R"({{"model":"stories260k","prompt":"~","keep_alive":0,"stream":{}}})",
-                      stream));
+      gone.request("POST", "/api/generate",
+                   std::format(R"({{"model":"stories260k","prompt":"~","keep_alive":0,"stream":{},
+                           "options":{{"num_predict":-1}}}})",
+                               stream));
       if (stream) {
         EXPECT_EQ(gone.receive_head().status, 200);
         EXPECT_FALSE(gone.receive_chunk().empty());
@@ -673,7 +676,9 @@ TEST_F(ServerTest, DisconnectCancels) {
 // Go's server takes a half-closed connection for a closed one, and so do we.
 TEST_F(ServerTest, HalfCloseCancels) {
   Client half = client();
-  half.request("POST", "/api/generate", R"({"model":"stories260k","prompt":"~","keep_alive":0})");
+  half.request(
+      "POST", "/api/generate",
+      R"({"model":"stories260k","prompt":"~","keep_alive":0,"options":{"num_predict":-1}})");
   EXPECT_FALSE((half.receive_head(), half.receive_chunk()).empty());
   half.shutdown_send();
   wait_for_loaded(0);
@@ -692,7 +697,7 @@ std::vector<pid_t> child_processes() {
 // The server survives a runner's death in the middle of an answer, and its client hears of it.
 TEST_F(ServerTest, RunnerIsKilled) {
   Client streaming = client();
-  streaming.request("POST", "/api/generate", R"({"model":"stories260k","prompt":"~"})");
+  streaming.request("POST", "/api/generate", kEndless);
   EXPECT_FALSE((streaming.receive_head(), streaming.receive_chunk()).empty());
   // The one that lists the devices when the server starts ends by itself.
   auto pids = child_processes();
@@ -727,10 +732,10 @@ TEST_F(ServerTest, RunnerAborts) {
 TEST_F(ServerTest, FullQueueIs503) {
   config_.max_queue = 1;
   Client one = client();
-  one.request("POST", "/api/generate", R"({"model":"stories260k","prompt":"~"})");
+  one.request("POST", "/api/generate", kEndless);
   EXPECT_FALSE((one.receive_head(), one.receive_chunk()).empty());
   Client two = client();
-  two.request("POST", "/api/generate", R"({"model":"stories260k","prompt":"~"})");
+  two.request("POST", "/api/generate", kEndless);
   EXPECT_FALSE((two.receive_head(), two.receive_chunk()).empty());  // the fake takes turns
   const Answer three = ask("POST", "/api/generate", kPrompt);
   EXPECT_EQ(three.status, 503);
@@ -1585,7 +1590,7 @@ TEST_F(ServerTest, InterruptedBlob) {
 
 TEST_F(ServerTest, StopsWithAnswersInProgress) {
   Client busy = client();
-  busy.request("POST", "/api/generate", R"({"model":"stories260k","prompt":"~"})");
+  busy.request("POST", "/api/generate", kEndless);
   EXPECT_FALSE((busy.receive_head(), busy.receive_chunk()).empty());
   Client idle = client();
   EXPECT_EQ(idle.ask("GET", "/").status, 200);
