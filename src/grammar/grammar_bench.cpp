@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <numeric>
 #include <random>
 #include <unordered_set>
 
@@ -114,6 +115,8 @@ class Times {
   void report(benchmark::State& state, const std::string& name) {
     if (times_.empty()) return;
     std::ranges::sort(times_);
+    const double sum = std::accumulate(times_.begin(), times_.end(), 0.0);
+    state.counters[name + "_mean_us"] = sum / static_cast<double>(times_.size());
     state.counters[name + "_median_us"] = times_[times_.size() / 2];
     state.counters[name + "_p99_us"] = times_[times_.size() * 99 / 100];
     state.counters[name + "_max_us"] = times_.back();
