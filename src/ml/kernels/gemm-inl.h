@@ -371,9 +371,19 @@ HWY_INLINE hn::Vec<Signed8> broadcast_piece(const std::int8_t* at) {
 
 HWY_INLINE VInt dot4(VInt sum, VBytes w, hn::Vec<Signed8> x) {
 #if HWY_ARCH_ARM
-  // Bytes are signed or below 128, where they mean the same with a sign; and Arm has that product
-  // everywhere.
-  return hn::SumOfMulQuadAccumulate(Signed32(), hn::BitCast(Signed8(), w), x, sum);
+  // Bytes are signed or below 128, where they mean the same with a sign: then Arm has one
+  // instruction for it, or four, where Highway has fourteen.
+  const hn::Vec<Signed8> by = hn::BitCast(Signed8(), w);
+#if HWY_ARCH_ARM_A64 && HWY_TARGET == HWY_NEON_BF16
+  return VInt(vdotq_s32(sum.raw, by.raw, x.raw));
+#elif HWY_ARCH_ARM_A64 && HWY_TARGET_IS_NEON
+  // Two products fit into 16 bits: 2 * 128 * 127.
+  const int16x8_t low = vmull_s8(vget_low_s8(by.raw), vget_low_s8(x.raw));
+  const int16x8_t high = vmull_high_s8(by.raw, x.raw);
+  return VInt(vpadalq_s16(sum.raw, vpaddq_s16(low, high)));
+#else
+  return hn::SumOfMulQuadAccumulate(Signed32(), by, x, sum);
+#endif
 #else
   return hn::SumOfMulQuadAccumulate(Signed32(), w, x, sum);
 #endif

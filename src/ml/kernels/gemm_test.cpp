@@ -205,6 +205,24 @@ TEST_P(OnTarget, TakesTheWidestQuants) {
   }
 }
 
+// A file may have a byte that quantising never writes, whose pairs of products only just fit into
+// 16 bits.
+TEST_P(OnTarget, TakesTheSmallestByte) {
+  constexpr std::int64_t kK = 64;
+  constexpr std::int64_t kM = 17;
+  Matrix w(DType::kQ8_0, kK, kM, normal(kK * kM, 12));
+  const std::size_t block = row_size(DType::kQ8_0, kBlock);
+  for (std::size_t i = 0; i < w.plain.size(); ++i) {
+    if (i % block >= 2) w.plain[i] = std::byte{0x80};
+  }
+  ggml_get_type_traits(GGML_TYPE_Q8_0)->to_float(w.plain.data(), w.values.data(), kK * kM);
+  pack_weights(w.type, kK, kM, w.plain, w.packed.data(), 0, w.view().groups());
+  for (const float sign : {1.0F, -1.0F}) {
+    const std::vector<float> x(kK, sign);
+    EXPECT_LT(distance(product(w, x, 1), exact(w, x, 1)), 1e-5) << sign;
+  }
+}
+
 TEST_P(OnTarget, IsNoLessAccurateThanGgml) {
   for (const DType type : kTypes) {
     constexpr std::int64_t kK = 2048;
