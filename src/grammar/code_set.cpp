@@ -11,7 +11,7 @@ constexpr char32_t kLastCode = 0x10FFFF;
 constexpr CodeRange kSurrogates{0xD800, 0xDFFF};
 
 // Sorted and merged, surrogates and what lies beyond Unicode cut out.
-std::vector<CodeRange> normalised(std::vector<CodeRange> ranges) {
+std::vector<CodeRange> normalised(std::span<const CodeRange> ranges) {
   std::vector<CodeRange> valid;
   for (const auto& [first, last] : ranges) {
     const char32_t end = std::min(last, kLastCode);
@@ -49,7 +49,7 @@ ByteSequence sequence_of(CodeRange range) {
 
 }  // namespace
 
-CodeSet::CodeSet(std::vector<CodeRange> ranges) : ranges_(normalised(std::move(ranges))) {}
+CodeSet::CodeSet(std::span<const CodeRange> ranges) : ranges_(normalised(ranges)) {}
 
 CodeSet CodeSet::complement() const {
   std::vector<CodeRange> gaps;
@@ -59,7 +59,7 @@ CodeSet CodeSet::complement() const {
     next = last + 1;
   }
   if (next <= kLastCode) gaps.push_back({next, kLastCode});
-  return CodeSet(std::move(gaps));
+  return CodeSet(gaps);
 }
 
 CodeSet CodeSet::intersect(const CodeSet& other) const {
@@ -74,13 +74,13 @@ CodeSet CodeSet::intersect(const CodeSet& other) const {
       ++b;
     }
   }
-  return CodeSet(std::move(common));
+  return CodeSet(common);
 }
 
 CodeSet CodeSet::unite(const CodeSet& other) const {
   std::vector<CodeRange> all = ranges_;
   all.insert(all.end(), other.ranges_.begin(), other.ranges_.end());
-  return CodeSet(std::move(all));
+  return CodeSet(all);
 }
 
 bool CodeSet::contains(char32_t code) const {

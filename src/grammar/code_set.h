@@ -20,8 +20,9 @@ struct CodeRange {
 class CodeSet {
  public:
   CodeSet() = default;
-  CodeSet(std::initializer_list<CodeRange> ranges) : CodeSet(std::vector<CodeRange>(ranges)) {}
-  explicit CodeSet(std::vector<CodeRange> ranges);  // in any order, overlapping or not
+  CodeSet(std::initializer_list<CodeRange> ranges)
+      : CodeSet(std::span(ranges.begin(), ranges.size())) {}
+  explicit CodeSet(std::span<const CodeRange> ranges);  // in any order, overlapping or not
 
   CodeSet complement() const;
   CodeSet intersect(const CodeSet& other) const;

@@ -178,7 +178,7 @@ Expression JsonText::other_key(std::span<const std::u32string> names, std::size_
     taken.push_back({code, code});
     names = names.subspan(same);
   }
-  const CodeSet others = CodeSet(std::move(taken)).complement().intersect(plain_characters());
+  const CodeSet others = CodeSet(taken).complement().intersect(plain_characters());
   options.push_back(b_.sequence({b_.characters(others), rest}));
   return b_.choice(options);
 }
