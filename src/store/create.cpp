@@ -263,7 +263,7 @@ class Creation {
   Result<> say(std::format_string<Args...> format, Args&&... args) {
     api::ProgressResponse response;
     response.status = std::format(format, std::forward<Args>(args)...);
-    return report(progress_, std::move(response));
+    return report(progress_, response);
   }
 
   // What the configuration says of the weights.

@@ -101,7 +101,7 @@ fs::path Folder::existing_manifest_path(const Name& name) const {
 }
 
 Error of_model(const Name& name, const Error& error) {
-  const Error told = error.with_context(std::format("model '{}'", name.display()));
+  Error told = error.with_context(std::format("model '{}'", name.display()));
   if (told.code() != ErrorCode::kNotFound) return told;
   return {told.code(), std::format("{}; pull or create the model again", told.message())};
 }

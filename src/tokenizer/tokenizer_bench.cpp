@@ -114,8 +114,8 @@ std::string english(std::size_t size) {
 }
 
 const std::string& text() {
-  static const std::string kText = english(4'000'000);
-  return kText;
+  static const std::string made = english(4'000'000);
+  return made;
 }
 
 void encode(benchmark::State& state, const char* name, const char* pre) {
