@@ -428,7 +428,7 @@ class AnswerParser::Harmony final : public State {
   using State::State;
 
   std::size_t undecided() const override {
-    return arguments_.empty() ? buffer_.size() : fed_ - arguments_at_;
+    return stood_.empty() ? buffer_.size() : fed_ - stood_.front().begin;
   }
 
  private:
@@ -466,13 +466,19 @@ class AnswerParser::Harmony final : public State {
     if (header_) {
       header_text_ += text;
     } else if (!recipient_.empty()) {
-      if (arguments_.empty()) arguments_at_ = position() - text.size();
-      if (arguments_.size() < kLongestCall) arguments_ += text;
+      if (!text.empty() && arguments_.size() < kLongestCall) argue(text);
     } else if (thinks_ && options_.thinking) {
       out.thinking += text;
     } else if (!thinks_) {
       say(out, text, position());
     }
+  }
+
+  void argue(std::string_view text) {
+    const std::size_t begin = position() - text.size();
+    if (stood_.empty() || stood_.back().end != begin) stood_.push_back({begin, begin});
+    stood_.back().end = position();
+    arguments_ += text;
   }
 
   void passed(string_view mark, AnswerPiece& out) {
@@ -504,14 +510,18 @@ class AnswerParser::Harmony final : public State {
   void end_message(AnswerPiece& out) {
     const std::string name = std::exchange(recipient_, {});
     const std::string arguments = std::exchange(arguments_, {});
+    const std::vector<AnswerRange> stood = std::exchange(stood_, {});
     if (header_ || name.empty()) return;
     auto json = api::parse_json(arguments);
     api::ToolCall call;
     call.name = name;
     const bool good = json && json->is_object();
     if (good) call.arguments = json->as_object();
-    if (!good || !add_calls({std::move(call)}, out)) {
-      say(out, arguments, arguments_at_ + arguments.size());
+    if (good && add_calls({std::move(call)}, out)) return;
+    string_view rest = arguments;
+    for (const auto& [begin, end] : stood) {
+      say(out, rest.substr(0, end - begin), end);
+      rest.remove_prefix(end - begin);
     }
   }
 
@@ -521,7 +531,7 @@ class AnswerParser::Harmony final : public State {
   std::string header_text_;
   std::string recipient_;  // the tool that the message is for
   std::string arguments_;
-  std::size_t arguments_at_ = 0;  // where in the answer they begin
+  std::vector<AnswerRange> stood_;  // where in the answer; marks may lie between
 };
 
 AnswerParser::AnswerParser(const AnswerFormat& format, Options options) {

@@ -147,6 +147,8 @@ const Case kCases[] = {
      "<|channel|>commentary<|message|>I will "
      "look.<|end|><|start|>assistant<|channel|>final<|message|>Done",
      "text=I will look.Done|"},
+    {"harmony, a mark in what is no call", kHarmony,
+     "<|start|>assistant to=functions.f<|message|>{\"a\"<|message|>:", "text={\"a\":|"},
     {"harmony, unknown tool", kHarmony,
      "<|channel|>commentary to=functions.rm<|message|>{\"a\":1}<|call|>", "text={\"a\":1}|"},
     {"harmony, no channel", kHarmony, "just text", "text=just text|"},
