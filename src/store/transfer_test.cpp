@@ -227,14 +227,24 @@ TEST_F(TransferTest, AnotherProcessGoesOn) {
   const std::string weights = random_bytes(4 * kPart);
   const Manifest manifest = fake_.add_model("library/m:latest", weights);
   const std::string half = manifest.layers[0].digest.hex();
-  // The later half is out of reach.
+  // The later half is out of reach, as it turns out when the other one has come.
+  std::atomic<std::uint64_t> come = 0;
   fake_.hook = [&](const Call& call) {
     const std::string range = call.header("Range");
     if (range.empty() || std::stoul(range.substr(6)) < 2 * kPart) return Then::kGoOn;
+    for (int i = 0; i < 5000 && come < 2 * kPart; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     call.answer("503 Service Unavailable");
     return Then::kAnswered;
   };
-  EXPECT_THAT(pull_error(), HasSubstr("max retries exceeded: 503"));
+  const auto broken = transfers_->pull({.model = name(), .insecure = true},
+                                       [&](const api::ProgressResponse& progress) {
+                                         come = std::max<std::uint64_t>(come, progress.completed);
+                                         return true;
+                                       });
+  ASSERT_FALSE(broken);
+  EXPECT_THAT(broken.error().message(), HasSubstr("max retries exceeded: 503"));
   EXPECT_FALSE(is_listed());
   EXPECT_FALSE(store_->has_blob(manifest.layers[0].digest.text()).value());
   EXPECT_THAT(files(), Contains("sha256-" + half + "-partial"));
