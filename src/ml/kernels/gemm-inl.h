@@ -26,6 +26,7 @@
 #include <bit>
 #include <cstring>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "ml/kernels/gemm.h"
 #include "ml/kernels/layout.h"
@@ -324,6 +325,15 @@ struct BlockAt {
     const std::uint8_t* quants = groups[v / kGroupVectors] + unit + kLayout.quants +
                                  static_cast<std::size_t>(i) * kLayout.block;
     return unpack_quads<kType, kQuad>(quants, v % kGroupVectors);
+  }
+  // Fetches the block that comes so many later. (There may be none: then nothing is fetched.)
+  template <int kAhead>
+  HWY_INLINE void fetch() const {
+    constexpr std::size_t kSize = kLayout.unit / static_cast<std::size_t>(kLayout.blocks);
+    for (const std::uint8_t* group : groups) {
+      const std::uint8_t* at = group + unit + (static_cast<std::size_t>(i) + kAhead) * kSize;
+      for (std::size_t line = 0; line < kSize; line += 64) hwy::Prefetch(at + line);
+    }
   }
   template <int kPart>
   HWY_INLINE ScalePair scales(std::size_t v) const {
@@ -643,6 +653,8 @@ HWY_INLINE void multiply_directly(Groups groups, std::int64_t k, const std::byte
   load_sums<kColumns>(c, true, acc);
   for (std::int64_t b = 0; b < k / kBlock; ++b) {
     const BlockAt<kType> block(groups, b);
+    // While blocks are multiplied, the processor sees no further than the next one.
+    block.template fetch<8>();
     Ints<kColumns> t[kParts];
     Pairs<kColumns> pairs[kParts];
     begin_block<kColumns, kType>(at.counts, t[0]);
