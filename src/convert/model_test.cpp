@@ -29,6 +29,12 @@ class ModelTest : public ::testing::TestWithParam<std::string_view> {
   std::filesystem::path output_ = folder_ / "model.gguf";
 };
 
+gguf::File convert_and_open(const Folder& folder) {
+  const auto result = to_gguf(folder.path(), folder / "model.gguf");
+  EXPECT_TRUE(result) << result.error().message();
+  return testing::open_model(folder / "model.gguf");
+}
+
 // Tensors of equal names, shapes, types and bytes; norms that had 1 taken away and put back may
 // differ by rounding.
 void expect_same_tensors(const gguf::File& ours, const gguf::File& theirs, double rounding = 1e-6) {
@@ -179,9 +185,7 @@ TEST(Llama, TurnsBiasesWithTheirRows) {
   tensors.push_back({"model.layers.1.self_attn.k_proj.bias", "F16", {64}, testing::to_f16(f32)});
   tensors.push_back({"model.layers.0.self_attn.v_proj.bias", "BF16", {64}, testing::to_bf16(f32)});
   folder.write("model.safetensors", testing::safetensors(tensors));
-  const auto result = to_gguf(folder.path(), folder / "model.gguf");
-  ASSERT_TRUE(result) << result.error().message();
-  const auto converted = testing::open_model(folder / "model.gguf");
+  const auto converted = convert_and_open(folder);
   for (const std::string_view name : {"blk.0.attn_k.bias", "blk.1.attn_k.bias"}) {
     const auto* tensor = converted.find_tensor(name);
     ASSERT_NE(tensor, nullptr) << name;
@@ -251,9 +255,7 @@ TEST(Bert, UnderOldNames) {
   tensors.push_back({"bert.embeddings.position_ids", "I64", {1}, "12345678"});
   folder.write("model.safetensors", testing::safetensors(tensors));
   folder.write("1_Pooling/config.json", R"({"pooling_mode_cls_token": true})");
-  const auto result = to_gguf(folder.path(), folder / "model.gguf");
-  ASSERT_TRUE(result) << result.error().message();
-  const auto converted = testing::open_model(folder / "model.gguf");
+  const auto converted = convert_and_open(folder);
   expect_same_tensors(converted, original);
   EXPECT_EQ(converted.u32(".pooling_type"), 2U) << "the first token's state";
 }
@@ -283,9 +285,7 @@ TEST(Bert, WithAClassifier) {
     config["architectures"] = boost::json::array{"BertForSequenceClassification"};
     config["id2label"] = boost::json::object{{"0", "relevant"}};
     folder.write_json("config.json", config);
-    const auto result = to_gguf(folder.path(), folder / "model.gguf");
-    ASSERT_TRUE(result) << result.error().message();
-    const auto converted = testing::open_model(folder / "model.gguf");
+    const auto converted = convert_and_open(folder);
     expect_same_tensors(converted, original);
     EXPECT_TRUE(gguf::ranks_texts(converted));
     EXPECT_EQ(converted.u32(".pooling_type"), 4U);
@@ -338,9 +338,7 @@ TEST(XlmRoberta, WithAClassifier) {
   config["max_position_embeddings"] = *original.u32(".context_length") + 2;
   config["type_vocab_size"] = 1;
   folder.write_json("config.json", config);
-  const auto result = to_gguf(folder.path(), folder / "model.gguf");
-  ASSERT_TRUE(result) << result.error().message();
-  const auto converted = testing::open_model(folder / "model.gguf");
+  const auto converted = convert_and_open(folder);
   expect_same_tensors(converted, original);
   EXPECT_TRUE(gguf::ranks_texts(converted));
   EXPECT_EQ(converted.architecture(), "bert");
@@ -386,9 +384,7 @@ TEST(Bert, WithAUnigramVocabulary) {
   testing::write_checkpoint(folder, original, "bert");
   folder.write_json("tokenizer.json", testing::unigram_json(original));
   folder.write("1_Pooling/config.json", R"({"pooling_mode_mean_tokens": true})");
-  const auto result = to_gguf(folder.path(), folder / "model.gguf");
-  ASSERT_TRUE(result) << result.error().message();
-  const auto converted = testing::open_model(folder / "model.gguf");
+  const auto converted = convert_and_open(folder);
   expect_same_tensors(converted, original);
   EXPECT_EQ(converted.string("tokenizer.ggml.model"), "t5");
   EXPECT_EQ(converted.u32(".pooling_type"), 1U);
