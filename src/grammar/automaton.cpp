@@ -288,12 +288,21 @@ void Automaton::forget_masks() {
 
 void Automaton::find_mask(State state, std::span<std::uint64_t> mask) {
   std::ranges::fill(mask, 0);
+  const bool counted =
+      std::ranges::any_of(readings(state), [&](const Reading& r) { return is_turn(r.frame); });
+  const auto find = [&](const TokenTree& tree) {
+    if (counted) {
+      walk_once(tree, state, mask);
+    } else {
+      walk(tree, state, mask);
+    }
+  };
   for (const Text text : kTexts) {
     const auto groups = vocabulary_->groups(text);
     const Run run = find_run(state, text);
     if (run.most == 0) continue;
     if (run.sure == 0) {
-      for (const TokenTree& tree : vocabulary_->trees(text)) walk_once(tree, state, mask);
+      std::ranges::for_each(vocabulary_->trees(text), find);
       continue;
     }
     std::size_t sure = 0;
@@ -303,7 +312,7 @@ void Automaton::find_mask(State state, std::span<std::uint64_t> mask) {
       walk(groups[i].tree, state, mask);
     }
   }
-  walk_once(vocabulary_->others(), state, mask);
+  find(vocabulary_->others());
   if (states_[state].accepts) {
     for (const Token token : vocabulary_->ends()) set_bit(mask, token);
   }
@@ -311,10 +320,6 @@ void Automaton::find_mask(State state, std::span<std::uint64_t> mask) {
 
 void Automaton::walk_once(const TokenTree& tree, State state, std::span<std::uint64_t> mask) {
   const auto now = readings(state);
-  if (std::ranges::none_of(now, [&](const Reading& r) { return is_turn(r.frame); })) {
-    walk(tree, state, mask);
-    return;
-  }
   for (const Walk& known : walks_) {
     if (known.tree == &tree &&
         std::ranges::equal(known.readings, now, [&](const Reading& a, const Reading& b) {
