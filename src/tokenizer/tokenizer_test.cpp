@@ -352,6 +352,11 @@ TEST(Unigram, DamagedRulesAreRefused) {
   };
   EXPECT_THAT(error_of(with_unit(0, 0x7FFFFC00)), HasSubstr("a state lies outside"));
   EXPECT_THAT(error_of(with_unit(256 + 'a', 0x7FFFFC00 | 'a')), HasSubstr("a state lies outside"));
+  // A state of which the table lacks the last child.
+  std::string narrow = good;
+  narrow.erase(4 + 4 * 1023, 4);
+  narrow.replace(0, 2, "\xFC\x0F");
+  EXPECT_THAT(error_of(narrow), HasSubstr("a state lies outside"));
   EXPECT_THAT(error_of(with_unit(768, 0x80000002)), HasSubstr("a text lies outside"));
   EXPECT_EQ(error_of(test::charsmap({{"a", std::string(128, 'x')}})), "loaded");
   EXPECT_THAT(error_of(test::charsmap({{"a", std::string(129, 'x')}})), HasSubstr("is too long"));
