@@ -255,10 +255,17 @@ TEST_F(TransferTest, AnotherProcessGoesOn) {
 
   fake_.hook = nullptr;
   restart();
-  const std::uint64_t before = fake_.blob_bytes_sent();
+  // Calls and not bytes: the broken pull's last call for the later half may not have been read yet.
+  const auto calls_for_the_half_that_came = [&] {
+    return fake_.count([&](const Call& call) {
+      const std::string range = call.header("Range");
+      return !range.empty() && std::stoul(range.substr(6)) < 2 * kPart;
+    });
+  };
+  const std::size_t before = calls_for_the_half_that_came();
   ASSERT_TRUE(pull());
   expect_blob(manifest, weights);
-  EXPECT_LE(fake_.blob_bytes_sent() - before, 2 * kPart + manifest.config.size);
+  EXPECT_EQ(calls_for_the_half_that_came(), before);
   EXPECT_EQ(files().size(), 2U) << "parts are left behind";
   fake_.settle();
 }
