@@ -6,6 +6,8 @@
 #include <deque>
 #include <format>
 
+#include "chat/images.h"
+
 namespace ollama::chat {
 
 namespace {
@@ -154,11 +156,7 @@ bool JinjaChat::wants_parts() const {
 api::Json JinjaChat::make_content(const api::Message& message, std::size_t& images) const {
   const bool image_parts = !message.images.empty() && template_.mentions("image");
   if (!image_parts && !parts_) {
-    std::string text;
-    for (std::size_t i = 0; i < message.images.size(); ++i)
-      text += std::format("[img-{}]", images++);
-    text += message.content;
-    return api::Json(std::string_view(text));
+    return api::Json(std::string_view(content_with_marks(message, images)));
   }
   boost::json::array parts;
   for (std::size_t i = 0; i < message.images.size(); ++i) {

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "chat/builtin.h"
+#include "chat/images.h"
 
 namespace ollama::chat {
 
@@ -62,6 +63,7 @@ const Format* choose_format(std::string_view text, std::string_view architecture
 std::string render_format(const Format& format, std::span<const api::Message> messages) {
   std::string out;
   std::string system;
+  std::size_t images = 0;
   for (std::size_t i = 0; i < messages.size(); ++i) {
     const api::Message& message = messages[i];
     if (message.role == "system" && !format.system_role) {
@@ -74,7 +76,7 @@ std::string render_format(const Format& format, std::span<const api::Message> me
                                                              : std::string_view("user");
     out += std::format("{}{}{}", format.before_role, role, format.after_role);
     if (!assistant) out += std::exchange(system, {});
-    out += message.content;
+    out += content_with_marks(message, images);
     // An answer that was begun goes on.
     if (assistant && i + 1 == messages.size()) return out;
     out += format.end;
@@ -100,9 +102,10 @@ Result<> refuse_tools(const ChatData& chat) {
 
 std::string bare_contents(std::span<const api::Message> messages) {
   std::string out;
+  std::size_t images = 0;
   for (const api::Message& message : messages) {
     if (!out.empty()) out += '\n';
-    out += message.content;
+    out += content_with_marks(message, images);
   }
   return out;
 }

@@ -56,6 +56,17 @@ TEST(Prompt, ContinuesAnAnswer) {
   EXPECT_TRUE(prompt_for(begun, "", {.architecture = "phi3"}).value().ends_with("1, 2"));
 }
 
+TEST(Prompt, ImagesHaveTheirPlaces) {
+  std::vector<api::Message> talk{message("user", "a"), message("user", "here [img] or [img]?")};
+  talk[0].images.resize(1);
+  talk[1].images.resize(3);
+  constexpr std::string_view kSecond = "[img-3]here [img-1] or [img-2]?";
+  EXPECT_EQ(prompt_for(talk, "{{ .Prompt }}").value(), std::format("[img-0]a\n{}", kSecond));
+  EXPECT_EQ(
+      prompt_for(talk, "", {.architecture = "phi3"}).value(),
+      std::format("<|user|>\n[img-0]a<|end|>\n<|user|>\n{}<|end|>\n<|assistant|>\n", kSecond));
+}
+
 // The parsed templates that are kept must not be mixed up, nor those that are dropped for others.
 TEST(Prompt, KeepsTemplatesApart) {
   PromptRenderer renderer({});

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/unique_fd.h"
+#include "chat/images.h"
 #include "chat/prompt.h"
 #include "grammar/grammar.h"
 #include "runner/frame.h"
@@ -401,7 +402,8 @@ class Server {
       return;
     }
     if (message.render_only) {
-      outbox_.send(Text{.id = message.id, .text = std::move(prompt->text)});
+      outbox_.send(
+          Text{.id = message.id, .text = std::move(prompt->text), .images = prompt->images});
       return;
     }
     auto grammar = grammars_.get(message.format);
@@ -503,6 +505,11 @@ class Server {
   struct Prompt {
     std::string text;
     std::vector<Token> tokens;
+    std::uint32_t images = 0;
+
+    bool fits(std::size_t context) const {
+      return tokens.size() + chat::kImageTokens * images < context;
+    }
   };
 
   Result<Prompt> prompt_of(const engine::Engine& engine, Generate& message) {
@@ -529,7 +536,7 @@ class Server {
     for (const api::Message& one : message.messages) bytes += one.content.size();
     if (!message.truncate || turns <= 1 || bytes <= kTriedBytes * context) {
       OLLAMA_ASSIGN(prompt, prompt_with(engine, message, turns));
-      if (!message.truncate || turns <= 1 || prompt.tokens.size() < context) return prompt;
+      if (!message.truncate || turns <= 1 || prompt.fits(context)) return prompt;
     }
     // Too long: the oldest turns go, the system's messages and the last turn stay. As many turns as
     // fit are looked for from the last one on, so that no more is rendered than twice what fits.
@@ -539,7 +546,7 @@ class Server {
     while (too_many - fits > 1) {
       const std::size_t tried = std::min(2 * fits, fits + (too_many - fits) / 2);
       OLLAMA_ASSIGN(Prompt longer, prompt_with(engine, message, tried));
-      if (longer.tokens.size() < context) {
+      if (longer.fits(context)) {
         prompt = std::move(longer);
         fits = tried;
       } else {
@@ -559,6 +566,9 @@ class Server {
     }
     std::ranges::reverse(kept);
     Prompt prompt;
+    for (const api::Message& one : kept) {
+      prompt.images += static_cast<std::uint32_t>(one.images.size());
+    }
     OLLAMA_ASSIGN(prompt.text, prompts(engine).render({.chat = {.messages = kept,
                                                                 .tools = &message.tools,
                                                                 .think = message.think,

@@ -58,7 +58,7 @@ class State : public std::enable_shared_from_this<State> {
   using Reply =
       std::variant<std::shared_ptr<GenerateListener>, std::function<void(Result<Embedded>)>,
                    std::function<void(Result<std::vector<Token>>)>,
-                   std::function<void(Result<std::string>)>>;
+                   std::function<void(Result<Text>)>>;
 
   void load(const Load& message, LoadEvents events) {
     load_ = std::move(events);
@@ -223,7 +223,7 @@ class State : public std::enable_shared_from_this<State> {
   }
   void handle(Text& message) {
     if (auto reply = take(message.id)) {
-      if (const auto* done = std::get_if<3>(&*reply)) (*done)(std::move(message.text));
+      if (const auto* done = std::get_if<3>(&*reply)) (*done)(std::move(message));
     }
   }
 
@@ -379,7 +379,7 @@ class ProcessRunner final : public Runner {
     return state_->request(std::move(request), std::move(listener));
   }
   void cancel(Id id) override { state_->cancel(id); }
-  void render(Generate request, std::function<void(Result<std::string>)> done) override {
+  void render(Generate request, std::function<void(Result<Text>)> done) override {
     request.render_only = true;
     state_->request(std::move(request), std::move(done));
   }
@@ -393,7 +393,9 @@ class ProcessRunner final : public Runner {
     state_->request(std::move(request), std::move(done));
   }
   void detokenize(Detokenize request, std::function<void(Result<std::string>)> done) override {
-    state_->request(std::move(request), std::move(done));
+    state_->request(std::move(request), [done = std::move(done)](Result<Text> answer) {
+      done(std::move(answer).transform([](Text&& text) { return std::move(text.text); }));
+    });
   }
   void on_exit(std::function<void(const Error&)> callback) override {
     state_->on_exit(std::move(callback));

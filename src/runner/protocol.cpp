@@ -269,6 +269,7 @@ template <typename Archive>
 void fields(Archive& a, Text& m) {
   a("id", m.id);
   a("text", m.text);
+  a("images", m.images);
 }
 template <typename Archive>
 void fields(Archive& a, ConvertFile& f) {

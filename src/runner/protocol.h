@@ -159,6 +159,7 @@ struct Tokens {
 struct Text {
   Id id = 0;
   std::string text;
+  std::uint32_t images = 0;  // of the messages in a prompt
 };
 
 struct Explained {

@@ -47,7 +47,7 @@ class Runner {
   // Its listener hears done(kCancelled) within a step; unknown ids are ignored.
   virtual void cancel(Id id) = 0;
   // A request that is answered by text: render_only, or Detokenize.
-  virtual void render(Generate request, std::function<void(Result<std::string>)> done) = 0;
+  virtual void render(Generate request, std::function<void(Result<Text>)> done) = 0;
   // A cancelled one hears kCancelled, unless it is being evaluated.
   virtual Id embed(Embed request, std::function<void(Result<Embedded>)> done) = 0;
   virtual Id rank(Rank request, std::function<void(Result<Embedded>)> done) = 0;

@@ -396,8 +396,8 @@ class Child {
     EXPECT_TRUE(std::holds_alternative<T>(message)) << "message " << message.index();
     return std::holds_alternative<T>(message) ? std::get<T>(std::move(message)) : T{};
   }
-  void load() {
-    send(Load{.path = "model", .options = {}});
+  void load(const engine::LoadOptions& options = {}) {
+    send(Load{.path = "model", .options = options});
     receive<Ready>();
   }
 
@@ -557,6 +557,38 @@ TEST(Child, DropsOldTurnsThatDoNotFit) {
   }
   child.send(message);
   EXPECT_EQ(child.receive<Text>().text, "s\na\nq");
+}
+
+// An image is its 768 tokens, of which a context of 2,048 holds two.
+TEST(Child, CountsImagesWhereTurnsMustGo) {
+  Child child;
+  child.load({.context = 2048});
+  Generate message;
+  message.id = 1;
+  message.render_only = true;
+  for (const auto& [role, content, images] :
+       std::vector<std::tuple<std::string, std::string, std::size_t>>{{"user", "a", 1},
+                                                                      {"assistant", "b", 0},
+                                                                      {"user", "c", 1},
+                                                                      {"assistant", "d", 0},
+                                                                      {"user", "e", 1}}) {
+    message.messages.emplace_back();
+    message.messages.back().role = role;
+    message.messages.back().content = content;
+    message.messages.back().images.resize(images, "an image");
+  }
+  message.template_text = "{{ range .Messages }}{{ .Content }}:{{ len .Images }} {{ end }}";
+  child.send(message);
+  const Text cut = child.receive<Text>();
+  EXPECT_EQ(cut.text, "b:0 [img-0]c:1 d:0 [img-1]e:1 ");
+  EXPECT_EQ(cut.images, 2U);
+  // The last turn stays, whatever it takes.
+  message.messages.back().images.resize(5, "an image");
+  child.send(message);
+  EXPECT_EQ(child.receive<Text>().images, 5U);
+  message.truncate = false;
+  child.send(message);
+  EXPECT_EQ(child.receive<Text>().images, 7U);
 }
 
 TEST(Child, CancelEndsAnAnswer) {

@@ -35,7 +35,7 @@ class FakeRunner final : public runner::Runner {
     return 0;
   }
   void cancel(runner::Id) override {}
-  void render(runner::Generate, std::function<void(Result<std::string>)>) override {}
+  void render(runner::Generate, std::function<void(Result<runner::Text>)>) override {}
   runner::Id embed(runner::Embed, std::function<void(Result<runner::Embedded>)>) override {
     return 0;
   }

@@ -4,6 +4,7 @@
 #include <boost/json/serialize.hpp>
 
 #include "chat/builtin.h"
+#include "chat/images.h"
 #include "runner/options.h"
 
 namespace ollama::server {
@@ -71,6 +72,14 @@ void add_messages(const api::ChatRequest& request, const store::Model& model,
 
 bool has_tools(const api::ChatRequest& request) {
   return request.tools.is_array() && !request.tools.get_array().empty();
+}
+
+// No model sees images yet. A prompt is shown with their places all the same.
+std::optional<api::StatusError> problem_with_images(const api::InferenceRequest& request,
+                                                    std::optional<api::StatusError> other) {
+  if (request.debug_render_only) return other;
+  return api::StatusError{400,
+                          std::format("{} does not support images", json_quoted(request.model))};
 }
 
 // A schema's references to itself, from where it is put into another.
@@ -449,7 +458,7 @@ Task<> Inference::chat(Exchange& x, api::ForeignChat chat) {
   }
   auto problem = co_await check(*model, request, has_tools(request), false);
   if (std::ranges::any_of(request.messages, [](const auto& m) { return !m.images.empty(); })) {
-    problem = {400, std::format("{} does not support images", json_quoted(request.model))};
+    problem = problem_with_images(request, std::move(problem));
   }
   if (problem) {
     co_await x.respond_error(problem->status, problem->message);
@@ -504,9 +513,7 @@ Task<> Inference::generate(Exchange& x, api::GenerateRequest request) {
   }
   auto problem =
       co_await check(*model, request, false, !request.suffix.empty() && !request.raw, request.raw);
-  if (!request.images.empty()) {
-    problem = {400, std::format("{} does not support images", json_quoted(request.model))};
-  }
+  if (!request.images.empty()) problem = problem_with_images(request, std::move(problem));
   if (problem) {
     co_await x.respond_error(problem->status, problem->message);
     co_return;
@@ -540,6 +547,7 @@ Task<> Inference::generate(Exchange& x, api::GenerateRequest request) {
                                model->messages.end());
     }
     generate.messages.push_back(message_of("user", request.prompt));
+    generate.messages.back().images = std::move(request.images);
   }
   if (request.debug_render_only) {
     co_await respond_rendered(x, *granted, std::move(generate), request.model);
@@ -699,9 +707,9 @@ Task<std::optional<T>> answer_to(Services& services, Exchange& x,
 
 }  // namespace
 
-Task<std::optional<std::string>> Inference::render(Exchange& x, const sched::Lease& lease,
-                                                   runner::Generate generate) {
-  co_return co_await answer_to<std::string>(services_, x, [&](auto done) {
+Task<std::optional<runner::Text>> Inference::render(Exchange& x, const sched::Lease& lease,
+                                                    runner::Generate generate) {
+  co_return co_await answer_to<runner::Text>(services_, x, [&](auto done) {
     lease.runner().render(std::move(generate), std::move(done));
   });
 }
@@ -733,12 +741,13 @@ Task<std::optional<runner::Embedded>> Inference::rank(Exchange& x, const sched::
 
 Task<> Inference::respond_rendered(Exchange& x, const sched::Lease& lease,
                                    runner::Generate generate, const std::string& model) {
-  auto text = co_await render(x, lease, std::move(generate));
-  if (!text) co_return;
+  auto prompt = co_await render(x, lease, std::move(generate));
+  if (!prompt) co_return;
   api::GenerateResponse response;
   response.model = model;
   response.created_at = api::now();
-  response.debug_info = api::DebugInfo{.rendered_template = std::move(*text), .image_count = 0};
+  response.debug_info =
+      api::DebugInfo{.rendered_template = std::move(prompt->text), .image_count = prompt->images};
   co_await x.respond_json(200, api::to_json(response));
 }
 
@@ -758,12 +767,13 @@ Task<std::optional<std::size_t>> Inference::count_tokens(Exchange& x,
   generate.truncate = false;
   if (has_tools(request)) generate.tools = request.tools;
   add_messages(request, *model, generate);
-  auto text = co_await render(x, *granted, std::move(generate));
-  if (!text) co_return std::nullopt;
+  auto prompt = co_await render(x, *granted, std::move(generate));
+  if (!prompt) co_return std::nullopt;
   const auto tokens = co_await tokenize(
-      x, *granted, {.id = 0, .text = std::move(*text), .add_special = true, .parse_special = true});
+      x, *granted,
+      {.id = 0, .text = std::move(prompt->text), .add_special = true, .parse_special = true});
   if (!tokens) co_return std::nullopt;
-  co_return tokens->size();
+  co_return tokens->size() + chat::kImageTokens * prompt->images;
 }
 
 Task<std::optional<std::vector<runner::Embedded>>> Inference::embed(

@@ -57,7 +57,7 @@ class Inference {
   // The documents' scores, of a model that ranks.
   Task<std::optional<runner::Embedded>> rank(Exchange& x, const sched::Lease& lease,
                                              runner::Rank request);
-  // How many tokens a conversation's prompt has.
+  // How many tokens a conversation's prompt has, its images among them.
   Task<std::optional<std::size_t>> count_tokens(Exchange& x, const api::ChatRequest& request);
   Task<std::optional<std::vector<runner::Token>>> tokenize(Exchange& x, const sched::Lease& lease,
                                                            runner::Tokenize request);
@@ -83,8 +83,8 @@ class Inference {
                                               const store::Model& model,
                                               const api::Options& options,
                                               std::string_view purpose);
-  Task<std::optional<std::string>> render(Exchange& x, const sched::Lease& lease,
-                                          runner::Generate generate);
+  Task<std::optional<runner::Text>> render(Exchange& x, const sched::Lease& lease,
+                                           runner::Generate generate);
   Task<> respond_rendered(Exchange& x, const sched::Lease& lease, runner::Generate generate,
                           const std::string& model);
 

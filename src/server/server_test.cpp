@@ -364,6 +364,44 @@ TEST_F(ServerTest, TemplatesSayWhatAModelCanDo) {
   EXPECT_THAT(broken.error(), HasSubstr("template:2:4: "));
 }
 
+// What a prompt with images would be can be seen of any model, though none here answers one.
+TEST_F(ServerTest, ImagesAreCounted) {
+  const std::string_view chat =
+      R"({{"model":"stories260k","stream":false,"template":"{{{{ .Prompt }}}}",{})"
+      R"("messages":[{{"role":"user","content":"q","images":["AAAA","AAAA"]}}]}})";
+  const json::value shown =
+      ask("POST", "/api/chat",
+          std::vformat(chat, std::make_format_args(R"("_debug_render_only":true,)")))
+          .json();
+  EXPECT_EQ(shown.at("_debug_info").at("rendered_template").as_string(), "[img-0][img-1]q");
+  EXPECT_EQ(shown.at("_debug_info").at("image_count").as_int64(), 2);
+  const Answer refused = ask("POST", "/api/chat", std::vformat(chat, std::make_format_args("")));
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(refused.error(), R"("stories260k" does not support images)");
+
+  const json::value generated =
+      ask("POST", "/api/generate",
+          R"({"model":"stories260k","prompt":"see [img]","images":["AAAA"],"template":"{{ .Prompt }}",)"
+          R"("_debug_render_only":true})")
+          .json();
+  EXPECT_EQ(generated.at("_debug_info").at("rendered_template").as_string(), "see [img-0]");
+  EXPECT_EQ(generated.at("_debug_info").at("image_count").as_int64(), 1);
+
+  const auto count = [&](std::string_view content) {
+    return ask("POST", "/v1/messages/count_tokens",
+               std::format(
+                   R"({{"model":"stories260k","messages":[{{"role":"user","content":[{}]}}]}})",
+                   content))
+        .json()
+        .at("input_tokens")
+        .as_int64();
+  };
+  const std::string_view image =
+      R"({"type":"image","source":{"type":"base64","media_type":"image/png","data":"AAAA"}},)";
+  EXPECT_GE(count(std::string(image) + R"({"type":"text","text":"q"})"),
+            768 + count(R"({"type":"text","text":"q"})"));
+}
+
 // Ollama's models name a renderer and a parser, and have a template that is no more than the
 // prompt.
 TEST_F(ServerTest, BuiltinRenderersAndParsers) {

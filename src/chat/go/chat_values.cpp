@@ -4,6 +4,8 @@
 #include <boost/json/array.hpp>
 #include <format>
 
+#include "chat/images.h"
+
 namespace ollama::chat::go {
 namespace {
 
@@ -50,22 +52,13 @@ Value ChatValues::object(std::vector<Field> fields, bool is_map) {
 
 // ---- Messages
 
-// With a mark for each image, where the text says "[img]" or else before it.
+// With the marks of its images, which are added to the others.
 std::string_view ChatValues::content_of(const api::Message& message, std::vector<Value>& images) {
   if (message.images.empty()) return message.content;
-  std::string prefix;
-  std::string content = message.content;
   for (std::size_t i = 0; i < message.images.size(); ++i) {
-    const std::string_view mark = text(std::format("[img-{}]", images_++));
-    images.emplace_back(mark);
-    constexpr std::string_view kPlace = "[img]";
-    if (const auto at = content.find(kPlace); at != std::string::npos) {
-      content.replace(at, kPlace.size(), mark);
-    } else {
-      prefix += mark;
-    }
+    images.emplace_back(text(image_mark(images_ + i)));
   }
-  return text(prefix + content);
+  return text(content_with_marks(message, images_));
 }
 
 Value ChatValues::messages(std::span<const api::Message> messages) {
