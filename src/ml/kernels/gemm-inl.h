@@ -724,11 +724,23 @@ HWY_INLINE void unpack_floats(Groups groups, std::int64_t first, std::int64_t co
   }
 }
 
+// Fetches what comes so many bytes after element i of the groups' rows.
+constexpr std::size_t kFloatsAhead = 4096;
+template <DType kType>
+HWY_INLINE void fetch_rows(Groups groups, std::int64_t i) {
+  constexpr std::size_t kElement = kRowsOfGroup * (kType == DType::kF32 ? sizeof(float) : 2);
+  if (kElement < 64 && i % 2 != 0) return;  // two elements to a line
+  const std::size_t at = static_cast<std::size_t>(i) * kElement + kFloatsAhead;
+  for (const std::uint8_t* group : groups) {
+    for (std::size_t line = 0; line < kElement; line += 64) hwy::Prefetch(group + at + line);
+  }
+}
+
 // Sums of 64 products each are added up: long sums would lose bits that shorter ones keep.
 constexpr std::int64_t kFloatSum = 64;
 
-// `count` elements of k, from a panel (kF32) or as they are packed.
-template <int kColumns, DType kType>
+// `count` elements of k, from a panel (kF32) or, kDirect, as they are packed.
+template <int kColumns, DType kType, bool kDirect>
 HWY_INLINE void multiply_float_tile(Groups rows, const float* x, std::int64_t count,
                                     float* const* c, bool fresh) {
   const Float d;
@@ -741,6 +753,7 @@ HWY_INLINE void multiply_float_tile(Groups rows, const float* x, std::int64_t co
       for (std::size_t v = 0; v < kVectors; ++v) acc[j][v] = hn::Zero(d);
     }
     for (std::int64_t i = begin; i < end; ++i) {
+      if constexpr (kDirect) fetch_rows<kType>(rows, i);
       VFloat w[kVectors];
       for (std::size_t v = 0; v < kVectors; ++v) w[v] = load_rows<kType>(rows, i, v);
       for (int j = 0; j < kColumns; ++j) {
@@ -835,9 +848,9 @@ HWY_NOINLINE void gemm_of(const GemmArguments& a, std::int64_t first, std::int64
           if constexpr (kIsFloat) {
             const auto* x = reinterpret_cast<const float*>(tile) + unit * kColumns;
             if (direct) {
-              multiply_float_tile<kColumns, kType>(packed, x, count, c, true);
+              multiply_float_tile<kColumns, kType, true>(packed, x, count, c, true);
             } else {
-              multiply_float_tile<kColumns, DType::kF32>(rows, x, count, c, unit == 0);
+              multiply_float_tile<kColumns, DType::kF32, false>(rows, x, count, c, unit == 0);
             }
           } else if (direct) {
             multiply_directly<kColumns, kType>(packed, k, tile, c);
