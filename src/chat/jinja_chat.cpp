@@ -86,7 +86,9 @@ std::vector<api::Message> merge_system(std::span<const api::Message> messages) {
     first.role = "user";
     merged.insert(merged.begin(), std::move(first));
   } else {
-    user->content = messages.front().content + "\n\n" + user->content;
+    const api::Message& system = messages.front();
+    user->content = system.content + "\n\n" + user->content;
+    user->images.insert(user->images.begin(), system.images.begin(), system.images.end());
   }
   return merged;
 }
@@ -155,10 +157,13 @@ bool JinjaChat::wants_parts() const {
 
 api::Json JinjaChat::make_content(const api::Message& message, std::size_t& images) const {
   const bool image_parts = !message.images.empty() && template_.mentions("image");
-  if (!image_parts && !parts_) {
-    return api::Json(std::string_view(content_with_marks(message, images)));
-  }
   boost::json::array parts;
+  if (!image_parts) {
+    const std::string content = content_with_marks(message, images);
+    if (!parts_) return api::Json(std::string_view(content));
+    parts.push_back(text_part(content));
+    return parts;
+  }
   for (std::size_t i = 0; i < message.images.size(); ++i) {
     parts.push_back(api::JsonObject{{"type", "image"}});
     ++images;
@@ -238,7 +243,13 @@ Result<std::string> JinjaChat::render(const JinjaConversation& conversation,
     if (auto other = render_form(conversation, form, options)) prompt = std::move(other);
   }
   if (!prompt) return prompt;
-  if (continues(messages)) cut_after(*prompt, messages.back().content);
+  if (continues(messages)) {
+    std::size_t images = 0;
+    for (const api::Message& before : messages.first(messages.size() - 1)) {
+      images += before.images.size();
+    }
+    cut_after(*prompt, content_with_marks(messages.back(), images));
+  }
   if (tokens_.adds_bos && !tokens_.bos.empty() && prompt->starts_with(tokens_.bos)) {
     prompt->erase(0, tokens_.bos.size());
   }

@@ -111,6 +111,14 @@ TEST(JinjaChat, ImagesAndParts) {
   std::vector talk{message("user", "what?")};
   talk[0].images = {"bytes", "bytes"};
   EXPECT_EQ(render("{{ messages[0].content }}", {.messages = talk}), "[img-0][img-1]what?");
+  // Parts, of which the template knows those of text alone.
+  EXPECT_EQ(
+      render("{% for p in messages[0].content %}{{ p.text }}{% endfor %}", {.messages = talk}),
+      "[img-0][img-1]what?");
+  std::vector begun{message("user", "what?"), message("assistant", "this [img] is")};
+  begun[1].images = {"bytes"};
+  EXPECT_EQ(render("{% for m in messages %}{{ m.content }}<end>{% endfor %}", {.messages = begun}),
+            "what?<end>this [img-0] is");
   constexpr std::string_view kParts =
       "{% for p in messages[0].content %}{% if p.type == 'image' %}<i>{% elif p.type == 'text' %}"
       "{{ p.text }}{% endif %}{% endfor %}";

@@ -67,7 +67,7 @@ std::string render_format(const Format& format, std::span<const api::Message> me
   for (std::size_t i = 0; i < messages.size(); ++i) {
     const api::Message& message = messages[i];
     if (message.role == "system" && !format.system_role) {
-      system += message.content + "\n\n";
+      system += content_with_marks(message, images) + "\n\n";
       continue;
     }
     const bool assistant = message.role == "assistant";

@@ -67,6 +67,19 @@ TEST(Prompt, ImagesHaveTheirPlaces) {
       std::format("<|user|>\n[img-0]a<|end|>\n<|user|>\n{}<|end|>\n<|assistant|>\n", kSecond));
 }
 
+// Also those of a system's message that has no place of its own.
+TEST(Prompt, ImagesOfTheSystem) {
+  std::vector<api::Message> talk{message("system", "a"), message("user", "b")};
+  talk[0].images.resize(1);
+  talk[1].images.resize(1);
+  EXPECT_EQ(prompt_for(talk, "", {.architecture = "gemma3"}).value(),
+            "<start_of_turn>user\n[img-0]a\n\n[img-1]b<end_of_turn>\n<start_of_turn>model\n");
+  constexpr const char* kNoSystem =
+      "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
+      "{% endif %}{{ m.content }}{% endfor %}";
+  EXPECT_EQ(prompt_for(talk, "", {.jinja = kNoSystem}).value(), "[img-0][img-1]a\n\nb");
+}
+
 // The parsed templates that are kept must not be mixed up, nor those that are dropped for others.
 TEST(Prompt, KeepsTemplatesApart) {
   PromptRenderer renderer({});

@@ -547,10 +547,13 @@ Task<> Inference::generate(Exchange& x, api::GenerateRequest request) {
                                model->messages.end());
     }
     generate.messages.push_back(message_of("user", request.prompt));
-    generate.messages.back().images = std::move(request.images);
+    generate.messages.back().images = request.images;
   }
   if (request.debug_render_only) {
-    co_await respond_rendered(x, *granted, std::move(generate), request.model);
+    // Images that have no place in the prompt are counted, too, as in Ollama.
+    const std::size_t elsewhere =
+        request.raw || !request.suffix.empty() ? request.images.size() : 0;
+    co_await respond_rendered(x, *granted, std::move(generate), request.model, elsewhere);
     co_return;
   }
   const bool stream = request.streaming();
@@ -740,14 +743,16 @@ Task<std::optional<runner::Embedded>> Inference::rank(Exchange& x, const sched::
 }
 
 Task<> Inference::respond_rendered(Exchange& x, const sched::Lease& lease,
-                                   runner::Generate generate, const std::string& model) {
+                                   runner::Generate generate, const std::string& model,
+                                   std::size_t images_elsewhere) {
   auto prompt = co_await render(x, lease, std::move(generate));
   if (!prompt) co_return;
   api::GenerateResponse response;
   response.model = model;
   response.created_at = api::now();
   response.debug_info =
-      api::DebugInfo{.rendered_template = std::move(prompt->text), .image_count = prompt->images};
+      api::DebugInfo{.rendered_template = std::move(prompt->text),
+                     .image_count = static_cast<std::int64_t>(prompt->images + images_elsewhere)};
   co_await x.respond_json(200, api::to_json(response));
 }
 

@@ -86,7 +86,7 @@ class Inference {
   Task<std::optional<runner::Text>> render(Exchange& x, const sched::Lease& lease,
                                            runner::Generate generate);
   Task<> respond_rendered(Exchange& x, const sched::Lease& lease, runner::Generate generate,
-                          const std::string& model);
+                          const std::string& model, std::size_t images_elsewhere = 0);
 
   // One of several ways to tell an answer.
   struct Telling {

@@ -387,6 +387,13 @@ TEST_F(ServerTest, ImagesAreCounted) {
   EXPECT_EQ(generated.at("_debug_info").at("rendered_template").as_string(), "see [img-0]");
   EXPECT_EQ(generated.at("_debug_info").at("image_count").as_int64(), 1);
 
+  const json::value raw = ask("POST", "/api/generate",
+                              R"({"model":"stories260k","prompt":"p","raw":true,"images":["AAAA"],)"
+                              R"("_debug_render_only":true})")
+                              .json();
+  EXPECT_EQ(raw.at("_debug_info").at("rendered_template").as_string(), "p");
+  EXPECT_EQ(raw.at("_debug_info").at("image_count").as_int64(), 1);
+
   const auto count = [&](std::string_view content) {
     return ask("POST", "/v1/messages/count_tokens",
                std::format(
