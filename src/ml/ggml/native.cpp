@@ -271,6 +271,7 @@ kernels::AttentionArgs attention_args(const ggml_tensor* node, const Node& data)
           .sinks = sinks == nullptr ? nullptr : floats(sinks),
           .scale = data.scale,
           .soft_cap = data.soft_cap,
+          .bf16_products = kernels::attention_multiplies_bf16_fast(),
           .output = floats(node),
           .plan = aligned(bytes(src[kPlan])),
           .partials = aligned(bytes(node) + memory.partials - kernels::kAttentionAlignment)};

@@ -1,8 +1,8 @@
 // The arithmetic of attention. Both ways through it (blocks of a long run, splits of a short one)
-// call these functions and nothing else, so that a row's result is the same either way. None of
-// them lets one row's or one key's values meet another's, however many it works on at once. Where a
-// compiler could contract a product and a sum, they are not inlined: one function, one result.
-// Compiled once for each target.
+// call these functions (for caches in bf16 also attention_bf16-inl.h's) and nothing else, so that a
+// row's result is the same either way. None of them lets one row's or one key's values meet
+// another's, however many it works on at once. Where a compiler could contract a product and a sum,
+// they are not inlined: one function, one result. Compiled once for each target.
 #if defined(OLLAMA_ML_KERNELS_ATTENTION_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef OLLAMA_ML_KERNELS_ATTENTION_INL_H_
 #undef OLLAMA_ML_KERNELS_ATTENTION_INL_H_
@@ -111,17 +111,12 @@ HWY_INLINE void dot_rows(const float* HWY_RESTRICT q, std::size_t q_stride, cons
   }
 }
 
-// Scores [kTile, rows] of queries [dims, rows] with the keys key_of(0..slots), slots a multiple of
-// 4. Rows of both are read up to whole vectors.
-template <class KeyOf>
-HWY_INLINE void dot(const float* q, std::size_t q_stride, std::size_t rows, KeyOf&& key_of,
-                    std::size_t slots, std::size_t dims, float* scores) {
+// Calls work<kRows>(row) for blocks of rows.
+template <class Work>
+HWY_INLINE void for_rows(std::size_t rows, Work&& work) {
   std::size_t r = 0;
   const auto block = [&]<std::size_t kRows>() HWY_ATTR {
-    for (std::size_t s = 0; s < slots; s += 4) {
-      dot_rows<kRows>(q + r * q_stride, q_stride, key_of(s), key_of(s + 1), key_of(s + 2),
-                      key_of(s + 3), dims, scores + r * kTile + s);
-    }
+    work.template operator()<kRows>(r);
     r += kRows;
   };
   while (rows - r >= kMaxRows) block.template operator()<kMaxRows>();
@@ -130,6 +125,34 @@ HWY_INLINE void dot(const float* q, std::size_t q_stride, std::size_t rows, KeyO
   }
   if (rows - r >= 2) block.template operator()<2>();
   if (rows - r >= 1) block.template operator()<1>();
+}
+
+// Calls work<kVectors>(i) for panels of up to four vectors of `count` elements, from the element i
+// on; the last vector may go beyond them.
+template <class Work>
+HWY_INLINE void for_panels(std::size_t count, Work&& work) {
+  const std::size_t lanes = hn::Lanes(DF());
+  std::size_t i = 0;
+  const std::size_t end = (count + lanes - 1) / lanes * lanes;
+  for (; i + 4 * lanes <= end; i += 4 * lanes) work.template operator()<4>(i);
+  if (i + 2 * lanes <= end) {
+    work.template operator()<2>(i);
+    i += 2 * lanes;
+  }
+  if (i < end) work.template operator()<1>(i);
+}
+
+// Scores [kTile, rows] of queries [dims, rows] with the keys key_of(0..slots), slots a multiple of
+// 4. Rows of both are read up to whole vectors.
+template <class KeyOf>
+HWY_INLINE void dot(const float* q, std::size_t q_stride, std::size_t rows, KeyOf&& key_of,
+                    std::size_t slots, std::size_t dims, float* scores) {
+  for_rows(rows, [&]<std::size_t kRows>(std::size_t r) HWY_ATTR {
+    for (std::size_t s = 0; s < slots; s += 4) {
+      dot_rows<kRows>(q + r * q_stride, q_stride, key_of(s), key_of(s + 1), key_of(s + 2),
+                      key_of(s + 3), dims, scores + r * kTile + s);
+    }
+  });
 }
 
 // acc[r] = acc[r] * corrections[r] + sum over the slots, in order, of p[r][slot] * value_of(slot),
@@ -175,28 +198,12 @@ template <class ValueOf>
 HWY_INLINE void accumulate(const float* p, std::size_t rows, const ValueOf& value_of,
                            std::size_t slots, std::size_t dims, const float* corrections,
                            float* acc, std::size_t acc_stride) {
-  const std::size_t lanes = hn::Lanes(DF());
-  std::size_t i = 0;
-  const auto panel = [&]<std::size_t kVectors>() HWY_ATTR {
-    std::size_t r = 0;
-    const auto block = [&]<std::size_t kRows>() HWY_ATTR {
+  for_panels(dims, [&]<std::size_t kVectors>(std::size_t i) HWY_ATTR {
+    for_rows(rows, [&]<std::size_t kRows>(std::size_t r) HWY_ATTR {
       add_values<kRows, kVectors>(p + r * kTile, value_of, i, slots, corrections + r,
                                   acc + r * acc_stride + i, acc_stride);
-      r += kRows;
-    };
-    while (rows - r >= kMaxRows) block.template operator()<kMaxRows>();
-    if constexpr (kMaxRows > 3) {
-      if (rows - r >= 3) block.template operator()<3>();
-    }
-    if (rows - r >= 2) block.template operator()<2>();
-    if (rows - r >= 1) block.template operator()<1>();
-    i += kVectors * lanes;
-  };
-  const std::size_t end = (dims + lanes - 1) / lanes * lanes;
-  // NOLINTNEXTLINE(bugprone-infinite-loop): the panel moves i
-  while (i + 4 * lanes <= end) panel.template operator()<4>();
-  if (i + 2 * lanes <= end) panel.template operator()<2>();
-  if (i < end) panel.template operator()<1>();
+    });
+  });
 }
 
 // The same sum of one row over those slots alone that it sees (bits from slot 0 on): for values

@@ -14,6 +14,7 @@
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "ml/kernels/attention-inl.h"
+#include "ml/kernels/attention_bf16-inl.h"
 // clang-format on
 
 // How work and scratch memory are divided: the same for all targets.
@@ -37,6 +38,9 @@ constexpr std::int64_t kBlockKeys = 32;
 // values more, since what they are added to is read and written each time.
 constexpr std::int64_t kSplitKeys = 8;
 constexpr std::int64_t kSplitValues = 8;
+// Packed keys: a vector of any target has as many lanes or fewer, and one of two of them is summed
+// up while the other waits.
+constexpr std::int64_t kPackedKeys = 32;
 // How far ahead of its use a row is fetched.
 constexpr std::size_t kPrefetchRows = 8;
 // Partial results of more bytes are for single tokens alone.
@@ -98,12 +102,12 @@ struct Workspace {
         list(scratch.take<std::int32_t>(slot_capacity(shape.cells))),
         bytes(scratch.used()) {}
 
-  float* q;                // [dims_k, rows], scaled
+  float* q;                // [dims_k, rows], scaled; or pairs of bf16, half as many
   float* values;           // [dims_v, rows], weighted sums of the split
   float* totals;           // [dims_v, rows], of the splits before
   float* scores;           // [kTile, rows]
-  float* keys;             // [dims_k + padding, kTile]
-  float* tile_values;      // [dims_v + padding, kTile]
+  float* keys;             // [dims_k + padding, kTile]; or pairs [kTile, dims_k / 2]
+  float* tile_values;      // [dims_v + padding, kTile]; or pairs [dims_v + padding, kTile / 2]
   float* corrections;      // [rows]
   Softmax* state;          // [rows], of the split
   Softmax* total_state;    // [rows], of the splits before
@@ -188,6 +192,43 @@ bool convert(const CacheView& view, std::int64_t head, const Rows& rows, std::si
   }
 }
 
+// A row of bf16 values; null where its bit is not set.
+HWY_INLINE const hwy::bfloat16_t* bf16_row(const CacheView& view, std::int64_t head,
+                                           const Rows& rows, std::size_t slot) {
+  if (((rows.present >> slot) & 1) == 0) return nullptr;
+  return reinterpret_cast<const hwy::bfloat16_t*>(view.data + size(head) * view.head_stride +
+                                                  size(rows.cells[slot]) * view.cell_stride);
+}
+
+// Columns of pairs [kTile, dims / 2] of a whole multiple of four keys.
+HWY_NOINLINE void pack_keys(const CacheView& view, std::int64_t head, const Rows& rows,
+                            std::size_t dims, std::uint32_t* to) {
+  const std::size_t bytes = row_bytes<DType::kBF16>(dims);
+  for (std::size_t s = 0; s < rows.count; s += 4) {
+    const hwy::bfloat16_t* keys[4];
+    for (std::size_t i = 0; i < 4; ++i) {
+      prefetch_row(view, head, rows, s + i + kPrefetchRows, bytes);
+      keys[i] = bf16_row(view, head, rows, s + i);
+    }
+    pack_four_keys(keys, dims, to + s);
+  }
+}
+
+// Rows of pairs [dims, count / 2]. Says whether all values are finite.
+HWY_NOINLINE bool pack_values(const CacheView& view, std::int64_t head, const Rows& rows,
+                              std::size_t dims, std::uint32_t* to, std::size_t stride) {
+  const std::size_t bytes = row_bytes<DType::kBF16>(dims);
+  VPair largest = hn::Zero(DPair());
+  for (std::size_t s = 0; s < rows.count; s += 2, to += stride) {
+    for (std::size_t i = 0; i < 2; ++i) {
+      prefetch_row(view, head, rows, s + i + kPrefetchRows, bytes);
+    }
+    pack_two_values(bf16_row(view, head, rows, s), bf16_row(view, head, rows, s + 1), dims, to,
+                    largest);
+  }
+  return all_finite(largest);
+}
+
 // Calls work(row_of), where row_of(slot) is a row in the cache itself, if rows of this type may be
 // read as they are; gives false if not.
 template <class Work>
@@ -225,6 +266,8 @@ class Attention {
         plan_(read_plan(args.plan)),
         division_(args.shape),
         work_(args.shape, division_, Scratch(scratch)),
+        packs_keys_(args.bf16_products && args.k.type == DType::kBF16),
+        packs_values_(args.bf16_products && args.v.type == DType::kBF16),
         dims_k_(size(shape_.head_dim_k)),
         dims_v_(size(shape_.head_dim_v)),
         q_stride_(size(division_.dims_k)),
@@ -282,6 +325,8 @@ class Attention {
   }
 
  private:
+  static std::uint32_t* pairs(float* memory) { return reinterpret_cast<std::uint32_t*>(memory); }
+
   // The cells of the run's slots, in whole tiles.
   const std::int32_t* list_of(const Run& run) {
     if (run.list >= 0) return plan_.lists + run.list;
@@ -324,6 +369,10 @@ class Attention {
                                                       size(token) * args_.q_token_stride +
                                                       size(head) * args_.q_head_stride);
     float* to = work_.q + row * q_stride_;
+    if (packs_keys_) {
+      pack_query(from, dims_k_, args_.scale, pairs(to));
+      return;
+    }
     const VF scale = hn::Set(d, args_.scale);
     std::size_t i = 0;
     for (; i + hn::Lanes(d) <= dims_k_; i += hn::Lanes(d)) {
@@ -346,9 +395,21 @@ class Attention {
         dims_k_, work_.scores + begin * kTile + slot);
   }
 
+  // The same with keys of a head's cells that are packed at a slot's place in the workspace.
+  HWY_NOINLINE void score_packed(std::size_t begin, std::size_t end, std::size_t slot,
+                                 std::int64_t head, Rows part) {
+    part.count = size(round_up(static_cast<std::int64_t>(part.count), kPackedKeys));
+    std::uint32_t* keys = pairs(work_.keys) + slot;
+    pack_keys(args_.k, head, part, dims_k_, keys);
+    dot_packed(pairs(work_.q) + begin * q_stride_, q_stride_, end - begin, keys, part.count,
+               dims_k_, work_.scores + begin * kTile + slot);
+  }
+
   void weigh(std::size_t row) {
-    work_.corrections[row] = weigh_tile(work_.scores + row * kTile, work_.visible[row],
-                                        args_.soft_cap, work_.state[row]);
+    float* scores = work_.scores + row * kTile;
+    work_.corrections[row] =
+        weigh_tile(scores, work_.visible[row], args_.soft_cap, work_.state[row]);
+    if (packs_values_) pack_weights(scores);
   }
 
   // The weighted sums of rows [begin, end) over the slots [slot, slot + count) of a tile, whose
@@ -370,9 +431,29 @@ class Attention {
     }
   }
 
-  // Whether the values are a prefix of the keys.
+  // The same with values of a head's cells that are packed into the workspace.
+  HWY_NOINLINE void add_packed(std::size_t begin, std::size_t end, std::size_t slot,
+                               std::int64_t head, Rows part) {
+    part.count = size(round_up(static_cast<std::int64_t>(part.count), 2));
+    std::uint32_t* values = pairs(work_.tile_values);
+    const bool finite = pack_values(args_.v, head, part, dims_v_, values, value_stride_);
+    const std::uint32_t* weights = pairs(work_.scores) + slot / 2;
+    if (finite) {
+      accumulate_packed(weights + begin * kTile, end - begin, values, value_stride_, part.count / 2,
+                        dims_v_, work_.corrections + begin, work_.values + begin * v_stride_,
+                        v_stride_);
+      return;
+    }
+    for (std::size_t row = begin; row < end; ++row) {
+      accumulate_packed_visible(weights + row * kTile, values, value_stride_, part.count / 2,
+                                work_.visible[row] >> slot, dims_v_, work_.corrections[row],
+                                work_.values + row * v_stride_);
+    }
+  }
+
+  // Whether the values are a prefix of the keys, and these are in the workspace as they are.
   bool shared_cache() const {
-    return args_.k.data == args_.v.data && args_.k.type == args_.v.type &&
+    return !packs_keys_ && args_.k.data == args_.v.data && args_.k.type == args_.v.type &&
            args_.k.cell_stride == args_.v.cell_stride &&
            args_.k.head_stride == args_.v.head_stride && dims_v_ <= dims_k_;
   }
@@ -445,7 +526,10 @@ class Attention {
     if (any == 0) return;
 
     bool finite = true;
-    for (std::int64_t slot = 0; slot < kTile; slot += kBlockKeys) {
+    if (packs_keys_) {
+      score_packed(begin, end, 0, kv_head, {cells, any, size(std::bit_width(any)), ahead});
+    }
+    for (std::int64_t slot = 0; slot < kTile && !packs_keys_; slot += kBlockKeys) {
       if (any >> slot == 0) break;
       float* keys = work_.keys + size(slot) * key_stride_;
       const Rows part{cells + slot, any >> slot, size(kBlockKeys), ahead - size(slot)};
@@ -459,6 +543,10 @@ class Attention {
     for (std::size_t row = begin; row < end; ++row) weigh(row);
 
     const std::size_t count = size(kTile - std::countl_zero(any));
+    if (packs_values_) {
+      add_packed(begin, end, 0, kv_head, {cells, any, count, ahead});
+      return;
+    }
     const float* values = work_.keys;
     std::size_t stride = key_stride_;
     if (!shared_cache()) {
@@ -478,8 +566,10 @@ class Attention {
     const std::int64_t heads = kv_end - kv_begin;
     const Rows rows{part.cells, part.present, part.count, ahead};
     const std::size_t bytes = bytes_of_row(view.type, dims);
+    // All of the next part where the first head would find no more than its beginning.
+    const std::size_t rows_ahead = heads == 1 ? kPrefetchRows : std::max(kPrefetchRows, size(unit));
     for (std::int64_t i = (kv_head - kv_begin) * unit; i < (kv_head - kv_begin + 1) * unit; ++i) {
-      prefetch_row(view, kv_begin + i % heads, rows, size(i / heads) + kPrefetchRows, bytes);
+      prefetch_row(view, kv_begin + i % heads, rows, size(i / heads) + rows_ahead, bytes);
     }
   }
 
@@ -498,11 +588,17 @@ class Attention {
   // The scores of a tile for all rows of a split, `head_rows` to each kv head.
   void split_scores(std::int64_t kv_begin, std::int64_t kv_end, std::size_t head_rows,
                     const std::int32_t* cells, std::uint64_t any, std::size_t ahead) {
-    const std::int64_t unit = kv_end - kv_begin == 1 ? kTile : kSplitKeys;
+    const std::int64_t unit = kv_end - kv_begin == 1 ? kTile
+                              : packs_keys_          ? kPackedKeys
+                                                     : kSplitKeys;
     each_part(unit, cells, any, [&](std::size_t slot, const Rows& part) HWY_ATTR {
       std::size_t begin = 0;
       for (std::int64_t kv_head = kv_begin; kv_head < kv_end; ++kv_head, begin += head_rows) {
         prefetch_part(args_.k, kv_begin, kv_end, kv_head, part, unit, ahead - slot, dims_k_);
+        if (packs_keys_) {
+          score_packed(begin, begin + head_rows, slot, kv_head, part);
+          continue;
+        }
         const auto work = [&](auto&& key_of) HWY_ATTR {
           dot(work_.q + begin * q_stride_, q_stride_, head_rows, key_of, part.count, dims_k_,
               work_.scores + begin * kTile + slot);
@@ -524,6 +620,10 @@ class Attention {
       std::size_t begin = 0;
       for (std::int64_t kv_head = kv_begin; kv_head < kv_end; ++kv_head, begin += head_rows) {
         prefetch_part(args_.v, kv_begin, kv_end, kv_head, part, unit, ahead - slot, dims_v_);
+        if (packs_values_) {
+          add_packed(begin, begin + head_rows, slot, kv_head, part);
+          continue;
+        }
         const auto work = [&](auto&& value_of) HWY_ATTR {
           accumulate(work_.scores + begin * kTile + slot, head_rows, value_of, part.count, dims_v_,
                      work_.corrections + begin, work_.values + begin * v_stride_, v_stride_);
@@ -615,6 +715,8 @@ class Attention {
   const Plan plan_;
   const Division division_;
   const Workspace work_;
+  const bool packs_keys_;  // products of bf16
+  const bool packs_values_;
   const std::size_t dims_k_;
   const std::size_t dims_v_;
   const std::size_t q_stride_;
@@ -628,6 +730,8 @@ void attend_share(const AttentionArgs& args, std::int64_t thread, std::int64_t t
                   std::byte* scratch, std::atomic<std::int64_t>* next) {
   Attention(args, scratch).run(thread, threads, next);
 }
+
+bool multiplies_bf16_fast() { return kFastBf16; }
 
 void merge_share(const AttentionArgs& args, std::int64_t thread, std::int64_t threads) {
   const Attention attention(args, nullptr);
@@ -662,6 +766,7 @@ namespace attention {
 namespace {
 HWY_EXPORT(attend_share);
 HWY_EXPORT(merge_share);
+HWY_EXPORT(multiplies_bf16_fast);
 
 std::int64_t partial_bytes(const AttentionShape& shape) {
   return shape.heads * Division(shape).partial * static_cast<std::int64_t>(sizeof(float));
@@ -672,6 +777,10 @@ std::int64_t partial_bytes(const AttentionShape& shape) {
 bool attention_supports(DType type) {
   return type == DType::kF32 || type == DType::kF16 || type == DType::kBF16 ||
          type == DType::kQ8_0 || type == DType::kQ4_0;
+}
+
+bool attention_multiplies_bf16_fast() {
+  return HWY_DYNAMIC_DISPATCH(attention::multiplies_bf16_fast)();
 }
 
 std::int64_t attention_partials(const AttentionShape& shape) {

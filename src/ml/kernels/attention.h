@@ -72,7 +72,9 @@ struct AttentionArgs {
   AttentionMask mask;            // the one that was planned
   const float* sinks = nullptr;  // [heads] or none
   float scale = 1.0F;
-  float soft_cap = 0.0F;            // c: c * tanh(x / c); 0: off
+  float soft_cap = 0.0F;  // c: c * tanh(x / c); 0: off
+  // Round to bf16 what is multiplied with keys or values in bf16. Sums stay f32.
+  bool bf16_products = false;
   float* output = nullptr;          // [head_dim_v, heads, tokens], contiguous
   const std::byte* plan = nullptr;  // what plan_attention() wrote
   std::byte* partials = nullptr;    // attention_partials_bytes()
@@ -80,6 +82,9 @@ struct AttentionArgs {
 
 // f32, f16, bf16, q8_0, q4_0; of keys and values each by itself.
 bool attention_supports(DType type);
+
+// Whether this machine has instructions for products of bf16, which take half as long.
+bool attention_multiplies_bf16_fast();
 
 // How many (token, split) pairs attention of this shape has room to evaluate apart from each other,
 // so that several threads share a token that decodes. Of several shapes that share a plan the

@@ -12,6 +12,7 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -29,6 +30,9 @@ constexpr std::int64_t kBlock = 32;
 
 std::uint16_t half_bits(float value) {
   return std::bit_cast<std::uint16_t>(hwy::F16FromF32(value));
+}
+double rounded_to_bf16(double value) {
+  return static_cast<double>(hwy::F32FromBF16(hwy::BF16FromF32(static_cast<float>(value))));
 }
 float half_value(std::uint16_t bits) {
   return hwy::F32FromF16(std::bit_cast<hwy::float16_t>(bits));
@@ -127,6 +131,7 @@ struct Problem {
   float magnitude = 1.0F;  // of queries
   std::int64_t threads = 1;
   bool all_partials = true;
+  bool bf16_products = false;
 
   bool sees(const Query& query, const Cell& cell) const {
     return query.position >= 0 && ((cell.sequences >> query.sequence) & 1U) != 0 &&
@@ -157,7 +162,7 @@ std::unique_ptr<std::byte[]> aligned(std::size_t bytes, std::byte*& data) {
 }
 
 // Evaluates the problem with the kernels; `expected`, where asked for, receives a plain evaluation
-// in double precision.
+// in double precision, of what is rounded where products of bf16 are asked for (but the weights).
 std::vector<float> evaluate(const Problem& problem, std::vector<double>* expected = nullptr) {
   AttentionShape shape = problem.shape;
   shape.tokens = static_cast<std::int64_t>(problem.queries.size());
@@ -220,6 +225,7 @@ std::vector<float> evaluate(const Problem& problem, std::vector<double>* expecte
   args.sinks = problem.sinks ? sinks.data() : nullptr;
   args.scale = problem.scale;
   args.soft_cap = problem.soft_cap;
+  args.bf16_products = problem.bf16_products;
   std::vector<float> output(size(shape.head_dim_v * shape.heads * shape.tokens), NAN);
   args.output = output.data();
 
@@ -253,6 +259,13 @@ std::vector<float> evaluate(const Problem& problem, std::vector<double>* expecte
       << "who takes a task changes its result";
 
   if (expected == nullptr) return output;
+  const auto rounds = [&](DType type) { return problem.bf16_products && type == DType::kBF16; };
+  const auto rounded = [](double value, bool round) {
+    return round ? rounded_to_bf16(value) : value;
+  };
+  const bool round_k = rounds(problem.k_type);
+  const bool round_v = rounds(args.v.type);
+  const auto scale = static_cast<double>(problem.scale);
   expected->clear();
   for (std::size_t t = 0; t < problem.queries.size(); ++t) {
     for (std::size_t h = 0; h < size(shape.heads); ++h) {
@@ -265,9 +278,9 @@ std::vector<float> evaluate(const Problem& problem, std::vector<double>* expecte
         const std::vector<float>& key = k_rows[c * size(shape.kv_heads) + kv_head];
         double score = 0.0;
         for (std::size_t i = 0; i < key.size(); ++i) {
-          score += static_cast<double>(query[i]) * static_cast<double>(key[i]);
+          score += rounded(static_cast<double>(query[i]) * scale, round_k) *
+                   rounded(static_cast<double>(key[i]), round_k);
         }
-        score *= static_cast<double>(problem.scale);
         const auto cap = static_cast<double>(problem.soft_cap);
         if (cap != 0.0) score = cap * std::tanh(score / cap);
         scores.emplace_back(score, c);
@@ -279,7 +292,8 @@ std::vector<float> evaluate(const Problem& problem, std::vector<double>* expecte
         const double weight = std::exp(score - max);
         sum += weight;
         for (std::size_t i = 0; i < row.size(); ++i) {
-          row[i] += weight * static_cast<double>(v_rows[c * size(shape.kv_heads) + kv_head][i]);
+          const float value = v_rows[c * size(shape.kv_heads) + kv_head][i];
+          row[i] += weight * rounded(static_cast<double>(value), round_v);
         }
       }
       for (double& value : row) expected->push_back(sum > 0.0 ? value / sum : 0.0);
@@ -288,7 +302,9 @@ std::vector<float> evaluate(const Problem& problem, std::vector<double>* expecte
   return output;
 }
 
-void expect_right(const Problem& problem, double tolerance = 2e-5) {
+void expect_right(const Problem& problem) {
+  // Rounded weights are off by 2^-8 of themselves, at most.
+  const double tolerance = problem.bf16_products ? 0x1p-8 : 2e-5;
   std::vector<double> expected;
   const std::vector<float> output = evaluate(problem, &expected);
   ASSERT_EQ(output.size(), expected.size());
@@ -373,16 +389,32 @@ void expect_reproducible(const Problem& problem) {
   }
 }
 
-class AttentionTest : public testing::TestWithParam<std::int64_t> {
+// On each target, with products of f32 and of bf16.
+class AttentionTest : public testing::TestWithParam<std::tuple<std::int64_t, bool>> {
  protected:
-  void SetUp() override { hwy::SetSupportedTargetsForTest(GetParam()); }
+  void SetUp() override { hwy::SetSupportedTargetsForTest(std::get<0>(GetParam())); }
   void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
-  bool slow() const { return GetParam() == HWY_EMU128; }
+  static bool slow() { return std::get<0>(GetParam()) == HWY_EMU128; }
+
+  static Problem sequences(const AttentionShape& shape, int count, std::int32_t length,
+                           std::int32_t shared, std::int32_t queries, std::int32_t start = 0) {
+    Problem problem = kernels::sequences(shape, count, length, shared, queries, start);
+    if (std::get<1>(GetParam())) {
+      problem.bf16_products = true;
+      problem.k_type = problem.v_type = DType::kBF16;
+    }
+    return problem;
+  }
 };
 
 INSTANTIATE_TEST_SUITE_P(Targets, AttentionTest,
-                         testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
-                         [](const auto& info) { return std::string(hwy::TargetName(info.param)); });
+                         testing::Combine(testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
+                                          testing::Bool()),
+                         [](const auto& info) {
+                           const bool bf16 = std::get<1>(info.param);
+                           return std::string(bf16 ? "BF16_" : "") +
+                                  hwy::TargetName(std::get<0>(info.param));
+                         });
 
 TEST_P(AttentionTest, EveryPairOfTypes) {
   const DType types[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0};
@@ -444,6 +476,21 @@ TEST_P(AttentionTest, DoesNotDependOnBatchPlaceOrThreads) {
       expect_right(problem);
       expect_reproducible(problem);
     }
+  }
+}
+
+// So many splits and heads that a task has a few of each, whose rows are read beside each other.
+TEST_P(AttentionTest, ManyHeads) {
+  for (const int queries : {1, 3}) {
+    Problem problem = sequences({33, 24, 16, 8, 0, 0}, 1, slow() ? 300 : 700, 0, queries, 5);
+    problem.soft_cap = 3.0F;
+    problem.scale = 1.0F;
+    expect_right(problem);
+    expect_reproducible(problem);
+    problem.v_type = DType::kF32;
+    problem.window = 99;
+    expect_right(problem);
+    expect_reproducible(problem);
   }
 }
 
@@ -529,15 +576,31 @@ TEST_P(AttentionTest, MoreSequencesThanLists) {
 TEST_P(AttentionTest, InfiniteValuesStayWithThoseWhoSeeThem) {
   for (const int queries : {3, 30}) {
     Problem problem = sequences({16, 40, 4, 2, 0, 0}, 1, 150, 0, queries);
-    problem.v_type = DType::kF32;  // the emulation knows no infinite f16
+    // The emulation knows no infinite f16.
+    problem.v_type = problem.bf16_products ? DType::kBF16 : DType::kF32;
     const std::vector<float> before = evaluate(problem);
-    for (Cell& cell : problem.cells) cell.overflown = cell.sequences != 0 && cell.position == 148;
-    const std::vector<float> after = evaluate(problem);
     const std::size_t row = before.size() / problem.queries.size();
-    const std::size_t untouched = before.size() - 2 * row;
-    EXPECT_EQ(std::memcmp(before.data(), after.data(), untouched * sizeof(float)), 0);
-    EXPECT_FALSE(std::isfinite(after[untouched]));
+    // Beside a position that others see, before and after it.
+    for (const int overflown : {148, 149}) {
+      for (Cell& cell : problem.cells) {
+        cell.overflown = cell.sequences != 0 && cell.position == overflown;
+      }
+      const std::vector<float> after = evaluate(problem);
+      const std::size_t untouched = before.size() - static_cast<std::size_t>(150 - overflown) * row;
+      EXPECT_EQ(std::memcmp(before.data(), after.data(), untouched * sizeof(float)), 0);
+      EXPECT_FALSE(std::isfinite(after[untouched]));
+    }
   }
+  // No longer seen by the last token, in a window that begins with the other of its pair.
+  Problem problem = sequences({16, 40, 4, 2, 0, 0}, 1, 150, 0, 30);
+  problem.v_type = problem.bf16_products ? DType::kBF16 : DType::kF32;
+  problem.window = 21;  // of position 149: from 129 on
+  const std::vector<float> before = evaluate(problem);
+  for (Cell& cell : problem.cells) cell.overflown = cell.sequences != 0 && cell.position == 128;
+  const std::vector<float> after = evaluate(problem);
+  const std::size_t last = before.size() - before.size() / problem.queries.size();
+  EXPECT_EQ(std::memcmp(&before[last], &after[last], (before.size() - last) * sizeof(float)), 0);
+  EXPECT_FALSE(std::isfinite(after[last - 1]));
 }
 
 TEST_P(AttentionTest, HugeScores) {

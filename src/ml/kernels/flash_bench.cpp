@@ -1,5 +1,6 @@
 // Attention on the CPU: prefill of 512 tokens and decode of one at a depth of 4096, beside a plain
-// way in f32, the machine's peak of f32 and a plain read of the cache.
+// way in f32, the machine's peak of f32 and a plain read of the cache. Caches in bf16 are
+// multiplied as such where the machine can.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -70,6 +71,7 @@ class Setup {
     args_.plan = align(plan_, plan_bytes_);
     args_.partials = align(partials_, attention_partials_bytes(args_.shape));
     args_.k.type = args_.v.type = type;
+    args_.bf16_products = attention_multiplies_bf16_fast();
     scratch_.resize(static_cast<std::size_t>(threads));
     for (auto& scratch : scratch_) align(scratch, attention_scratch_bytes(args_.shape));
     plan();
@@ -246,6 +248,7 @@ void plan(benchmark::State& state) {
 }
 
 constexpr auto kF16 = static_cast<std::int64_t>(DType::kF16);
+constexpr auto kBf16 = static_cast<std::int64_t>(DType::kBF16);
 constexpr auto kQ8 = static_cast<std::int64_t>(DType::kQ8_0);
 constexpr auto kQ4 = static_cast<std::int64_t>(DType::kQ4_0);
 
@@ -253,7 +256,7 @@ BENCHMARK(peak)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK(read)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK(prefill)
     ->ArgNames({"threads", "depth", "type"})
-    ->ArgsProduct({{1, 2}, {4096}, {kF16}})
+    ->ArgsProduct({{1, 2}, {4096}, {kF16, kBf16}})
     ->Args({1, 0, kF16})
     ->Args({1, 4096, kQ8})
     ->UseRealTime()
@@ -261,7 +264,7 @@ BENCHMARK(prefill)
 BENCHMARK(prefill_naive)->Unit(benchmark::kMillisecond);
 BENCHMARK(decode)
     ->ArgNames({"threads", "tokens", "type"})
-    ->ArgsProduct({{1, 2}, {1}, {kF16, kQ8, kQ4}})
+    ->ArgsProduct({{1, 2}, {1}, {kF16, kBf16, kQ8, kQ4}})
     ->Args({1, 4, kF16})
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
