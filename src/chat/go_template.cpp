@@ -30,6 +30,4 @@ std::optional<GoTemplate::Tags> GoTemplate::thinking_tags() const {
   return Tags{.open = std::move(open), .close = std::move(close)};
 }
 
-std::string GoTemplate::tool_call_prefix() const { return go::tool_call_prefix(*program_); }
-
 }  // namespace ollama::chat

@@ -38,8 +38,6 @@ class GoTemplate {
     std::string close;
   };
   std::optional<Tags> thinking_tags() const;
-  // How the model begins a tool call: the text that precedes one, or "{".
-  std::string tool_call_prefix() const;
 
   const go::Program& program() const { return *program_; }
 

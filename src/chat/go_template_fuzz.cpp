@@ -56,6 +56,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   chat.suffix = "after";
   (void)chat::render_chat(*parsed, chat, options);
   (void)parsed->thinking_tags();
-  (void)parsed->tool_call_prefix();
   return 0;
 }

@@ -229,18 +229,6 @@ TEST(GoTemplate, RevealsThinkingTags) {
   EXPECT_FALSE(tags("{{ range .Tools }}<a>{{ .Thinking }}</a>{{ end }}").has_value());
 }
 
-TEST(GoTemplate, RevealsHowToolCallsBegin) {
-  const auto prefix = [](std::string text) {
-    return GoTemplate::parse(std::move(text)).value().tool_call_prefix();
-  };
-  EXPECT_EQ(prefix("{{ range .Messages }}{{ if .Content }}x{{ else if .ToolCalls }}<tool_call>\n"
-                   "{{ range .ToolCalls }}{\"name\"{{ end }}{{ end }}{{ end }}"),
-            "<tool_call>");
-  EXPECT_EQ(prefix("{{ if .ToolCalls }}[TOOL_CALLS] [{{ end }}"), "[TOOL_CALLS] [");
-  EXPECT_EQ(prefix("{{ if .ToolCalls }} {{ range .ToolCalls }}{\"a\"{{ end }}{{ end }}"), "{");
-  EXPECT_EQ(prefix("no tools"), "{");
-}
-
 // ---- Errors and limits
 
 TEST(GoTemplate, ErrorsNameThePlace) {

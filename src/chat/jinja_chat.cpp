@@ -1,7 +1,6 @@
 #include "chat/jinja_chat.h"
 
 #include <algorithm>
-#include <array>
 #include <boost/json/array.hpp>
 #include <deque>
 #include <format>
@@ -124,12 +123,6 @@ Result<JinjaChat> JinjaChat::create(std::string_view template_text, Tokens token
   JinjaChat chat(std::move(parsed), std::move(tokens));
   chat.parts_ = chat.wants_parts();
   return chat;
-}
-
-bool JinjaChat::knows_thinking() const {
-  return std::ranges::any_of(
-      std::array{"enable_thinking", "thinking", "reasoning_effort", "reasoning_content"},
-      [&](const char* name) { return template_.mentions(name); });
 }
 
 // Whether a text is lost unless it comes as a part. A template that fails on so short a

@@ -45,10 +45,6 @@ class JinjaChat {
   Result<std::string> render(const JinjaConversation& conversation,
                              const JinjaOptions& options = {}) const;
 
-  // Whether the template's text speaks of them.
-  bool knows_tools() const { return template_.mentions("tools"); }
-  bool knows_thinking() const;
-
   const JinjaTemplate& parsed() const { return template_; }
 
  private:

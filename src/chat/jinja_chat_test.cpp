@@ -102,9 +102,6 @@ TEST(JinjaChat, Thinking) {
   EXPECT_EQ(
       render(kText, {.messages = talk, .think = api::Think{.enabled = true, .level = "high"}}),
       "T True True high");
-  EXPECT_TRUE(JinjaChat::create(kText, {})->knows_thinking());
-  EXPECT_FALSE(JinjaChat::create(kRoles, {})->knows_thinking());
-  EXPECT_FALSE(JinjaChat::create(kRoles, {})->knows_tools());
 }
 
 TEST(JinjaChat, ImagesAndParts) {

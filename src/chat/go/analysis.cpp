@@ -1,7 +1,6 @@
 #include "chat/go/analysis.h"
 
 #include <algorithm>
-#include <optional>
 
 namespace ollama::chat::go {
 namespace {
@@ -78,41 +77,6 @@ class ThinkingFinder {
   std::pair<std::string, std::string> tags_;
 };
 
-// ---- Tool calls
-
-// The first `if` whose condition mentions .ToolCalls, at any depth.
-const Node* find_tool_calls(const Program& program, Run nodes) {
-  for (const std::uint32_t id : program.nodes_of(nodes)) {
-    const Node& node = program.nodes[id];
-    if (node.kind == Node::Kind::kIf && uses(program, node.pipeline, "ToolCalls")) return &node;
-    for (const Run inner : {node.body, node.otherwise}) {
-      if (const Node* found = find_tool_calls(program, inner)) return found;
-    }
-  }
-  return nullptr;
-}
-
-// The first text that is not blank; none when an action prints before it.
-std::optional<std::string_view> first_text(const Program& program, Run nodes) {
-  for (const std::uint32_t id : program.nodes_of(nodes)) {
-    const Node& node = program.nodes[id];
-    switch (node.kind) {
-      case Node::Kind::kText:
-        if (node.text.find_first_not_of(kBlanks) != std::string_view::npos) return node.text;
-        break;
-      case Node::Kind::kIf:
-      case Node::Kind::kRange:
-      case Node::Kind::kWith: {
-        const auto text = first_text(program, node.body);
-        return text ? text : first_text(program, node.otherwise);
-      }
-      default:
-        return std::nullopt;
-    }
-  }
-  return std::nullopt;
-}
-
 }  // namespace
 
 std::set<std::string, std::less<>> names_used(const Program& program) {
@@ -151,14 +115,6 @@ std::pair<std::string, std::string> thinking_tags(const Program& program) {
   ThinkingFinder finder(program);
   for (const Definition& definition : program.definitions) finder.visit(definition.body, false);
   return std::move(finder).tags();
-}
-
-std::string tool_call_prefix(const Program& program) {
-  const Node* node = find_tool_calls(program, program.main().body);
-  const auto text = node == nullptr ? std::nullopt : first_text(program, node->body);
-  if (!text) return "{";
-  std::string prefix = trimmed(text->substr(0, text->find('{')));
-  return prefix.empty() ? "{" : prefix;
 }
 
 }  // namespace ollama::chat::go

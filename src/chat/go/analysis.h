@@ -21,8 +21,4 @@ std::uint32_t response_position(const Program& program);
 // begins and ends. Empty where the template does not tell.
 std::pair<std::string, std::string> thinking_tags(const Program& program);
 
-// The text that comes first where the template prints .ToolCalls, up to a '{', trimmed: how the
-// model begins a call of a tool. "{" where the template tells none.
-std::string tool_call_prefix(const Program& program);
-
 }  // namespace ollama::chat::go
