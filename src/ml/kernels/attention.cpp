@@ -528,17 +528,18 @@ class Attention {
     bool finite = true;
     if (packs_keys_) {
       score_packed(begin, end, 0, kv_head, {cells, any, size(std::bit_width(any)), ahead});
-    }
-    for (std::int64_t slot = 0; slot < kTile && !packs_keys_; slot += kBlockKeys) {
-      if (any >> slot == 0) break;
-      float* keys = work_.keys + size(slot) * key_stride_;
-      const Rows part{cells + slot, any >> slot, size(kBlockKeys), ahead - size(slot)};
-      if (shared_cache()) {
-        finite &= convert<true>(args_.k, kv_head, part, dims_k_, keys, key_stride_);
-      } else {
-        convert<false>(args_.k, kv_head, part, dims_k_, keys, key_stride_);
+    } else {
+      for (std::int64_t slot = 0; slot < kTile; slot += kBlockKeys) {
+        if (any >> slot == 0) break;
+        float* keys = work_.keys + size(slot) * key_stride_;
+        const Rows part{cells + slot, any >> slot, size(kBlockKeys), ahead - size(slot)};
+        if (shared_cache()) {
+          finite &= convert<true>(args_.k, kv_head, part, dims_k_, keys, key_stride_);
+        } else {
+          convert<false>(args_.k, kv_head, part, dims_k_, keys, key_stride_);
+        }
+        score(begin, end, size(slot), size(kBlockKeys), keys);
       }
-      score(begin, end, size(slot), size(kBlockKeys), keys);
     }
     for (std::size_t row = begin; row < end; ++row) weigh(row);
 
