@@ -154,39 +154,53 @@ HWY_INLINE bool all_finite(VPair largest) {
   return hn::AllTrue(d16, hn::Lt(hn::BitCast(d16, largest), hn::Set(d16, 0x7F80)));
 }
 
+// sums[r] += the products of by[r][i] with all lanes of vectors[i], pair by pair in order.
+template <std::size_t kRows, std::size_t kVectors>
+HWY_INLINE void multiply_pairs(const std::uint32_t* HWY_RESTRICT by, std::size_t by_stride,
+                               const std::uint32_t* HWY_RESTRICT vectors, std::size_t stride,
+                               std::size_t pairs, VF (&sums)[kRows][kVectors]) {
+  const DPair d;
+  for (std::size_t i = 0; i < pairs; ++i, vectors += stride) {
+    VPair loaded[kVectors];
+    HWY_UNROLL(4)
+    for (std::size_t j = 0; j < kVectors; ++j) loaded[j] = load_packed(vectors + j * hn::Lanes(d));
+    HWY_UNROLL(6)
+    for (std::size_t r = 0; r < kRows; ++r) {
+      const VPair factors = hn::Set(d, by[r * by_stride + i]);
+      HWY_UNROLL(4)
+      for (std::size_t j = 0; j < kVectors; ++j) {
+        sums[r][j] = add_products(factors, loaded[j], sums[r][j]);
+      }
+    }
+  }
+}
+
+template <std::size_t kRows, std::size_t kVectors>
+HWY_INLINE void store_sums(const VF (&sums)[kRows][kVectors], float* HWY_RESTRICT to,
+                           std::size_t stride) {
+  const DF d;
+  HWY_UNROLL(6)
+  for (std::size_t r = 0; r < kRows; ++r) {
+    HWY_UNROLL(4)
+    for (std::size_t j = 0; j < kVectors; ++j) {
+      hn::Store(sums[r][j], d, to + r * stride + j * hn::Lanes(d));
+    }
+  }
+}
+
 // scores[r][0..kVectors * lanes) = q[r] . keys, pair by pair in order.
 template <std::size_t kRows, std::size_t kVectors>
 HWY_INLINE void dot_pairs(const std::uint32_t* HWY_RESTRICT q, std::size_t q_stride,
                           const std::uint32_t* HWY_RESTRICT keys, std::size_t pairs,
                           float* HWY_RESTRICT scores) {
   const DF d;
-  const DPair dp;
-  const std::size_t lanes = hn::Lanes(d);
   VF sums[kRows][kVectors];
   HWY_UNROLL(6)
   for (auto& row : sums) {
     for (VF& sum : row) sum = hn::Zero(d);
   }
-  for (std::size_t i = 0; i < pairs; ++i, keys += kTile) {
-    VPair ks[kVectors];
-    HWY_UNROLL(4)
-    for (std::size_t j = 0; j < kVectors; ++j) ks[j] = load_packed(keys + j * lanes);
-    HWY_UNROLL(6)
-    for (std::size_t r = 0; r < kRows; ++r) {
-      const VPair query = hn::Set(dp, q[r * q_stride + i]);
-      HWY_UNROLL(4)
-      for (std::size_t j = 0; j < kVectors; ++j) {
-        sums[r][j] = add_products(query, ks[j], sums[r][j]);
-      }
-    }
-  }
-  HWY_UNROLL(6)
-  for (std::size_t r = 0; r < kRows; ++r) {
-    HWY_UNROLL(4)
-    for (std::size_t j = 0; j < kVectors; ++j) {
-      hn::Store(sums[r][j], d, scores + r * kTile + j * lanes);
-    }
-  }
+  multiply_pairs<kRows, kVectors>(q, q_stride, keys, kTile, pairs, sums);
+  store_sums<kRows, kVectors>(sums, scores, kTile);
 }
 
 // Scores [kTile, rows] of queries [dims / 2, rows] with keys [kTile, dims / 2], all of pairs, of
@@ -209,7 +223,6 @@ HWY_INLINE void add_value_pairs(const std::uint32_t* HWY_RESTRICT p,
                                 std::size_t pairs, const float* HWY_RESTRICT corrections,
                                 float* HWY_RESTRICT acc, std::size_t acc_stride) {
   const DF d;
-  const DPair dp;
   const std::size_t lanes = hn::Lanes(d);
   VF sums[kRows][kVectors];
   HWY_UNROLL(6)
@@ -220,26 +233,8 @@ HWY_INLINE void add_value_pairs(const std::uint32_t* HWY_RESTRICT p,
       sums[r][j] = hn::Mul(hn::Load(d, acc + r * acc_stride + j * lanes), correction);
     }
   }
-  for (std::size_t s = 0; s < pairs; ++s, values += stride) {
-    VPair vs[kVectors];
-    HWY_UNROLL(4)
-    for (std::size_t j = 0; j < kVectors; ++j) vs[j] = load_packed(values + j * lanes);
-    HWY_UNROLL(6)
-    for (std::size_t r = 0; r < kRows; ++r) {
-      const VPair weights = hn::Set(dp, p[r * kTile + s]);
-      HWY_UNROLL(4)
-      for (std::size_t j = 0; j < kVectors; ++j) {
-        sums[r][j] = add_products(weights, vs[j], sums[r][j]);
-      }
-    }
-  }
-  HWY_UNROLL(6)
-  for (std::size_t r = 0; r < kRows; ++r) {
-    HWY_UNROLL(4)
-    for (std::size_t j = 0; j < kVectors; ++j) {
-      hn::Store(sums[r][j], d, acc + r * acc_stride + j * lanes);
-    }
-  }
+  multiply_pairs<kRows, kVectors>(p, kTile, values, stride, pairs, sums);
+  store_sums<kRows, kVectors>(sums, acc, acc_stride);
 }
 
 // Weights of packed rows of scores (a row has kTile lanes), values [dims, pairs] of pairs,
