@@ -155,6 +155,34 @@ HWY_INLINE void dot(const float* q, std::size_t q_stride, std::size_t rows, KeyO
   });
 }
 
+// What was accumulated so far, corrected.
+template <std::size_t kRows, std::size_t kVectors>
+HWY_INLINE void load_sums(const float* HWY_RESTRICT acc, std::size_t stride,
+                          const float* HWY_RESTRICT corrections, VF (&sums)[kRows][kVectors]) {
+  const DF d;
+  HWY_UNROLL(6)
+  for (std::size_t r = 0; r < kRows; ++r) {
+    const VF correction = hn::Set(d, corrections[r]);
+    HWY_UNROLL(4)
+    for (std::size_t j = 0; j < kVectors; ++j) {
+      sums[r][j] = hn::Mul(hn::Load(d, acc + r * stride + j * hn::Lanes(d)), correction);
+    }
+  }
+}
+
+template <std::size_t kRows, std::size_t kVectors>
+HWY_INLINE void store_sums(const VF (&sums)[kRows][kVectors], float* HWY_RESTRICT to,
+                           std::size_t stride) {
+  const DF d;
+  HWY_UNROLL(6)
+  for (std::size_t r = 0; r < kRows; ++r) {
+    HWY_UNROLL(4)
+    for (std::size_t j = 0; j < kVectors; ++j) {
+      hn::Store(sums[r][j], d, to + r * stride + j * hn::Lanes(d));
+    }
+  }
+}
+
 // acc[r] = acc[r] * corrections[r] + sum over the slots, in order, of p[r][slot] * value_of(slot),
 // from the dimension `begin` on.
 template <std::size_t kRows, std::size_t kVectors, class ValueOf>
@@ -164,14 +192,7 @@ HWY_INLINE void add_values(const float* HWY_RESTRICT p, const ValueOf& value_of,
   const DF d;
   const std::size_t lanes = hn::Lanes(d);
   VF sums[kRows][kVectors];
-  HWY_UNROLL(6)
-  for (std::size_t r = 0; r < kRows; ++r) {
-    const VF correction = hn::Set(d, corrections[r]);
-    HWY_UNROLL(4)
-    for (std::size_t j = 0; j < kVectors; ++j) {
-      sums[r][j] = hn::Mul(hn::Load(d, acc + r * acc_stride + j * lanes), correction);
-    }
-  }
+  load_sums<kRows, kVectors>(acc, acc_stride, corrections, sums);
   for (std::size_t s = 0; s < slots; ++s) {
     VF ps[kRows];
     HWY_UNROLL(6)
@@ -184,13 +205,7 @@ HWY_INLINE void add_values(const float* HWY_RESTRICT p, const ValueOf& value_of,
       for (std::size_t r = 0; r < kRows; ++r) sums[r][j] = hn::MulAdd(ps[r], value, sums[r][j]);
     }
   }
-  HWY_UNROLL(6)
-  for (std::size_t r = 0; r < kRows; ++r) {
-    HWY_UNROLL(4)
-    for (std::size_t j = 0; j < kVectors; ++j) {
-      hn::Store(sums[r][j], d, acc + r * acc_stride + j * lanes);
-    }
-  }
+  store_sums<kRows, kVectors>(sums, acc, acc_stride);
 }
 
 // p [kTile, rows], value_of(slot) [dims], corrections [rows], acc [dims, rows].

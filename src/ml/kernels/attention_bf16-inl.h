@@ -175,19 +175,6 @@ HWY_INLINE void multiply_pairs(const std::uint32_t* HWY_RESTRICT by, std::size_t
   }
 }
 
-template <std::size_t kRows, std::size_t kVectors>
-HWY_INLINE void store_sums(const VF (&sums)[kRows][kVectors], float* HWY_RESTRICT to,
-                           std::size_t stride) {
-  const DF d;
-  HWY_UNROLL(6)
-  for (std::size_t r = 0; r < kRows; ++r) {
-    HWY_UNROLL(4)
-    for (std::size_t j = 0; j < kVectors; ++j) {
-      hn::Store(sums[r][j], d, to + r * stride + j * hn::Lanes(d));
-    }
-  }
-}
-
 // scores[r][0..kVectors * lanes) = q[r] . keys, pair by pair in order.
 template <std::size_t kRows, std::size_t kVectors>
 HWY_INLINE void dot_pairs(const std::uint32_t* HWY_RESTRICT q, std::size_t q_stride,
@@ -222,17 +209,8 @@ HWY_INLINE void add_value_pairs(const std::uint32_t* HWY_RESTRICT p,
                                 const std::uint32_t* HWY_RESTRICT values, std::size_t stride,
                                 std::size_t pairs, const float* HWY_RESTRICT corrections,
                                 float* HWY_RESTRICT acc, std::size_t acc_stride) {
-  const DF d;
-  const std::size_t lanes = hn::Lanes(d);
   VF sums[kRows][kVectors];
-  HWY_UNROLL(6)
-  for (std::size_t r = 0; r < kRows; ++r) {
-    const VF correction = hn::Set(d, corrections[r]);
-    HWY_UNROLL(4)
-    for (std::size_t j = 0; j < kVectors; ++j) {
-      sums[r][j] = hn::Mul(hn::Load(d, acc + r * acc_stride + j * lanes), correction);
-    }
-  }
+  load_sums<kRows, kVectors>(acc, acc_stride, corrections, sums);
   multiply_pairs<kRows, kVectors>(p, kTile, values, stride, pairs, sums);
   store_sums<kRows, kVectors>(sums, acc, acc_stride);
 }
