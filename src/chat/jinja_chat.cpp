@@ -191,8 +191,7 @@ api::JsonObject JinjaChat::make_context(const JinjaConversation& conversation, F
     api::JsonObject made = make_message(message, images);
     if (!message.tool_calls.empty()) made["tool_calls"] = make_calls(message, ids);
     if (message.role == "tool") {
-      if (const std::string id = ids.of_result(message); !id.empty())
-        made["tool_call_id"] = id;
+      if (const std::string id = ids.of_result(message); !id.empty()) made["tool_call_id"] = id;
     }
     messages.push_back(std::move(made));
   }
