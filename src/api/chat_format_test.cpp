@@ -55,6 +55,7 @@ ChatResponse last(std::string reason = "stop") {
   response.metrics.prompt_eval_count = 5;
   response.metrics.prompt_eval_cached_count = 2;
   response.metrics.eval_count = 3;
+  response.metrics.thinking_eval_count = 1;
   return response;
 }
 std::string streamed(ChatFormat& format, const std::vector<ChatResponse>& responses) {
@@ -270,7 +271,7 @@ TEST(OpenAiChat, StreamsChunks) {
           R"([{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":"tool_calls"}],"usage":null})"
           "\n\n" +
           head +
-          R"([],"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8,"prompt_tokens_details":{"cached_tokens":2}}})"
+          R"([],"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8,"prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":1}}})"
           "\n\ndata: [DONE]\n\n");
 }
 
@@ -286,7 +287,7 @@ TEST(OpenAiChat, AnswersWhole) {
       R"({"id":"chatcmpl-#","object":"chat.completion","created":0,"model":"m","system_fingerprint":"fp_ollama","choices":[)"
       R"({"index":0,"message":{"role":"assistant","content":"Hi"},"logprobs":null,"finish_reason":"stop"},)"
       R"({"index":1,"message":{"role":"assistant","content":"Ho"},"logprobs":null,"finish_reason":"length"}],)"
-      R"("usage":{"prompt_tokens":5,"completion_tokens":6,"total_tokens":11,"prompt_tokens_details":{"cached_tokens":2}}})");
+      R"("usage":{"prompt_tokens":5,"completion_tokens":6,"total_tokens":11,"prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":2}}})");
 }
 
 TEST(OpenAi, TellsErrorsInItsShape) {

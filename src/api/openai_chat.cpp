@@ -212,7 +212,8 @@ JsonObject usage_json(const Metrics& metrics) {
   return {{"prompt_tokens", metrics.prompt_eval_count},
           {"completion_tokens", metrics.eval_count},
           {"total_tokens", metrics.prompt_eval_count + metrics.eval_count},
-          {"prompt_tokens_details", {{"cached_tokens", metrics.prompt_eval_cached_count}}}};
+          {"prompt_tokens_details", {{"cached_tokens", metrics.prompt_eval_cached_count}}},
+          {"completion_tokens_details", {{"reasoning_tokens", metrics.thinking_eval_count}}}};
 }
 
 array calls_json(const std::vector<ToolCall>& calls, std::size_t first, bool numbered) {
@@ -328,6 +329,7 @@ class OpenAiFormat final : public ChatFormat {
     usage_.prompt_eval_count = metrics.prompt_eval_count;
     usage_.prompt_eval_cached_count = metrics.prompt_eval_cached_count;
     usage_.eval_count += metrics.eval_count;
+    usage_.thinking_eval_count += metrics.thinking_eval_count;
   }
 
   std::string id_;

@@ -267,12 +267,13 @@ class ResponsesFormat final : public ChatFormat {
       response["incomplete_details"] = JsonObject{{"reason", "max_output_tokens"}};
     }
     if (metrics != nullptr) {
-      response["usage"] = {{"input_tokens", metrics->prompt_eval_count},
-                           {"input_tokens_details",
-                            JsonObject{{"cached_tokens", metrics->prompt_eval_cached_count}}},
-                           {"output_tokens", metrics->eval_count},
-                           {"output_tokens_details", JsonObject{{"reasoning_tokens", 0}}},
-                           {"total_tokens", metrics->prompt_eval_count + metrics->eval_count}};
+      response["usage"] = {
+          {"input_tokens", metrics->prompt_eval_count},
+          {"input_tokens_details",
+           JsonObject{{"cached_tokens", metrics->prompt_eval_cached_count}}},
+          {"output_tokens", metrics->eval_count},
+          {"output_tokens_details", JsonObject{{"reasoning_tokens", metrics->thinking_eval_count}}},
+          {"total_tokens", metrics->prompt_eval_count + metrics->eval_count}};
     }
     return response;
   }

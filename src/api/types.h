@@ -276,6 +276,7 @@ struct Metrics {
   Duration prompt_eval_duration{};
   std::int64_t eval_count = 0;
   Duration eval_duration{};
+  std::int64_t thinking_eval_count = 0;  // of eval_count; told by OpenAI's API alone
 
   bool operator==(const Metrics&) const = default;
 };

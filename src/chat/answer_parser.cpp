@@ -160,6 +160,7 @@ class AnswerParser::State {
   }
 
   virtual std::size_t undecided() const { return buffer_.size(); }
+  virtual bool thinking() const = 0;
 
  protected:
   // Moves what is certain from the buffer to `out`; true: there may be more to do.
@@ -208,6 +209,9 @@ class AnswerParser::Plain final : public State {
   }
 
   std::size_t undecided() const override { return buffer_.size() + spared_.size(); }
+  bool thinking() const override {
+    return now_ == Now::kThinking || (now_ == Now::kCall && among_thoughts_);
+  }
 
  private:
   enum class Now : std::uint8_t { kBeginning, kThinking, kText, kCall };
@@ -430,6 +434,7 @@ class AnswerParser::Harmony final : public State {
   std::size_t undecided() const override {
     return stood_.empty() ? buffer_.size() : fed_ - stood_.front().begin;
   }
+  bool thinking() const override { return !header_ && thinks_ && recipient_.empty(); }
 
  private:
   static constexpr string_view kStart = "<|start|>";
@@ -548,5 +553,6 @@ AnswerParser::~AnswerParser() = default;
 AnswerPiece AnswerParser::feed(string_view text) { return state_->feed(text); }
 AnswerPiece AnswerParser::finish() { return state_->finish(); }
 std::size_t AnswerParser::undecided() const { return state_->undecided(); }
+bool AnswerParser::thinking() const { return state_->thinking(); }
 
 }  // namespace ollama::chat

@@ -101,6 +101,8 @@ class AnswerParser {
   AnswerPiece finish();
   // How many of the bytes that came last are not decided yet.
   std::size_t undecided() const;
+  // Whether what came last was thought, as far as that is decided.
+  bool thinking() const;
 
  private:
   class State;

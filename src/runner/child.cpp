@@ -198,14 +198,25 @@ class Forwarder final : public engine::Listener {
   }
   void text(std::string_view piece, std::span<const Token> tokens) override {
     if (context_) context_->insert(context_->end(), tokens.begin(), tokens.end());
-    unsent_tokens_ += static_cast<std::uint32_t>(tokens.size());
-    if (piece.empty()) return;
+    const auto count = static_cast<std::uint32_t>(tokens.size());
+    unsent_tokens_ += count;
+    if (piece.empty()) {
+      unsaid_tokens_ += count;
+      return;
+    }
     if (!parser_) {
       send({.text = std::string(piece), .thinking = {}, .calls = {}, .ranges = {}});
       return;
     }
     fed_ += piece.size();
+    const bool thought = parser_->thinking();
     chat::AnswerPiece told = parser_->feed(piece);
+    unsaid_tokens_ += count;
+    if (thought || parser_->thinking()) {
+      thinking_tokens_ += std::exchange(unsaid_tokens_, 0);
+    } else if (!told.empty()) {
+      unsaid_tokens_ = 0;
+    }
     if (telling_.text_logprobs) {
       undecided_.decide(told.ranges, fed_, parser_->undecided(), unsent_logprobs_);
     }
@@ -239,7 +250,8 @@ class Forwarder final : public engine::Listener {
     outbox_.send(Done{.id = id_,
                       .reason = reason,
                       .stats = stats,
-                      .context = context_ ? std::move(*context_) : std::vector<Token>{}});
+                      .context = context_ ? std::move(*context_) : std::vector<Token>{},
+                      .thinking_tokens = thinking_tokens_});
   }
   void failed(const Error& error) override {
     active_.end(id_);
@@ -283,6 +295,8 @@ class Forwarder final : public engine::Listener {
   std::optional<std::vector<Token>> context_;
   std::optional<chat::AnswerParser> parser_;
   std::uint32_t unsent_tokens_ = 0;
+  std::uint32_t thinking_tokens_ = 0;
+  std::uint32_t unsaid_tokens_ = 0;  // of what may become a thought, or text
   std::vector<api::Logprob> unsent_logprobs_;
   std::size_t fed_ = 0;  // bytes of the answer that the parser has
   UndecidedLogprobs undecided_;

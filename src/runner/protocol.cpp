@@ -247,6 +247,7 @@ void fields(Archive& a, Done& m) {
   a("reason", m.reason);
   a("stats", m.stats);
   a("context", m.context);
+  a("thinking_tokens", m.thinking_tokens);
 }
 template <typename Archive>
 void fields(Archive& a, Failed& m) {

@@ -139,7 +139,8 @@ struct Done {
   Id id = 0;
   engine::DoneReason reason = engine::DoneReason::kStop;
   engine::Stats stats;
-  std::vector<Token> context;  // with want_context
+  std::vector<Token> context;         // with want_context
+  std::uint32_t thinking_tokens = 0;  // with take_apart: of the generated ones, marks included
 };
 // The end of any request that did not go well.
 struct Failed {

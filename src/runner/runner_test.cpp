@@ -228,7 +228,11 @@ TEST(Protocol, OtherRoundTrips) {
   EXPECT_TRUE(rank.id == 2 && rank.query == "q");
   EXPECT_EQ(rank.documents, (std::vector<std::string>{"d", ""}));
 
-  Done done{.id = 4, .reason = engine::DoneReason::kLength, .stats = {}, .context = {5, 6}};
+  Done done{.id = 4,
+            .reason = engine::DoneReason::kLength,
+            .stats = {},
+            .context = {5, 6},
+            .thinking_tokens = 7};
   done.stats.prompt_ns = 12;
   done.stats.generated_tokens = 34;
   const Done got_done = round_trip<FromRunner>(done);
@@ -236,6 +240,7 @@ TEST(Protocol, OtherRoundTrips) {
   EXPECT_EQ(got_done.stats.prompt_ns, 12);
   EXPECT_EQ(got_done.stats.generated_tokens, 34U);
   EXPECT_EQ(got_done.context, done.context);
+  EXPECT_EQ(got_done.thinking_tokens, 7U);
   const Embedded embedded{.id = 1, .values = {1.25F, -INFINITY, NAN}, .tokens = 2};
   const Embedded got_embedded = round_trip<FromRunner>(embedded);
   EXPECT_EQ(got_embedded.values[0], 1.25F);
@@ -471,6 +476,25 @@ TEST(Child, TellsLogprobsOfTheTextAlone) {
     EXPECT_TRUE(std::holds_alternative<Done>(event));
     EXPECT_EQ(told, text);
     EXPECT_EQ(tokens, text);
+  }
+}
+
+// A token is a byte here.
+TEST(Child, CountsTheTokensOfThoughts) {
+  for (const auto& [said, thinks, count] :
+       {std::tuple("<think>no</think>\n\nyes", true, 17U), std::tuple("<think>no", true, 9U),
+        std::tuple("yes", true, 0U), std::tuple("<think>no</think>\n\nyes", false, 0U)}) {
+    Child child;
+    child.load();
+    Generate message = raw_prompt(1, std::string("=") + said);
+    message.template_text = "<think>";
+    message.take_apart = true;
+    message.think = api::Think{.enabled = thinks, .level = {}};
+    child.send(message);
+    FromRunner event = child.receive_any();
+    while (std::holds_alternative<Piece>(event)) event = child.receive_any();
+    ASSERT_TRUE(std::holds_alternative<Done>(event));
+    EXPECT_EQ(std::get<Done>(event).thinking_tokens, count) << said;
   }
 }
 

@@ -414,7 +414,7 @@ Task<bool> Inference::tell_choices(Exchange& x, const sched::Lease& lease,
       response.done = true;
       response.done_reason = reason_name(done.reason);
       response.stopped_by = std::move(done.stats.stopped_by);
-      response.metrics = metrics_of(done.stats, times.start, times.loaded);
+      response.metrics = metrics_of(done, times.start, times.loaded);
       if (stream) return chat.format->piece(response, choice);
       whole.push_back(std::move(response));
       return std::string();
@@ -579,7 +579,7 @@ Task<> Inference::generate(Exchange& x, api::GenerateRequest request) {
     response.logprobs = std::move(collected.logprobs);
     response.done_reason = reason_name(done.reason);
     response.context = std::move(done.context);
-    response.metrics = metrics_of(done.stats, times.start, times.loaded);
+    response.metrics = metrics_of(done, times.start, times.loaded);
     return stream ? api::to_string(api::to_json(response)) + '\n' : std::string();
   };
   if (!co_await tell(x, *granted, std::move(generate), stream, telling)) co_return;
@@ -667,7 +667,7 @@ Task<> Inference::complete(Exchange& x, api::openai::Completion completion) {
         api::GenerateResponse response = piece_of(std::move(collected));
         response.done = true;
         response.done_reason = reason_name(done.reason);
-        response.metrics = metrics_of(done.stats, times.start, times.loaded);
+        response.metrics = metrics_of(done, times.start, times.loaded);
         if (stream) return format.piece(response, index);
         answers.push_back(std::move(response));
         return std::string();

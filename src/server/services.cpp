@@ -82,8 +82,9 @@ Answer::~Answer() {
 Task<Answer::Event> Answer::next() { co_return co_await state_->events.pop(); }
 bool Answer::ready() const { return !state_->events.empty(); }
 
-api::Metrics metrics_of(const engine::Stats& stats, std::chrono::steady_clock::time_point start,
+api::Metrics metrics_of(const runner::Done& done, std::chrono::steady_clock::time_point start,
                         std::chrono::steady_clock::time_point loaded) {
+  const engine::Stats& stats = done.stats;
   api::Metrics metrics;
   metrics.total_duration = std::chrono::steady_clock::now() - start;
   metrics.load_duration = loaded - start;
@@ -91,6 +92,7 @@ api::Metrics metrics_of(const engine::Stats& stats, std::chrono::steady_clock::t
   metrics.prompt_eval_cached_count = stats.cached_tokens;
   metrics.prompt_eval_duration = api::Duration(stats.prompt_ns);
   metrics.eval_count = stats.generated_tokens;
+  metrics.thinking_eval_count = done.thinking_tokens;
   metrics.eval_duration = api::Duration(stats.generate_ns);
   return metrics;
 }

@@ -75,7 +75,7 @@ struct Services {
 };
 
 // What an answer cost, as Ollama tells it.
-api::Metrics metrics_of(const engine::Stats& stats, std::chrono::steady_clock::time_point start,
+api::Metrics metrics_of(const runner::Done& done, std::chrono::steady_clock::time_point start,
                         std::chrono::steady_clock::time_point loaded);
 
 // The client went away, or the server is going.

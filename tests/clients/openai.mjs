@@ -110,10 +110,12 @@ const thought = await client.chat.completions.create({
 });
 assert.equal(thought.choices[0].message.content, "");
 assert.ok(thought.choices[0].message.reasoning.length > 10);
+assert.equal(thought.usage.completion_tokens_details.reasoning_tokens, thought.usage.completion_tokens);
 const unthought = await client.chat.completions.create({
   model: "thinker", messages, temperature: 0, max_tokens: 20, reasoning_effort: "none",
 });
 assert.ok(story.startsWith(unthought.choices[0].message.content));
+assert.equal(unthought.usage.completion_tokens_details.reasoning_tokens, 0);
 const pondered = await client.responses
   .stream({
     model: "thinker", input: prompt, temperature: 0, max_output_tokens: 20, reasoning: { effort: "low" },
@@ -123,6 +125,7 @@ const pondered = await client.responses
 assert.equal(pondered.output[0].type, "reasoning");
 assert.ok(pondered.output[0].encrypted_content);
 assert.equal(pondered.output[0].summary[0].text, thought.choices[0].message.reasoning);
+assert.equal(pondered.usage.output_tokens_details.reasoning_tokens, pondered.usage.output_tokens);
 
 // ---- Structured output
 
@@ -228,8 +231,11 @@ for (const family of Object.keys(families)) {
       const request = {
         model: `scripted-${family}`, messages: conversation, tools, reasoning_effort, temperature: 2, logprobs: true,
       };
-      const [choice] = (await client.chat.completions.create(request)).choices;
+      const { choices: [choice], usage } = await client.chat.completions.create(request);
       const { message } = choice;
+      const { reasoning_tokens } = usage.completion_tokens_details;
+      assert.equal(reasoning_tokens > 0, thinks || family === "harmony", at);  // that thinks unasked
+      assert.ok(reasoning_tokens < usage.completion_tokens, at);
       assert.equal(choice.finish_reason, message.tool_calls ? "tool_calls" : "stop", at);
       assert.equal(message.reasoning, thinks ? scriptedThought : undefined, at);
       // Of the content alone, however thoughts and calls are written; tokens may reach beyond either end.
