@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "chat/turns.h"
+
 namespace ollama::chat {
 namespace {
 
@@ -102,6 +104,50 @@ TEST(Prompt, ErrorsSayWhatIsWrong) {
                    .render({.chat = {.messages = kTalk, .tools = &tools}})
                    .has_value());
   EXPECT_FALSE(PromptRenderer({}).render({.chat = {.prompt = "a", .suffix = "b"}}).has_value());
+}
+
+// What is left of a conversation with `kept` turns, as the messages' contents.
+std::string left(const std::vector<api::Message>& messages, std::size_t kept) {
+  std::string text;
+  for (const api::Message& one : Turns(messages).newest(kept)) text += one.content;
+  return text;
+}
+
+TEST(Turns, AreAQuestionAndItsAnswers) {
+  const std::vector<api::Message> talk{message("assistant", "0"), message("system", "s"),
+                                       message("user", "a"),      message("assistant", "b"),
+                                       message("tool", "c"),      message("user", "d"),
+                                       message("user", "e"),      message("system", "t")};
+  const Turns turns(talk);
+  EXPECT_EQ(turns.count(), 3U);
+  EXPECT_EQ(turns.fewest(), 0U);
+  EXPECT_EQ(left(talk, 0), "set");
+  EXPECT_EQ(left(talk, 1), "sdet");
+  EXPECT_EQ(left(talk, 2), "sabcdet");
+  EXPECT_EQ(left(talk, 3), "0sabcdet");
+  EXPECT_EQ(left(talk, 99), "0sabcdet");
+}
+
+TEST(Turns, KeepTheQuestionBehindManySteps) {
+  const std::vector<api::Message> work{message("user", "a"),      message("assistant", "b"),
+                                       message("user", "q"),      message("assistant", "1"),
+                                       message("tool", "x"),      message("tool", "y"),
+                                       message("assistant", "2"), message("tool", "z")};
+  EXPECT_EQ(Turns(work).count(), 3U);
+  EXPECT_EQ(Turns(work).fewest(), 1U);
+  EXPECT_EQ(left(work, 1), "q2z");
+  EXPECT_EQ(left(work, 2), "q1xy2z");
+  EXPECT_EQ(left(work, 3), "abq1xy2z");
+}
+
+TEST(Turns, NeedNoQuestion) {
+  const std::vector<api::Message> work{message("system", "s"), message("tool", "0"),
+                                       message("assistant", "1"), message("assistant", "2")};
+  EXPECT_EQ(left(work, Turns(work).fewest()), "s2");
+  EXPECT_EQ(left(work, 2), "s12");
+  EXPECT_EQ(Turns(work).count(), 3U);
+  EXPECT_EQ(Turns({}).count(), 0U);
+  EXPECT_EQ(Turns({}).fewest(), 0U);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "base/unique_fd.h"
 #include "chat/images.h"
 #include "chat/prompt.h"
+#include "chat/turns.h"
 #include "grammar/grammar.h"
 #include "runner/frame.h"
 #include "runner/protocol.h"
@@ -542,26 +543,27 @@ class Server {
       prompt.tokens = encode_prompt(tokenizer, prompt.text, {});
       return prompt;
     }
-    const std::size_t turns = static_cast<std::size_t>(std::ranges::count_if(
-        message.messages, [](const api::Message& m) { return m.role != "system"; }));
+    const chat::Turns turns(message.messages);
+    const bool whole = !message.truncate || turns.count() <= turns.fewest();
     const std::size_t context = engine.info().context;
     // Most conversations fit. One that cannot is not rendered to find out.
     std::size_t bytes = 0;
     for (const api::Message& one : message.messages) bytes += one.content.size();
-    if (!message.truncate || turns <= 1 || bytes <= kTriedBytes * context) {
-      OLLAMA_ASSIGN(prompt, prompt_with(engine, message, turns));
-      if (!message.truncate || turns <= 1 || prompt.fits(context)) return prompt;
+    if (whole || bytes <= kTriedBytes * context) {
+      OLLAMA_ASSIGN(prompt, prompt_with(engine, message, message.messages));
+      if (whole || prompt.fits(context)) return prompt;
     }
-    // Too long: the oldest turns go, the system's messages and the last turn stay. As many turns as
-    // fit are looked for from the last one on, so that no more is rendered than twice what fits.
-    OLLAMA_ASSIGN(prompt, prompt_with(engine, message, 1));
-    std::size_t fits = 1;
-    std::size_t too_many = turns;
+    // Too long. As many turns as fit are looked for from the newest one on, so that no more is
+    // rendered than twice what fits. What a template does not take does not fit.
+    OLLAMA_ASSIGN(prompt, prompt_with(engine, message, turns.newest(turns.fewest())));
+    std::size_t fits = turns.fewest();
+    std::size_t too_many = turns.count();
     while (too_many - fits > 1) {
-      const std::size_t tried = std::min(2 * fits, fits + (too_many - fits) / 2);
-      OLLAMA_ASSIGN(Prompt longer, prompt_with(engine, message, tried));
-      if (longer.fits(context)) {
-        prompt = std::move(longer);
+      const std::size_t tried =
+          std::min(std::max<std::size_t>(2 * fits, 1), fits + (too_many - fits) / 2);
+      auto longer = prompt_with(engine, message, turns.newest(tried));
+      if (longer && longer->fits(context)) {
+        prompt = std::move(*longer);
         fits = tried;
       } else {
         too_many = tried;
@@ -570,15 +572,9 @@ class Server {
     return prompt;
   }
 
-  // With the system's messages and the last `turns` of the others.
+  // With these of the message's conversation.
   Result<Prompt> prompt_with(const engine::Engine& engine, const Generate& message,
-                             std::size_t turns) {
-    std::vector<api::Message> kept;
-    for (const api::Message& one : message.messages | std::views::reverse) {
-      if (one.role == "system" || turns > 0) kept.push_back(one);
-      if (one.role != "system" && turns > 0) --turns;
-    }
-    std::ranges::reverse(kept);
+                             const std::vector<api::Message>& kept) {
     Prompt prompt;
     for (const api::Message& one : kept) {
       prompt.images += static_cast<std::uint32_t>(one.images.size());

@@ -580,7 +580,58 @@ TEST(Child, DropsOldTurnsThatDoNotFit) {
     message.messages.back().content = content;
   }
   child.send(message);
-  EXPECT_EQ(child.receive<Text>().text, "s\na\nq");
+  EXPECT_EQ(child.receive<Text>().text, "s\nq");
+}
+
+// An agent's work is one long turn: its question stays, and results stay with their calls.
+TEST(Child, DropsOldStepsOfALongTurn) {
+  Child child;
+  child.load();  // a context of 128
+  Generate message;
+  message.id = 1;
+  message.render_only = true;
+  message.template_text = "{{ range .Messages }}{{ .Role }}:{{ .Content }} {{ end }}";
+  const auto say = [&](const char* role, std::string content) {
+    message.messages.emplace_back();
+    message.messages.back().role = role;
+    message.messages.back().content = std::move(content);
+  };
+  say("user", "old");
+  say("assistant", "answer");
+  say("user", "question");
+  for (int i = 0; i < 12; ++i) {
+    say("assistant", std::format("call{}", i));
+    say("tool", std::format("result{}", i));
+  }
+  child.send(message);
+  EXPECT_EQ(child.receive<Text>().text,
+            "user:question assistant:call9 tool:result9 assistant:call10 tool:result10 "
+            "assistant:call11 tool:result11 ");
+}
+
+// Many templates take a conversation only where user and assistant take turns.
+TEST(Child, DropsNoHalfOfATurn) {
+  Child child;
+  child.load();  // a context of 128
+  Generate message;
+  message.id = 1;
+  message.render_only = true;
+  message.template_text =
+      R"({{ range $i, $m := .Messages }}{{ if eq $i 0 }}{{ if ne $m.Role "user" }})"
+      R"({{ index $m.Role 99 }}{{ end }}{{ end }}{{ $m.Content }} {{ end }})";
+  for (int i = 0; i < 40; ++i) {
+    message.messages.emplace_back();
+    message.messages.back().role = i % 2 == 0 ? "user" : "assistant";
+    message.messages.back().content = std::format("{:02}", i);
+  }
+  for (int last = 40; last > 36; --last) {
+    child.send(message);
+    const auto told = child.receive_any();
+    ASSERT_TRUE(std::holds_alternative<Text>(told)) << std::get<Failed>(told).message;
+    EXPECT_THAT(std::get<Text>(told).text, testing::EndsWith(std::format("{:02} ", last - 1)));
+    EXPECT_GT(std::get<Text>(told).text.size(), 90U) << "as much as fits";
+    message.messages.pop_back();
+  }
 }
 
 // An image is its 768 tokens, of which a context of 2,048 holds two.
@@ -604,7 +655,7 @@ TEST(Child, CountsImagesWhereTurnsMustGo) {
   message.template_text = "{{ range .Messages }}{{ .Content }}:{{ len .Images }} {{ end }}";
   child.send(message);
   const Text cut = child.receive<Text>();
-  EXPECT_EQ(cut.text, "b:0 [img-0]c:1 d:0 [img-1]e:1 ");
+  EXPECT_EQ(cut.text, "[img-0]c:1 d:0 [img-1]e:1 ");
   EXPECT_EQ(cut.images, 2U);
   // The last turn stays, whatever it takes.
   message.messages.back().images.resize(5, "an image");
