@@ -31,7 +31,23 @@ Result<std::string> image_of(const JsonObject& source) {
   return decode_base64(data);
 }
 
-// A text, or blocks of text and images; others tell a model nothing.
+// The text of a document that is sent as such.
+Result<std::string> document_of(const JsonObject& source) {
+  Fields fields(source);
+  std::string type;
+  std::string text;
+  fields.read("type", type);
+  if (type == "text") fields.read("data", text);
+  OLLAMA_TRY(std::move(fields).finish(true));
+  if (type != "text") {
+    return fail(ErrorCode::kInvalidArgument,
+                "document source type \"{}\": documents are sent as text, no file is read here",
+                type);
+  }
+  return text;
+}
+
+// A text, or blocks of text, documents and images; others tell a model nothing.
 Result<> read_blocks(const Json& value, std::string_view name, Message& message) {
   if (const auto* text = value.if_string()) {
     message.content = *text;
@@ -49,9 +65,12 @@ Result<> read_blocks(const Json& value, std::string_view name, Message& message)
     JsonObject source;
     fields.read("type", type);
     fields.read("text", text);
-    if (type == "image") fields.read("source", source);
+    if (type == "image" || type == "document") fields.read("source", source);
     OLLAMA_TRY(std::move(fields).finish(true));
-    if (type == "text") foreign::append_text(message.content, text);
+    if (type == "document") {
+      OLLAMA_ASSIGN(text, document_of(source));
+    }
+    if (type == "text" || type == "document") foreign::append_text(message.content, text);
     if (type == "image") {
       OLLAMA_ASSIGN(std::string bytes, image_of(source));
       message.images.push_back(std::move(bytes));
@@ -105,6 +124,12 @@ class MessageReader {
       std::string text;
       fields.read("text", text);
       foreign::append_text(message.content, text);
+    } else if (type == "document") {
+      JsonObject source;
+      fields.read("source", source);
+      OLLAMA_TRY(fields.check());
+      OLLAMA_ASSIGN(const std::string text, document_of(source));
+      foreign::append_text(message.content, text);
     } else if (type == "thinking") {
       std::string text;
       fields.read("thinking", text);
@@ -139,7 +164,6 @@ class MessageReader {
     if (const Json* content = fields.find("content")) {
       OLLAMA_TRY(read_blocks(*content, "messages: content of a tool_result block", result));
     }
-    result.tool_name = foreign::called_name(messages_, result.tool_call_id);
     messages_.push_back(std::move(result));
     had_results_ = true;
     return {};
@@ -150,9 +174,15 @@ class MessageReader {
   bool had_results_ = false;
 };
 
-Result<Json> parse_tools(const Json& value) {
-  return foreign::tools_of(value,
-                           {.type = "custom", .unnamed = "custom", .schema = "input_schema"});
+Result<JsonObject> parse_tool(const Json& json) {
+  Fields fields(json, "a tool");
+  std::string type = "custom";
+  fields.read("type", type);
+  OLLAMA_TRY(fields.check());
+  if (type != "custom") {
+    return fail(ErrorCode::kInvalidArgument, "tools of type \"{}\" are not supported", type);
+  }
+  return foreign::tool_of(json, "input_schema");
 }
 
 // auto, any, none or a tool, in OpenAI's form.
@@ -259,7 +289,13 @@ JsonObject usage_json(const Metrics& metrics) {
   return {{"input_tokens", metrics.prompt_eval_count - metrics.prompt_eval_cached_count},
           {"output_tokens", metrics.eval_count},
           {"cache_creation_input_tokens", 0},
-          {"cache_read_input_tokens", metrics.prompt_eval_cached_count}};
+          {"cache_read_input_tokens", metrics.prompt_eval_cached_count},
+          {"cache_creation", nullptr},
+          {"output_tokens_details", JsonObject{{"thinking_tokens", metrics.thinking_eval_count}}},
+          {"server_tool_use", nullptr},
+          {"inference_geo", nullptr},
+          {"service_tier", "standard"},
+          {"speed", nullptr}};
 }
 
 class AnthropicFormat final : public ChatFormat {
@@ -284,7 +320,7 @@ class AnthropicFormat final : public ChatFormat {
       text += delta({{"type", "thinking_delta"}, {"thinking", message.thinking}});
     }
     if (!message.content.empty()) {
-      text += open(Open::kText, {{"type", "text"}, {"text", ""}});
+      text += open(Open::kText, text_json({}));
       text += delta({{"type", "text_delta"}, {"text", message.content}});
     }
     for (const ToolCall& call : message.tool_calls) text += called(call);
@@ -292,7 +328,9 @@ class AnthropicFormat final : public ChatFormat {
       text += close();
       text +=
           event("message_delta", {{"delta", JsonObject{{"stop_reason", stop_reason(response)},
-                                                       {"stop_sequence", stop_sequence(response)}}},
+                                                       {"stop_sequence", stop_sequence(response)},
+                                                       {"stop_details", nullptr},
+                                                       {"container", nullptr}}},
                                   {"usage", usage_json(response.metrics)}});
       text += event("message_stop", {});
     }
@@ -312,7 +350,7 @@ class AnthropicFormat final : public ChatFormat {
           JsonObject{{"type", "thinking"}, {"thinking", message.thinking}, {"signature", ""}});
     }
     if (!message.content.empty() || (content.empty() && message.tool_calls.empty())) {
-      content.emplace_back(JsonObject{{"type", "text"}, {"text", message.content}});
+      content.emplace_back(text_json(message.content));
     }
     for (const ToolCall& call : message.tool_calls) {
       content.emplace_back(call_json(call, call.arguments));
@@ -338,6 +376,9 @@ class AnthropicFormat final : public ChatFormat {
             {"content", std::move(content)},
             {"stop_reason", std::move(reason)},
             {"stop_sequence", std::move(stop_sequence)},
+            {"stop_details", nullptr},
+            {"container", nullptr},
+            {"diagnostics", nullptr},
             {"usage", usage_json(metrics)}};
   }
   std::string_view stop_reason(const ChatResponse& response) const {
@@ -349,11 +390,15 @@ class AnthropicFormat final : public ChatFormat {
     const std::string& stop = response.stopped_by;
     return !stop.empty() && std::ranges::contains(stops_, stop) ? Json(stop) : Json();
   }
+  static JsonObject text_json(std::string_view text) {
+    return {{"type", "text"}, {"text", text}, {"citations", nullptr}};
+  }
   static JsonObject call_json(const ToolCall& call, JsonObject input) {
     return {{"type", "tool_use"},
             {"id", call.id.empty() ? foreign::new_id("toolu_") : call.id},
             {"name", call.name},
-            {"input", std::move(input)}};
+            {"input", std::move(input)},
+            {"caller", JsonObject{{"type", "direct"}}}};
   }
   std::string begin_block(JsonObject block) {
     return event("content_block_start", {{"index", index_}, {"content_block", std::move(block)}});
@@ -416,7 +461,14 @@ Result<ForeignChat> parse_common(Fields& fields) {
   }
   MessageReader reader(request.messages);
   fields.each("messages", [&](const Json& item) { return reader.read(item); });
-  fields.read_with("tools", request.tools, parse_tools);
+  name_answers(request.messages);
+  array tools;
+  fields.each("tools", [&](const Json& item) -> Result<> {
+    OLLAMA_ASSIGN(JsonObject tool, parse_tool(item));
+    tools.emplace_back(std::move(tool));
+    return {};
+  });
+  request.tools = std::move(tools);
   fields.read_with("tool_choice", request.tool_choice, [&](const Json& value) {
     return parse_tool_choice(value, chat.parallel_tools);
   });
@@ -426,6 +478,8 @@ Result<ForeignChat> parse_common(Fields& fields) {
   fields.read_with("output_config", output, parse_output_config);
   request.format = std::move(output.schema);
   if (!request.think) apply_effort(output.effort, request.think);
+  // Programs that do not ask for thoughts take the first block for the text.
+  if (!request.think && fields.find("thinking") == nullptr) request.think = Think{};
   fields.read_with("output_format", request.format, parse_output_format);  // its older place
   read_sampling(fields, request.parsed_options);
   return chat;
@@ -433,7 +487,7 @@ Result<ForeignChat> parse_common(Fields& fields) {
 
 }  // namespace
 
-JsonObject error_json(const StatusError& error) {
+JsonObject error_json(const StatusError& error, std::string_view request_id) {
   const std::string_view type = [&]() -> std::string_view {
     switch (error.status) {
       case 400:
@@ -460,7 +514,9 @@ JsonObject error_json(const StatusError& error) {
     // What makes Anthropic's client go on with whole conversations.
     body["details"] = JsonObject{{"error_code", "thread_unsupported_request"}};
   }
-  return {{"type", "error"}, {"error", std::move(body)}, {"request_id", foreign::new_id("req_")}};
+  return {{"type", "error"},
+          {"error", std::move(body)},
+          {"request_id", request_id.empty() ? Json() : Json(request_id)}};
 }
 
 Result<ForeignChat> parse_messages(const Json& json) {
@@ -480,6 +536,34 @@ Result<ChatRequest> parse_count_tokens(const Json& json) {
   OLLAMA_ASSIGN(ForeignChat chat, parse_common(fields));
   OLLAMA_ASSIGN(chat, std::move(fields).finish(std::move(chat)));
   return std::move(chat.request);
+}
+
+JsonObject model_json(std::string_view name, Time created) {
+  return {{"type", "model"},
+          {"id", name},
+          {"display_name", name},
+          {"created_at", format_time(created)},
+          {"max_input_tokens", nullptr},
+          {"max_tokens", nullptr},
+          {"capabilities", nullptr},
+          {"lifecycle", "active"},
+          {"line", nullptr},
+          {"deprecated_at", nullptr},
+          {"retires_at", nullptr}};
+}
+
+JsonObject models_json(const ListResponse& models) {
+  array data;
+  for (const ListModel& model : models.models) {
+    data.emplace_back(model_json(model.name, model.modified_at));
+  }
+  const auto end_id = [&](const std::vector<ListModel>& list, std::size_t at) {
+    return list.empty() ? Json() : Json(list[at].name);
+  };
+  return {{"data", std::move(data)},
+          {"has_more", false},
+          {"first_id", end_id(models.models, 0)},
+          {"last_id", end_id(models.models, models.models.size() - 1)}};
 }
 
 }  // namespace ollama::api::anthropic

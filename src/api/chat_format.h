@@ -40,8 +40,9 @@ struct ForeignChat {
   std::unique_ptr<ChatFormat> format;
 };
 
-// "call_" and letters and digits.
+// "call_", or "req_", and letters and digits.
 std::string new_call_id();
+std::string new_request_id();
 
 // Native: lines of JSON.
 std::unique_ptr<ChatFormat> native_format();

@@ -259,20 +259,43 @@ TEST(OpenAiChat, StreamsChunks) {
   EXPECT_EQ(
       stream,
       head +
-          R"([{"index":0,"delta":{"role":"assistant","content":"","reasoning":"hm"},"finish_reason":null}],"usage":null})"
+          R"([{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}],"usage":null})"
           "\n\n" +
           head +
-          R"([{"index":0,"delta":{"role":"assistant","content":"Hi"},"finish_reason":null}],"usage":null})"
+          R"([{"index":0,"delta":{"reasoning":"hm"},"logprobs":null,"finish_reason":null}],"usage":null})"
           "\n\n" +
           head +
-          R"([{"index":0,"delta":{"role":"assistant","content":"","tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]},"finish_reason":null}],"usage":null})"
+          R"([{"index":0,"delta":{"content":"Hi"},"logprobs":null,"finish_reason":null}],"usage":null})"
           "\n\n" +
           head +
-          R"([{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":"tool_calls"}],"usage":null})"
+          R"([{"index":0,"delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]},"logprobs":null,"finish_reason":null}],"usage":null})"
+          "\n\n" +
+          head +
+          R"([{"index":0,"delta":{},"logprobs":null,"finish_reason":"tool_calls"}],"usage":null})"
           "\n\n" +
           head +
           R"([],"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8,"prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":1}}})"
           "\n\ndata: [DONE]\n\n");
+}
+
+// Clients keep a choice's first chunk and add the others to it.
+TEST(OpenAiChat, BeginsEachChoiceOnce) {
+  const ForeignChat chat =
+      parsed(openai::parse_chat,
+             R"({"model":"m","stream":true,"n":2,"messages":[{"role":"user","content":"a"}]})");
+  for (const std::size_t choice : {0U, 1U}) {
+    ChatResponse first = piece("Hi");
+    first.logprobs.emplace_back().token = "Hi";
+    const std::string begun = chat.format->piece(first, choice);
+    const std::string opening =
+        std::format(R"({{"index":{},"delta":{{"role":"assistant","content":"","refusal":null}},)"
+                    R"("logprobs":null,"finish_reason":null}})",
+                    choice);
+    EXPECT_THAT(begun, HasSubstr(opening));
+    EXPECT_LT(begun.find(opening), begun.find(R"("token":"Hi")"));
+    EXPECT_THAT(begun, HasSubstr(R"("refusal":null},"finish_reason":null)"));
+    EXPECT_THAT(chat.format->piece(piece("!"), choice), Not(HasSubstr("role")));
+  }
 }
 
 TEST(OpenAiChat, AnswersWhole) {
@@ -285,15 +308,17 @@ TEST(OpenAiChat, AnswersWhole) {
   EXPECT_EQ(
       steady(to_string(chat.format->whole({one, two}))),
       R"({"id":"chatcmpl-#","object":"chat.completion","created":0,"model":"m","system_fingerprint":"fp_ollama","choices":[)"
-      R"({"index":0,"message":{"role":"assistant","content":"Hi"},"logprobs":null,"finish_reason":"stop"},)"
-      R"({"index":1,"message":{"role":"assistant","content":"Ho"},"logprobs":null,"finish_reason":"length"}],)"
+      R"({"index":0,"message":{"role":"assistant","content":"Hi","refusal":null},"logprobs":null,"finish_reason":"stop"},)"
+      R"({"index":1,"message":{"role":"assistant","content":"Ho","refusal":null},"logprobs":null,"finish_reason":"length"}],)"
       R"("usage":{"prompt_tokens":5,"completion_tokens":6,"total_tokens":11,"prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":2}}})");
 }
 
 TEST(OpenAi, TellsErrorsInItsShape) {
   EXPECT_EQ(
       to_string(openai::error_json({404, "model 'x' not found"})),
-      R"({"error":{"message":"model 'x' not found","type":"not_found_error","param":null,"code":null}})");
+      R"({"error":{"message":"model 'x' not found","type":"not_found_error","param":null,"code":"model_not_found"}})");
+  EXPECT_THAT(to_string(openai::error_json({401, "x"})), HasSubstr(R"("code":"invalid_api_key")"));
+  EXPECT_THAT(to_string(openai::error_json({400, "x"})), HasSubstr(R"("code":null)"));
   EXPECT_THAT(to_string(openai::error_json({400, "x"})), HasSubstr("invalid_request_error"));
   EXPECT_THAT(to_string(openai::error_json({500, "x"})), HasSubstr("api_error"));
 }
@@ -414,6 +439,73 @@ TEST(OpenAiResponses, BecomeANativeRequest) {
       body_of(R"({"model":"m","input":"a","text":{"format":{"type":"xml"}}})")));
 }
 
+// As agents send them: tools that run elsewhere, tools that take a text, and namespaces.
+TEST(OpenAiResponses, OffersWhatCanBeCalledHere) {
+  const ForeignChat chat = parsed(openai::parse_responses, R"({"model":"m","stream":true,
+    "tools":[{"type":"web_search"},{"type":"mcp","server_label":"s"},
+      {"type":"custom","name":"patch","description":"d","format":{"type":"grammar","syntax":"lark","definition":"start: /a/"}},
+      {"type":"namespace","name":"git","description":"n","tools":[{"type":"function","name":"log"},{"type":"tool_search"}]}],
+    "tool_choice":{"type":"function","name":"log","namespace":"git"},
+    "input":[{"role":"user","content":"a"},
+      {"type":"web_search_call","id":"ws_1","status":"completed"},
+      {"type":"custom_tool_call","call_id":"c1","name":"patch","input":"aa"},
+      {"type":"custom_tool_call_output","call_id":"c1","output":"done"},
+      {"type":"function_call","call_id":"c2","namespace":"git","name":"log","arguments":"{}"},
+      {"type":"function_call_output","call_id":"c2","output":"none"},
+      {"type":"message","role":"assistant","content":[{"type":"refusal","refusal":"no"}]}]})");
+  const auto* tools = chat.request.tools.if_array();
+  ASSERT_TRUE(tools != nullptr && tools->size() == 2);
+  EXPECT_EQ(
+      to_string((*tools)[0]),
+      R"({"type":"function","function":{"name":"patch","description":"d\ninput has to meet this grammar:\nstart: /a/",)"
+      R"("parameters":{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}}})");
+  EXPECT_EQ((*tools)[1].at_pointer("/function/name"), Json("git__log"));
+  EXPECT_EQ(chat.request.tool_choice.at_pointer("/function/name"), Json("git__log"));
+  const std::vector<Message>& messages = chat.request.messages;
+  ASSERT_EQ(messages.size(), 6U);
+  EXPECT_EQ(to_string(messages[1].tool_calls.at(0).arguments), R"({"input":"aa"})");
+  EXPECT_EQ(messages[2].tool_name, "patch");
+  EXPECT_EQ(messages[3].tool_calls.at(0).name, "git__log");
+  EXPECT_EQ(messages[4].tool_name, "git__log");
+  EXPECT_EQ(messages[5].content, "no");
+
+  const std::string stream =
+      streamed(*chat.format, {call("patch", {{"input", "a\"b"}}), call("git__log", {{"n", 1}}),
+                              call("other", {}), last()});
+  EXPECT_THAT(
+      event_names(stream),
+      ElementsAre("response.created", "response.in_progress", "response.output_item.added",
+                  "response.custom_tool_call_input.delta", "response.custom_tool_call_input.done",
+                  "response.output_item.done", "response.output_item.added",
+                  "response.function_call_arguments.delta", "response.function_call_arguments.done",
+                  "response.output_item.done", "response.output_item.added",
+                  "response.function_call_arguments.delta", "response.function_call_arguments.done",
+                  "response.output_item.done", "response.completed"));
+  EXPECT_THAT(
+      stream,
+      HasSubstr(
+          R"("type":"custom_tool_call","status":"completed","input":"a\"b","call_id":"call_1","name":"patch"})"));
+  EXPECT_THAT(
+      stream,
+      HasSubstr(
+          R"("status":"completed","arguments":"{\"n\":1}","call_id":"call_1","name":"log","namespace":"git"})"));
+  EXPECT_THAT(stream, HasSubstr(R"("name":"other","arguments":"{}"})"));
+}
+
+TEST(OpenAiResponses, RefuseToolsThatNobodyKnows) {
+  for (const auto& [tools, why] :
+       {std::pair(R"([{"type":"fuction","name":"f"}])", "type \"fuction\""),
+        std::pair(R"([{"name":"f"}])", "type \"\""), std::pair(R"([{"type":"custom"}])", "no name"),
+        std::pair(R"([{"type":"namespace","tools":[]}])", "namespace of tools has no name"),
+        std::pair(R"([{"type":"namespace","name":"n","tools":[{"type":"function"}]}])", "no name"),
+        std::pair(R"({})", "must be an array")}) {
+    const auto refused = openai::parse_responses(
+        body_of(std::format(R"({{"model":"m","input":"a","tools":{}}})", tools)));
+    ASSERT_FALSE(refused) << tools;
+    EXPECT_THAT(std::string(refused.error().message()), HasSubstr(why));
+  }
+}
+
 TEST(OpenAiResponses, StreamInOrder) {
   const ForeignChat chat =
       parsed(openai::parse_responses, R"({"model":"m","stream":true,"input":"a"})");
@@ -490,13 +582,16 @@ TEST(OpenAiResponses, AnswerWhole) {
   answer.message.content = "Hi";
   const std::string text = steady(to_string(chat.format->whole({answer})));
   EXPECT_THAT(text, HasSubstr(R"("status":"incomplete")"));
-  EXPECT_THAT(text, HasSubstr(R"("tools":[{"type":"function","name":"f","strict":true}])"));
+  EXPECT_THAT(
+      text,
+      HasSubstr(
+          R"("tools":[{"type":"function","name":"f","strict":true,"description":null,"parameters":null}])"));
   EXPECT_THAT(text, HasSubstr(R"("temperature":0,)"));
   EXPECT_THAT(text, HasSubstr(R"("tool_choice":"auto")"));
   EXPECT_THAT(
       text,
       HasSubstr(
-          R"("output":[{"id":"msg_#","type":"message","status":"incomplete","role":"assistant","content":[{"type":"output_text","text":"Hi","annotations":[]}]}])"));
+          R"("output":[{"id":"msg_#","type":"message","status":"incomplete","role":"assistant","content":[{"type":"output_text","text":"Hi","annotations":[],"logprobs":[]}]}])"));
 }
 
 // ---- Anthropic's messages
@@ -546,10 +641,29 @@ TEST(AnthropicMessages, ThinkAsMuchAsTheyAreWorth) {
   EXPECT_EQ(think(R"("output_config":{"effort":"low"})")->level, "low");
   EXPECT_EQ(think(R"("output_config":{"effort":"xhigh"},"thinking":{"type":"adaptive"})")->level,
             "high");
-  EXPECT_EQ(think(R"("output_config":{"effort":"later"})"), std::nullopt);
+  EXPECT_EQ(think(R"("output_config":{"effort":"later"})"), Think{});
+  EXPECT_EQ(think(R"("stream":false)"), Think{}) << "nobody asked";
   EXPECT_EQ(think(R"("thinking":{"type":"adaptive"})"), std::nullopt) << "the model decides";
   EXPECT_FALSE(
       think(R"("output_config":{"effort":"low"},"thinking":{"type":"disabled"})")->enabled);
+}
+
+TEST(AnthropicMessages, ReadDocumentsOfText) {
+  const std::string_view messages = R"({{"model":"m","max_tokens":1,"messages":[
+    {{"role":"user","content":[{{"type":"document","source":{0}}},{{"type":"text","text":"b"}}]}},
+    {{"role":"user","content":[{{"type":"tool_result","tool_use_id":"t",
+      "content":[{{"type":"document","source":{0}}}]}}]}}]}})";
+  const std::string text = R"({"type":"text","media_type":"text/plain","data":"a"})";
+  const ForeignChat chat =
+      parsed(anthropic::parse_messages, std::vformat(messages, std::make_format_args(text)));
+  ASSERT_EQ(chat.request.messages.size(), 2U);
+  EXPECT_EQ(chat.request.messages[0].content, "a\nb");
+  EXPECT_EQ(chat.request.messages[1].content, "a");
+  const std::string file = R"({"type":"base64","media_type":"application/pdf","data":"aGk="})";
+  const auto refused =
+      anthropic::parse_messages(body_of(std::vformat(messages, std::make_format_args(file))));
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(std::string(refused.error().message()), HasSubstr("documents are sent as text"));
 }
 
 TEST(AnthropicMessages, ReadTheOlderPlaceOfAFormat) {
@@ -637,7 +751,7 @@ TEST(AnthropicMessages, BeginWithThePromptsTokens) {
   const std::string begun = chat.format->begin(prompt);
   EXPECT_THAT(event_names(begun), ElementsAre("message_start", "ping"));
   EXPECT_THAT(begun, HasSubstr(R"("usage":{"input_tokens":3,"output_tokens":0,)"
-                               R"("cache_creation_input_tokens":0,"cache_read_input_tokens":2})"));
+                               R"("cache_creation_input_tokens":0,"cache_read_input_tokens":2,)"));
   EXPECT_THAT(streamed(*chat.format, {piece("Hi"), last()}), Not(HasSubstr("message_start")));
 }
 
@@ -649,9 +763,12 @@ TEST(AnthropicMessages, AnswerWhole) {
   answer.message.content = "Hi";
   EXPECT_EQ(
       steady(to_string(chat.format->whole({answer}))),
-      R"({"id":"msg_#","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Hi"}],)"
-      R"("stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":3,)"
-      R"("cache_creation_input_tokens":0,"cache_read_input_tokens":2}})");
+      R"({"id":"msg_#","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Hi","citations":null}],)"
+      R"("stop_reason":"end_turn","stop_sequence":null,"stop_details":null,"container":null,)"
+      R"("diagnostics":null,"usage":{"input_tokens":3,"output_tokens":3,)"
+      R"("cache_creation_input_tokens":0,"cache_read_input_tokens":2,"cache_creation":null,)"
+      R"("output_tokens_details":{"thinking_tokens":1},"server_tool_use":null,)"
+      R"("inference_geo":null,"service_tier":"standard","speed":null}})");
 }
 
 TEST(AnthropicMessages, AnAnswerCutAmongThoughtsHasNoText) {
@@ -683,7 +800,7 @@ TEST(AnthropicMessages, NamesTheStopSequenceOfTheRequest) {
 TEST(Anthropic, TellsErrorsInItsShape) {
   EXPECT_EQ(
       steady(to_string(anthropic::error_json({404, "x"}))),
-      R"({"type":"error","error":{"type":"not_found_error","message":"x"},"request_id":"req_#"})");
+      R"({"type":"error","error":{"type":"not_found_error","message":"x"},"request_id":null})");
   EXPECT_THAT(to_string(anthropic::error_json({401, "x"})), HasSubstr("authentication_error"));
   const auto thread = anthropic::parse_messages(body_of(
       R"({"max_tokens":1,"thread":{"type":"create"},"messages":[{"role":"user","content":"a"}]})"));

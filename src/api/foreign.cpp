@@ -4,6 +4,7 @@
 #include <array>
 #include <boost/json/array.hpp>
 #include <random>
+#include <unordered_set>
 
 namespace ollama::api::foreign {
 
@@ -99,14 +100,6 @@ void append_text(std::string& text, std::string_view part) {
   text += part;
 }
 
-std::string called_name(const std::vector<Message>& messages, std::string_view call_id) {
-  for (const Message& message : messages) {
-    const auto call = std::ranges::find(message.tool_calls, call_id, &ToolCall::id);
-    if (call != message.tool_calls.end()) return call->name;
-  }
-  return {};
-}
-
 JsonObject tool_json(std::string_view name, std::string_view description, Json parameters) {
   JsonObject function{{"name", name}};
   if (!description.empty()) function["description"] = description;
@@ -116,33 +109,21 @@ JsonObject tool_json(std::string_view name, std::string_view description, Json p
   return {{"type", "function"}, {"function", std::move(function)}};
 }
 
-Result<Json> tools_of(const Json& value, const FlatTools& form) {
-  boost::json::array tools;
-  const JsonObject holder{{"tools", value}};
-  Fields list(holder);
-  list.each("tools", [&](const Json& item) -> Result<> {
-    Fields fields(item, "a tool");
-    std::string type(form.unnamed);
-    std::string name;
-    std::string description;
-    Json parameters;
-    fields.read("type", type);
-    fields.read("name", name);
-    fields.read("description", description);
-    fields.read_any(form.schema, parameters);
-    OLLAMA_TRY(std::move(fields).finish(true));
-    if (type != form.type) {
-      return fail(ErrorCode::kInvalidArgument, "tools of type \"{}\" are not supported", type);
-    }
-    if (name.empty()) return fail(ErrorCode::kInvalidArgument, "a tool has no name");
-    if (!parameters.is_null() && !parameters.is_object()) {
-      return fail(ErrorCode::kInvalidArgument, "tool \"{}\": \"{}\" must be a JSON object, not {}",
-                  name, form.schema, kind_text(parameters));
-    }
-    tools.emplace_back(tool_json(name, description, std::move(parameters)));
-    return {};
-  });
-  return std::move(list).finish(Json(std::move(tools)));
+Result<JsonObject> tool_of(const Json& value, std::string_view schema) {
+  Fields fields(value, "a tool");
+  std::string name;
+  std::string description;
+  Json parameters;
+  fields.read("name", name);
+  fields.read("description", description);
+  if (!schema.empty()) fields.read_any(schema, parameters);
+  OLLAMA_TRY(fields.check());
+  if (name.empty()) return fail(ErrorCode::kInvalidArgument, "a tool has no name");
+  if (!parameters.is_null() && !parameters.is_object()) {
+    return fail(ErrorCode::kInvalidArgument, "tool \"{}\": \"{}\" must be a JSON object, not {}",
+                name, schema, kind_text(parameters));
+  }
+  return tool_json(name, description, std::move(parameters));
 }
 
 Result<Json> checked_choice(const Json& value) {
@@ -168,13 +149,15 @@ Result<> apply_allowed_tools(ChatRequest& request) {
   const Json given = nested == nullptr ? request.tool_choice : *nested;
   Fields fields(given, "allowed_tools");
   std::string mode;
-  std::vector<Json> names;
+  std::unordered_set<std::string> missing;
   fields.read("mode", mode);
   fields.each("tools", [&](const Json& tool) -> Result<> {
     const auto inner = tool.try_at_pointer("/function/name");
     const auto name = inner ? inner : tool.try_at_pointer("/name");
-    if (!name) return fail(ErrorCode::kInvalidArgument, "allowed_tools: a tool has no name");
-    names.push_back(*name);
+    if (!name || !name->is_string()) {
+      return fail(ErrorCode::kInvalidArgument, "allowed_tools: a tool has no name");
+    }
+    missing.emplace(name->get_string());
     return {};
   });
   OLLAMA_TRY(std::move(fields).finish(true));
@@ -186,10 +169,11 @@ Result<> apply_allowed_tools(ChatRequest& request) {
   if (const auto* tools = request.tools.if_array()) {
     for (const Json& tool : *tools) {
       const auto name = tool.try_at_pointer("/function/name");
-      if (name && std::ranges::contains(names, *name)) kept.push_back(tool);
+      if (!name || !name->is_string()) continue;
+      if (missing.erase(std::string(name->get_string())) > 0) kept.push_back(tool);
     }
   }
-  if (kept.size() < names.size()) {
+  if (!missing.empty()) {
     return fail(ErrorCode::kInvalidArgument, "allowed_tools names a tool that is not in tools");
   }
   request.tools = std::move(kept);

@@ -38,20 +38,12 @@ Result<std::string> openai_role(std::string_view role, std::string_view place);
 // Adds a part to a message's text: parts are lines of their own.
 void append_text(std::string& text, std::string_view part);
 
-// The name that an earlier call in the conversation had.
-std::string called_name(const std::vector<Message>& messages, std::string_view call_id);
-
 // {"type": "function", "function": {...}} of a tool's parts.
 JsonObject tool_json(std::string_view name, std::string_view description, Json parameters);
 
-// A list of tools whose parts stand side by side, as tool_json has them. `type` is the one that is
-// understood, `unnamed` what a tool without a type is, `schema` the field of its parameters.
-struct FlatTools {
-  std::string_view type;
-  std::string_view unnamed;
-  std::string_view schema;
-};
-Result<Json> tools_of(const Json& value, const FlatTools& form);
+// A tool whose parts stand side by side, as tool_json has it. `schema`: the field of its
+// parameters; empty: it has none.
+Result<JsonObject> tool_of(const Json& value, std::string_view schema);
 
 // OpenAI's tool_choice: a word, or an object.
 Result<Json> checked_choice(const Json& value);

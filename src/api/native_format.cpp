@@ -20,6 +20,7 @@ class NativeFormat final : public ChatFormat {
 }  // namespace
 
 std::string new_call_id() { return foreign::new_id("call_"); }
+std::string new_request_id() { return foreign::new_id("req_"); }
 
 std::unique_ptr<ChatFormat> native_format() { return std::make_unique<NativeFormat>(); }
 

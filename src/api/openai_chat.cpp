@@ -20,9 +20,10 @@ Result<> read_part(const Json& json, Message& message) {
   std::string text;
   fields.read("type", type);
   fields.read("text", text);
+  if (type == "refusal") fields.read("refusal", text);
   const Json* image = fields.find("image_url");
   OLLAMA_TRY(fields.check());
-  if (type == "text") {
+  if (type == "text" || type == "refusal") {
     append_text(message.content, text);
     return {};
   }
@@ -70,7 +71,8 @@ Result<ToolCall> parse_call(const Json& json) {
   return call;
 }
 
-Result<Message> parse_message(const Json& json, const std::vector<Message>& before) {
+// The `index`th of the request's.
+Result<Message> parse_message(const Json& json, std::size_t index) {
   Fields fields(json, "a message");
   Message message;
   fields.read_role(message.role);
@@ -86,16 +88,13 @@ Result<Message> parse_message(const Json& json, const std::vector<Message>& befo
   const Json* content = fields.find("content");
   if (content != nullptr) OLLAMA_TRY(read_content(*content, message));
   OLLAMA_ASSIGN(message, std::move(fields).finish(std::move(message)));
-  OLLAMA_ASSIGN(message.role, foreign::openai_role(
-                                  message.role, std::format("messages[{}].role", before.size())));
+  OLLAMA_ASSIGN(message.role,
+                foreign::openai_role(message.role, std::format("messages[{}].role", index)));
   // An assistant may have said nothing, and a tool too.
   if (content == nullptr && (message.role == "user" || message.role == "system")) {
-    return fail(ErrorCode::kInvalidArgument, "messages[{}].content is required", before.size());
+    return fail(ErrorCode::kInvalidArgument, "messages[{}].content is required", index);
   }
   if (message.role != "tool") message.tool_name.clear();  // a speaker's name, which none is told
-  if (message.role == "tool" && message.tool_name.empty()) {
-    message.tool_name = foreign::called_name(before, message.tool_call_id);
-  }
   return message;
 }
 
@@ -245,7 +244,7 @@ Json logprobs_json(const std::vector<Logprob>& logprobs) {
     token["top_logprobs"] = std::move(top);
     content.emplace_back(std::move(token));
   }
-  return JsonObject{{"content", std::move(content)}};
+  return JsonObject{{"content", std::move(content)}, {"refusal", nullptr}};
 }
 
 class OpenAiFormat final : public ChatFormat {
@@ -259,24 +258,27 @@ class OpenAiFormat final : public ChatFormat {
   std::string_view stream_type() const override { return "text/event-stream"; }
 
   std::string piece(const ChatResponse& response, std::size_t choice) override {
-    if (calls_.size() <= choice) calls_.resize(choice + 1);
+    std::string text;
+    // Clients put a message together from the differences: what a chunk repeats, they have twice.
+    // And they take a choice's first chunk for its beginning, not for a part of it.
+    if (calls_.size() <= choice) {
+      calls_.resize(choice + 1);
+      text = chunk(choice, {{"role", "assistant"}, {"content", ""}, {"refusal", nullptr}});
+    }
     const Message& message = response.message;
-    JsonObject delta{{"role", "assistant"}, {"content", message.content}};
+    JsonObject delta;
+    if (!message.content.empty()) delta["content"] = message.content;
     if (!message.thinking.empty()) delta["reasoning"] = message.thinking;
     if (!message.tool_calls.empty()) {
       delta["tool_calls"] = calls_json(message.tool_calls, calls_[choice], true);
       calls_[choice] += message.tool_calls.size();
     }
-    JsonObject object{{"index", choice}, {"delta", std::move(delta)}, {"finish_reason", nullptr}};
+    Json reason;
     if (response.done) {
-      object["finish_reason"] = finish_reason(response, calls_[choice] > 0);
+      reason = finish_reason(response, calls_[choice] > 0);
       add_usage(response.metrics);
     }
-    if (!response.logprobs.empty()) object["logprobs"] = logprobs_json(response.logprobs);
-    JsonObject data = frame("chat.completion.chunk");
-    data["choices"] = array{std::move(object)};
-    if (include_usage_) data["usage"] = nullptr;
-    return foreign::event(data);
+    return text + chunk(choice, std::move(delta), logprobs_json(response.logprobs), reason);
   }
 
   std::string end() override {
@@ -303,6 +305,7 @@ class OpenAiFormat final : public ChatFormat {
       if (!message.tool_calls.empty()) {
         object["tool_calls"] = calls_json(message.tool_calls, 0, false);
       }
+      object["refusal"] = nullptr;
       choices.emplace_back(
           JsonObject{{"index", choices.size()},
                      {"message", std::move(object)},
@@ -323,6 +326,16 @@ class OpenAiFormat final : public ChatFormat {
             {"created", created_},
             {"model", model_},
             {"system_fingerprint", "fp_ollama"}};
+  }
+  std::string chunk(std::size_t choice, JsonObject delta, Json logprobs = nullptr,
+                    Json finish_reason = nullptr) const {
+    JsonObject data = frame("chat.completion.chunk");
+    data["choices"] = array{JsonObject{{"index", choice},
+                                       {"delta", std::move(delta)},
+                                       {"logprobs", std::move(logprobs)},
+                                       {"finish_reason", std::move(finish_reason)}}};
+    if (include_usage_) data["usage"] = nullptr;
+    return foreign::event(data);
   }
   // All choices have one prompt.
   void add_usage(const Metrics& metrics) {
@@ -348,8 +361,12 @@ JsonObject error_json(const StatusError& error) {
                                 : error.status >= 400 && error.status < 500
                                     ? "invalid_request_error"
                                     : "api_error";
-  return {{"error",
-           {{"message", error.message}, {"type", type}, {"param", nullptr}, {"code", nullptr}}}};
+  // What programs decide by.
+  const Json code = error.status == 404   ? Json("model_not_found")
+                    : error.status == 401 ? Json("invalid_api_key")
+                                          : Json();
+  return {
+      {"error", {{"message", error.message}, {"type", type}, {"param", nullptr}, {"code", code}}}};
 }
 
 Result<ForeignChat> parse_chat(const Json& json) {
@@ -359,10 +376,11 @@ Result<ForeignChat> parse_chat(const Json& json) {
   bool include_usage = false;
   fields.read("model", request.model);
   fields.each("messages", [&](const Json& item) -> Result<> {
-    OLLAMA_ASSIGN(Message message, parse_message(item, request.messages));
+    OLLAMA_ASSIGN(Message message, parse_message(item, request.messages.size()));
     request.messages.push_back(std::move(message));
     return {};
   });
+  name_answers(request.messages);
   request.stream = false;
   fields.read("stream", request.stream);
   fields.read_with("stream_options", include_usage, parse_stream_options);
@@ -531,12 +549,14 @@ void CompletionFormat::add_usage(const Metrics& metrics, std::size_t index) {
 }
 
 std::string CompletionFormat::piece(const GenerateResponse& response, std::size_t index) {
-  JsonObject choice{{"text", response.response}, {"index", index}, {"finish_reason", nullptr}};
+  JsonObject choice{{"text", response.response},
+                    {"index", index},
+                    {"logprobs", logprobs(response.logprobs, index)},
+                    {"finish_reason", nullptr}};
   if (response.done) {
     choice["finish_reason"] = response.done_reason == "length" ? "length" : "stop";
     add_usage(response.metrics, index);
   }
-  if (!response.logprobs.empty()) choice["logprobs"] = logprobs(response.logprobs, index);
   JsonObject data = frame();
   data["choices"] = array{std::move(choice)};
   if (include_usage_) data["usage"] = nullptr;

@@ -1,6 +1,8 @@
 // POST /v1/responses: items in, items out, and a stream that tells how each of them grows.
 #include <algorithm>
+#include <array>
 #include <boost/json/array.hpp>
+#include <unordered_map>
 
 #include "api/foreign.h"
 #include "api/openai.h"
@@ -10,7 +12,23 @@ namespace {
 
 using boost::json::array;
 
+constexpr std::string_view kCustomInput = "input";  // the one argument of a tool that takes a text
+
 // ---- Requests
+
+// What a function's name stands for in the client's tools, where it is not a function's.
+struct ToolOrigin {
+  std::string name;
+  std::string name_space;  // that it stands in, or empty
+  bool custom = false;     // takes a text instead of arguments
+};
+using ToolOrigins = std::unordered_map<std::string, ToolOrigin>;
+
+// Names in different namespaces may be the same.
+std::string full_name(std::string_view name_space, std::string_view name) {
+  if (name_space.empty()) return std::string(name);
+  return std::format("{}{}{}", name_space, name_space.ends_with("__") ? "" : "__", name);
+}
 
 Result<> read_item_part(const Json& json, Message& message) {
   Fields fields(json, "a part of content");
@@ -19,10 +37,11 @@ Result<> read_item_part(const Json& json, Message& message) {
   std::string image;
   fields.read("type", type);
   fields.read("text", text);
+  if (type == "refusal") fields.read("refusal", text);
   fields.read("image_url", image);
   OLLAMA_TRY(std::move(fields).finish(true));
   if (type == "input_text" || type == "output_text" || type == "summary_text" ||
-      type == "reasoning_text") {
+      type == "reasoning_text" || type == "refusal") {
     foreign::append_text(message.content, text);
     return {};
   }
@@ -58,6 +77,16 @@ Message& assistant_of(std::vector<Message>& messages) {
   return messages.back();
 }
 
+// Of tools that run at OpenAI's, or that only OpenAI's models know: none is offered here, and what
+// came of them tells other models nothing.
+bool is_foreign_item(std::string_view type) {
+  static constexpr std::array<std::string_view, 6> kOthers{
+      "compaction", "compaction_trigger", "tool_search_output",
+      "program",    "program_output",     "additional_tools"};
+  return type.ends_with("_call") || type.ends_with("_call_output") || type.starts_with("mcp_") ||
+         std::ranges::contains(kOthers, type);
+}
+
 // The `index`th of the request's.
 Result<> read_item(const Json& json, std::size_t index, std::vector<Message>& messages) {
   Fields fields(json, "an item of input");
@@ -66,26 +95,33 @@ Result<> read_item(const Json& json, std::size_t index, std::vector<Message>& me
   std::string name;
   std::string arguments;
   std::string call_id;
+  std::string name_space;
+  std::string text;
   fields.read("type", type);
   fields.read_role(role);
   fields.read("name", name);
-  fields.read("arguments", arguments);
   fields.read("call_id", call_id);
+  if (type == "function_call") fields.read("arguments", arguments);
+  if (type == "custom_tool_call") fields.read("input", text);
+  if (type == "function_call" || type == "custom_tool_call") fields.read("namespace", name_space);
   Message read;
   if (type == "message") {
     OLLAMA_TRY(fields.check());
     OLLAMA_ASSIGN(read.role, foreign::openai_role(role, std::format("input[{}].role", index)));
     OLLAMA_TRY(read_content(fields, "content", read));
-  } else if (type == "function_call") {
+  } else if (type == "function_call" || type == "custom_tool_call") {
     OLLAMA_TRY(fields.check());
-    if (name.empty()) return fail(ErrorCode::kInvalidArgument, "a function_call has no name");
-    OLLAMA_ASSIGN(JsonObject parsed, foreign::arguments_of(arguments));
-    assistant_of(messages).tool_calls.push_back(
-        {.id = call_id, .index = 0, .name = name, .arguments = std::move(parsed)});
-  } else if (type == "function_call_output") {
+    if (name.empty()) return fail(ErrorCode::kInvalidArgument, "a {} has no name", type);
+    ToolCall call{.id = call_id, .index = 0, .name = full_name(name_space, name), .arguments = {}};
+    if (type == "custom_tool_call") {
+      call.arguments[kCustomInput] = text;
+    } else {
+      OLLAMA_ASSIGN(call.arguments, foreign::arguments_of(arguments));
+    }
+    assistant_of(messages).tool_calls.push_back(std::move(call));
+  } else if (type == "function_call_output" || type == "custom_tool_call_output") {
     read.role = "tool";
     read.tool_call_id = call_id;
-    read.tool_name = foreign::called_name(messages, call_id);
     OLLAMA_TRY(read_content(fields, "output", read));
   } else if (type == "reasoning") {
     Message thought;
@@ -96,6 +132,8 @@ Result<> read_item(const Json& json, std::size_t index, std::vector<Message>& me
     return fail(ErrorCode::kInvalidArgument,
                 "nothing is stored here: send input items themselves instead of references to "
                 "them, as clients do with \"store\": false");
+  } else if (is_foreign_item(type)) {
+    return fields.check();
   } else {
     return fail(ErrorCode::kInvalidArgument, "input items of type \"{}\" are not supported", type);
   }
@@ -123,19 +161,96 @@ Result<> read_input(const Json& input, std::vector<Message>& messages) {
                 kind_text(input));
   }
   for (std::size_t i = 0; i < items->size(); ++i) OLLAMA_TRY(read_item((*items)[i], i, messages));
+  name_answers(messages);
   return {};
 }
 
-Result<Json> parse_tools(const Json& value) {
-  return foreign::tools_of(value, {.type = "function", .unnamed = {}, .schema = "parameters"});
+// Tools that run at OpenAI's, or that only OpenAI's models know by their type.
+bool is_foreign_tool(std::string_view type) {
+  static constexpr std::array<std::string_view, 6> kTypes{
+      "mcp", "code_interpreter", "image_generation", "local_shell", "shell", "apply_patch"};
+  static constexpr std::array<std::string_view, 5> kBeginnings{
+      "web_search", "file_search", "computer", "tool_search", "programmatic_"};
+  return std::ranges::contains(kTypes, type) ||
+         std::ranges::any_of(kBeginnings,
+                             [&](std::string_view start) { return type.starts_with(start); });
 }
+
+// As functions: those of a namespace under longer names, and a tool that takes a text with that as
+// its argument. What runs elsewhere the model is not told of.
+class ToolReader {
+ public:
+  Result<> read(const Json& item) {
+    Fields fields(item, "a tool");
+    std::string type;
+    fields.read("type", type);
+    OLLAMA_TRY(fields.check());
+    if (type != "namespace") return read_one(item, type, {});
+    std::string name;
+    fields.read("name", name);
+    OLLAMA_TRY(fields.check());
+    if (name.empty()) return fail(ErrorCode::kInvalidArgument, "a namespace of tools has no name");
+    fields.each("tools", [&](const Json& inner) -> Result<> {
+      Fields one(inner, "a tool");
+      std::string inner_type;
+      one.read("type", inner_type);
+      OLLAMA_TRY(one.check());
+      return read_one(inner, inner_type, name);
+    });
+    return fields.check();
+  }
+  Json tools() && { return std::move(tools_); }
+  ToolOrigins origins() && { return std::move(origins_); }
+
+ private:
+  Result<> read_one(const Json& item, std::string_view type, const std::string& name_space) {
+    if (is_foreign_tool(type)) return {};
+    if (type != "function" && type != "custom") {
+      return fail(ErrorCode::kInvalidArgument, "tools of type \"{}\" are not supported", type);
+    }
+    const bool custom = type == "custom";
+    OLLAMA_ASSIGN(JsonObject tool, foreign::tool_of(item, custom ? "" : "parameters"));
+    JsonObject& function = tool["function"].as_object();
+    const std::string name(function["name"].as_string());
+    if (custom) make_custom(item, function);
+    if (custom || !name_space.empty()) {
+      const std::string full = full_name(name_space, name);
+      function["name"] = full;
+      origins_[full] = {.name = name, .name_space = name_space, .custom = custom};
+    }
+    tools_.emplace_back(std::move(tool));
+    return {};
+  }
+  static void make_custom(const Json& item, JsonObject& function) {
+    function["parameters"] = {
+        {"type", "object"},
+        {"properties", JsonObject{{kCustomInput, JsonObject{{"type", "string"}}}}},
+        {"required", array{kCustomInput}}};
+    const auto grammar = item.try_at_pointer("/format/definition");
+    if (!grammar || !grammar->is_string()) return;
+    // The text cannot be held to it, but the model may be told.
+    const Json* told = function.if_contains("description");
+    function["description"] = std::format(
+        "{}{}{} has to meet this grammar:\n{}",
+        told == nullptr ? std::string_view() : std::string_view(told->get_string()),
+        told == nullptr ? "" : "\n", kCustomInput, std::string_view(grammar->get_string()));
+  }
+
+  array tools_;
+  ToolOrigins origins_;
+};
 
 // {"type": "function", "name": "x"} as chat completions have it.
 Result<Json> tool_choice_of(const Json& value) {
   const auto* object = value.if_object();
   const Json* name = object == nullptr ? nullptr : object->if_contains("name");
-  if (name == nullptr) return foreign::checked_choice(value);
-  return JsonObject{{"type", "function"}, {"function", JsonObject{{"name", *name}}}};
+  if (name == nullptr || !name->is_string()) return foreign::checked_choice(value);
+  Fields fields(*object);
+  std::string name_space;
+  fields.read("namespace", name_space);
+  OLLAMA_TRY(fields.check());
+  return JsonObject{{"type", "function"},
+                    {"function", JsonObject{{"name", full_name(name_space, name->get_string())}}}};
 }
 
 Result<Json> parse_text_format(const Json& text) {
@@ -167,9 +282,12 @@ Result<Json> parse_text_format(const Json& text) {
 JsonObject repeated_of(const JsonObject& request) {
   JsonObject result{{"instructions", nullptr},
                     {"max_output_tokens", nullptr},
+                    {"max_tool_calls", nullptr},
                     {"metadata", JsonObject()},
                     {"parallel_tool_calls", true},
+                    {"prompt_cache_key", nullptr},
                     {"reasoning", JsonObject{{"effort", nullptr}, {"summary", nullptr}}},
+                    {"safety_identifier", nullptr},
                     {"temperature", 1},
                     {"text", JsonObject{{"format", JsonObject{{"type", "text"}}}}},
                     {"tool_choice", "auto"},
@@ -186,16 +304,26 @@ JsonObject repeated_of(const JsonObject& request) {
     }
     for (const auto& [key, inner] : sent->get_object()) value.get_object()[key] = inner;
   }
+  // Clients expect of a function what it may have been sent without.
+  if (auto* tools = result["tools"].if_array()) {
+    for (Json& tool : *tools) {
+      auto* object = tool.if_object();
+      if (object == nullptr || (*object)["type"] != Json("function")) continue;
+      for (const char* field : {"description", "parameters", "strict"})
+        object->emplace(field, nullptr);
+    }
+  }
   return result;
 }
 
 class ResponsesFormat final : public ChatFormat {
  public:
-  ResponsesFormat(std::string model, JsonObject repeated, bool encrypted)
+  ResponsesFormat(std::string model, JsonObject repeated, ToolOrigins origins, bool encrypted)
       : id_(foreign::new_id("resp_")),
         model_(std::move(model)),
         created_(foreign::seconds_now()),
         repeated_(std::move(repeated)),
+        origins_(std::move(origins)),
         encrypted_(encrypted) {}
 
   std::string_view stream_type() const override { return "text/event-stream"; }
@@ -221,7 +349,8 @@ class ResponsesFormat final : public ChatFormat {
   }
   std::string end() override { return {}; }
   std::string broken(const StatusError& error) override {
-    const std::string text = close();  // first: it counts events and completes what was said
+    cut_ = true;
+    const std::string text = close();  // first: it counts events, and what was said stays
     JsonObject failed = body("failed", nullptr);
     failed["error"] = {{"code", "server_error"}, {"message", error.message}};
     return text + event("response.failed", {{"response", std::move(failed)}});
@@ -257,11 +386,24 @@ class ResponsesFormat final : public ChatFormat {
   }
 
   JsonObject body(std::string_view status, const Metrics* metrics) const {
-    JsonObject response{
-        {"id", id_},        {"object", "response"}, {"created_at", created_},
-        {"status", status}, {"error", nullptr},     {"incomplete_details", nullptr},
-        {"model", model_},  {"output", output_},    {"previous_response_id", nullptr},
-        {"store", false},   {"usage", nullptr}};
+    JsonObject response{{"id", id_},
+                        {"object", "response"},
+                        {"created_at", created_},
+                        {"completed_at", nullptr},
+                        {"status", status},
+                        {"background", false},
+                        {"error", nullptr},
+                        {"incomplete_details", nullptr},
+                        {"model", model_},
+                        {"output", output_},
+                        {"previous_response_id", nullptr},
+                        {"service_tier", "default"},
+                        {"store", false},
+                        {"top_logprobs", 0},
+                        {"frequency_penalty", 0},
+                        {"presence_penalty", 0},
+                        {"usage", nullptr}};
+    if (status == "completed") response["completed_at"] = foreign::seconds_now();
     for (const auto& [name, value] : repeated_) response[name] = value;
     if (status == "incomplete") {
       response["incomplete_details"] = JsonObject{{"reason", "max_output_tokens"}};
@@ -269,8 +411,8 @@ class ResponsesFormat final : public ChatFormat {
     if (metrics != nullptr) {
       response["usage"] = {
           {"input_tokens", metrics->prompt_eval_count},
-          {"input_tokens_details",
-           JsonObject{{"cached_tokens", metrics->prompt_eval_cached_count}}},
+          {"input_tokens_details", JsonObject{{"cached_tokens", metrics->prompt_eval_cached_count},
+                                              {"cache_write_tokens", 0}}},
           {"output_tokens", metrics->eval_count},
           {"output_tokens_details", JsonObject{{"reasoning_tokens", metrics->thinking_eval_count}}},
           {"total_tokens", metrics->prompt_eval_count + metrics->eval_count}};
@@ -298,7 +440,8 @@ class ResponsesFormat final : public ChatFormat {
   }
   JsonObject part() const {
     if (open_ == Open::kReasoning) return {{"type", "summary_text"}, {"text", text_}};
-    return {{"type", "output_text"}, {"text", text_}, {"annotations", array()}};
+    return {
+        {"type", "output_text"}, {"text", text_}, {"annotations", array()}, {"logprobs", array()}};
   }
   JsonObject place(std::string_view index_name) const {
     return {{"item_id", item_}, {"output_index", output_.size()}, {index_name, 0}};
@@ -330,16 +473,20 @@ class ResponsesFormat final : public ChatFormat {
   std::string content(std::string_view delta) {
     std::string text = open(Open::kMessage);
     text_ += delta;
-    return text + event("response.output_text.delta", at("content_index", "delta", Json(delta)));
+    JsonObject fields = at("content_index", "delta", Json(delta));
+    fields["logprobs"] = array();
+    return text + event("response.output_text.delta", std::move(fields));
   }
   // Ends the item that is open.
   std::string close() {
     if (open_ == Open::kNothing) return {};
     const bool reasoning = open_ == Open::kReasoning;
     const std::string_view index = reasoning ? "summary_index" : "content_index";
+    JsonObject said = at(index, "text", Json(text_));
+    if (!reasoning) said["logprobs"] = array();
     std::string text =
         event(reasoning ? "response.reasoning_summary_text.done" : "response.output_text.done",
-              at(index, "text", Json(text_)));
+              std::move(said));
     text += event(reasoning ? "response.reasoning_summary_part.done" : "response.content_part.done",
                   at(index, "part", part()));
     return text + finish(item(cut_ ? "incomplete" : "completed"));
@@ -352,34 +499,49 @@ class ResponsesFormat final : public ChatFormat {
     text_.clear();
     return text;
   }
-  // A call is known whole: its arguments are one piece.
+  // A call is known whole: what it passes on is one piece.
   std::string called(const ToolCall& call) {
     std::string text = close();
-    item_ = foreign::new_id("fc_");
-    const std::string arguments = to_string(call.arguments);
+    const auto found = origins_.find(call.name);
+    const ToolOrigin origin = found == origins_.end()
+                                  ? ToolOrigin{.name = call.name, .name_space = {}, .custom = false}
+                                  : found->second;
+    item_ = foreign::new_id(origin.custom ? "ctc_" : "fc_");
+    const std::string_view passed = origin.custom ? "input" : "arguments";
+    const std::string what = origin.custom ? custom_input(call) : to_string(call.arguments);
     JsonObject item{{"id", item_},
-                    {"type", "function_call"},
+                    {"type", origin.custom ? "custom_tool_call" : "function_call"},
                     {"status", "in_progress"},
-                    {"arguments", ""},
+                    {passed, ""},
                     {"call_id", call.id.empty() ? foreign::new_id("call_") : call.id},
-                    {"name", call.name}};
+                    {"name", origin.name}};
+    if (!origin.name_space.empty()) item["namespace"] = origin.name_space;
     text += event("response.output_item.added", {{"output_index", output_.size()}, {"item", item}});
     const JsonObject where{{"item_id", item_}, {"output_index", output_.size()}};
+    const std::string_view kind =
+        origin.custom ? "response.custom_tool_call_input" : "response.function_call_arguments";
     JsonObject delta = where;
-    delta["delta"] = arguments;
-    text += event("response.function_call_arguments.delta", std::move(delta));
+    delta["delta"] = what;
+    text += event(std::format("{}.delta", kind), std::move(delta));
     JsonObject done = where;
-    done["arguments"] = arguments;
-    text += event("response.function_call_arguments.done", std::move(done));
+    if (!origin.custom) done["name"] = origin.name;
+    done[passed] = what;
+    text += event(std::format("{}.done", kind), std::move(done));
     item["status"] = "completed";
-    item["arguments"] = arguments;
+    item[passed] = what;
     return text + finish(std::move(item));
+  }
+  static std::string custom_input(const ToolCall& call) {
+    const Json* input = call.arguments.if_contains(kCustomInput);
+    const bool text = input != nullptr && input->is_string();
+    return text ? std::string(input->get_string()) : to_string(call.arguments);
   }
 
   std::string id_;
   std::string model_;
   std::int64_t created_;
   JsonObject repeated_;
+  ToolOrigins origins_;
   bool encrypted_;  // "reasoning.encrypted_content" is asked for
   std::int64_t sequence_ = 0;
   bool begun_ = false;
@@ -413,7 +575,8 @@ Result<ForeignChat> parse_responses(const Json& json) {
   request.stream = false;
   fields.read("stream", request.stream);
   fields.read("parallel_tool_calls", chat.parallel_tools);
-  fields.read_with("tools", request.tools, parse_tools);
+  ToolReader tools;
+  fields.each("tools", [&](const Json& item) { return tools.read(item); });
   fields.read_with("tool_choice", request.tool_choice, tool_choice_of);
   fields.read_with("text", request.format, parse_text_format);
   std::string effort;
@@ -437,6 +600,7 @@ Result<ForeignChat> parse_responses(const Json& json) {
   }
   if (const Json* input = fields.find("input")) OLLAMA_TRY(read_input(*input, request.messages));
   OLLAMA_ASSIGN(chat, std::move(fields).finish(std::move(chat)));
+  chat.request.tools = std::move(tools).tools();
   OLLAMA_TRY(foreign::apply_allowed_tools(chat.request));
   if (!previous.empty() || background || stored) {
     return fail(ErrorCode::kInvalidArgument,
@@ -458,7 +622,7 @@ Result<ForeignChat> parse_responses(const Json& json) {
     return fail(ErrorCode::kInvalidArgument, "input is required");
   }
   chat.format = std::make_unique<ResponsesFormat>(
-      chat.request.model, repeated_of(json.as_object()),
+      chat.request.model, repeated_of(json.as_object()), std::move(tools).origins(),
       std::ranges::contains(include, std::string_view("reasoning.encrypted_content")));
   return chat;
 }

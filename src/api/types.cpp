@@ -108,20 +108,6 @@ void read_inference(Fields& fields, InferenceRequest& request) {
   fields.read("_debug_render_only", request.debug_render_only);
 }
 
-// A tool's answer that names only the call is given the tool's name, which templates show.
-void name_answers(std::vector<Message>& messages) {
-  std::unordered_map<std::string_view, std::string_view> called;
-  for (Message& message : messages) {
-    for (const ToolCall& call : message.tool_calls) called.try_emplace(call.id, call.name);
-    if (message.role != "tool" || !message.tool_name.empty() || message.tool_call_id.empty()) {
-      continue;
-    }
-    if (const auto found = called.find(message.tool_call_id); found != called.end()) {
-      message.tool_name = found->second;
-    }
-  }
-}
-
 // "model", or the "name" that older clients send.
 void read_model(Fields& fields, std::string& out) {
   fields.read("model", out);
@@ -298,7 +284,9 @@ void put_metrics(JsonObject& object, const Metrics& metrics) {
   put(object, "total_duration", metrics.total_duration);
   put(object, "load_duration", metrics.load_duration);
   put(object, "prompt_eval_count", metrics.prompt_eval_count);
-  put(object, "prompt_eval_cached_count", metrics.prompt_eval_cached_count);
+  if (metrics.prompt_eval_count != 0) {
+    object.emplace("prompt_eval_cached_count", metrics.prompt_eval_cached_count);
+  }
   put(object, "prompt_eval_duration", metrics.prompt_eval_duration);
   put(object, "eval_count", metrics.eval_count);
   put(object, "eval_duration", metrics.eval_duration);
@@ -360,6 +348,19 @@ JsonObject files_json(const std::vector<File>& files) {
 
 // ---- requests
 // ------------------------------------------------------------------------------------
+
+void name_answers(std::vector<Message>& messages) {
+  std::unordered_map<std::string_view, std::string_view> called;
+  for (Message& message : messages) {
+    for (const ToolCall& call : message.tool_calls) called.try_emplace(call.id, call.name);
+    if (message.role != "tool" || !message.tool_name.empty() || message.tool_call_id.empty()) {
+      continue;
+    }
+    if (const auto found = called.find(message.tool_call_id); found != called.end()) {
+      message.tool_name = found->second;
+    }
+  }
+}
 
 Result<GenerateRequest> parse_generate_request(const Json& json) {
   Fields fields(json);

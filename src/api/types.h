@@ -127,6 +127,9 @@ struct Message {
   bool operator==(const Message&) const = default;
 };
 
+// Tools' answers that name only the call are given the tool's name, which templates show.
+void name_answers(std::vector<Message>& messages);
+
 // What /api/generate and /api/chat share.
 struct InferenceRequest {
   std::string model;

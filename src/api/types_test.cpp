@@ -377,10 +377,11 @@ TEST(Responses, GenerateLeavesOutWhatOllamaLeavesOut) {
   response.context = {1, 2};
   response.metrics = {10ns, 1ns, 5, 0, 2ns, 7, 3ns};
   const std::string text = to_string(to_json(response));
-  EXPECT_EQ(text,
-            R"({"model":"m","created_at":"2023-11-14T22:13:20Z","response":"Hi","done":true,)"
-            R"("done_reason":"stop","context":[1,2],"total_duration":10,"load_duration":1,)"
-            R"("prompt_eval_count":5,"prompt_eval_duration":2,"eval_count":7,"eval_duration":3})");
+  EXPECT_EQ(
+      text,
+      R"({"model":"m","created_at":"2023-11-14T22:13:20Z","response":"Hi","done":true,)"
+      R"("done_reason":"stop","context":[1,2],"total_duration":10,"load_duration":1,)"
+      R"("prompt_eval_count":5,"prompt_eval_cached_count":0,"prompt_eval_duration":2,"eval_count":7,"eval_duration":3})");
   EXPECT_EQ(to_string(to_json(*parse_generate_response(json_of(text)))), text);
 }
 

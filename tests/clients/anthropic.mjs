@@ -35,7 +35,7 @@ const story = await toldNatively();
 const message = await client.messages.create(greedy);
 assert.equal(message.type, "message");
 assert.equal(message.role, "assistant");
-assert.deepEqual(message.content, [{ type: "text", text: story }]);
+assert.deepEqual(message.content, [{ type: "text", text: story, citations: null }]);
 assert.equal(message.stop_reason, "max_tokens");
 assert.equal(message.usage.output_tokens, 256);
 

@@ -245,9 +245,10 @@ for (const family of Object.keys(families)) {
 
       // By hand, as every program that reads the stream does: a call begins with its name and id, and
       // its arguments grow.
-      const live = { content: "", reasoning: "", calls: [] };
+      const live = { role: "", content: "", reasoning: "", calls: [] };
       const finishes = [];
       for await (const { choices: [{ delta, finish_reason }] } of await client.chat.completions.create({ ...request, stream: true })) {
+        live.role += delta.role ?? "";
         live.content += delta.content ?? "";
         live.reasoning += delta.reasoning ?? "";
         for (const { index, id, type, function: { name, arguments: part } } of delta.tool_calls ?? []) {
@@ -257,6 +258,7 @@ for (const family of Object.keys(families)) {
         if (finish_reason) finishes.push(finish_reason);
       }
       assert.deepEqual(finishes, [choice.finish_reason], at);
+      assert.equal(live.role, "assistant", `${at}: told once`);
       assert.equal(live.content, message.content ?? "", at);
       assert.equal(live.reasoning, message.reasoning ?? "", at);
       assert.ok(live.calls.every(({ id }) => id), at);
@@ -265,7 +267,10 @@ for (const family of Object.keys(families)) {
 
       const [final] = (await client.chat.completions.stream(request).finalChatCompletion()).choices;
       assert.equal(final.finish_reason, choice.finish_reason, at);
+      assert.equal(final.message.role, "assistant", at);
       assert.equal(final.message.content ?? "", message.content ?? "", at);
+      const tokensOf = ({ logprobs }) => (logprobs?.content ?? []).map(({ token }) => token);
+      assert.deepEqual(tokensOf(final), tokensOf(choice), at);
       assert.deepEqual(scriptedCalls(final.message), scriptedCalls(message), at);
       return message;
     };
