@@ -116,6 +116,7 @@ Access::Verdict Access::judge(std::string_view method, std::string_view host,
     verdict.headers.emplace_back("Access-Control-Allow-Origin",
                                  everyone ? std::string("*") : std::string(origin));
     if (!everyone) verdict.headers.emplace_back("Vary", "Origin");
+    verdict.headers.emplace_back("Access-Control-Expose-Headers", "Request-Id,X-Request-Id");
     if (preflight) {
       verdict.headers.emplace_back("Access-Control-Allow-Methods", kMethods);
       verdict.headers.emplace_back("Access-Control-Allow-Headers", kHeaders);

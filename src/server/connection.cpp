@@ -17,6 +17,7 @@
 #include <boost/beast/http/string_body.hpp>
 #include <ctime>
 
+#include "api/chat_format.h"
 #include "base/log.h"
 
 namespace ollama::server {
@@ -118,6 +119,10 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
     if (std::exchange(started_, true)) co_return;
     status_ = 200;
     if (version_ < 11) keep_alive_ = false;  // the end of the connection ends the body
+    if (content_type == kEvents) {           // proxies would keep them together, or for later
+      set_header("Cache-Control", "no-cache");
+      set_header("X-Accel-Buffering", "no");
+    }
     pending_head_ = response_head(200, content_type);
     if (version_ >= 11) pending_head_ += "Transfer-Encoding: chunked\r\n";
     pending_head_ += "\r\n";
@@ -246,6 +251,10 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
     auto verdict =
         context_.access.judge(request_.method, request_.header("Host"), request_.header("Origin"));
     response_headers_ = std::move(verdict.headers);
+    if (request_.path.starts_with("/v1/")) {
+      request_.id = api::new_request_id();
+      set_header(is_anthropic(request_) ? "Request-Id" : "X-Request-Id", request_.id);
+    }
     if (verdict.status) {
       if (has_body_) keep_alive_ = false;
       co_await respond(*verdict.status, {}, {});

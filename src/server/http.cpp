@@ -4,25 +4,26 @@
 #include "api/openai.h"
 
 namespace ollama::server {
-namespace {
 
-api::JsonObject error_json(std::string_view path, const api::StatusError& error) {
-  if (path.starts_with("/v1/messages")) return api::anthropic::error_json(error);
-  if (path.starts_with("/v1/")) return api::openai::error_json(error);
-  return api::to_json(error);
+bool is_anthropic(const Request& request) {
+  return request.path.starts_with("/v1/messages") ||
+         (request.path.starts_with("/v1/models") && !request.header("anthropic-version").empty());
 }
-
-}  // namespace
 
 Task<> Exchange::respond_json(int status, const api::JsonObject& json) {
   co_await respond(status, kJson, api::to_string(json));
 }
 
 Task<> Exchange::respond_error(int status, std::string_view message) {
-  co_await respond(
-      status, kJson,
-      api::to_string(error_json(
-          request().path, api::StatusError{.status = status, .message = std::string(message)})));
+  const api::StatusError error{.status = status, .message = std::string(message)};
+  const Request& asked = request();
+  if (is_anthropic(asked)) {
+    co_await respond_json(status, api::anthropic::error_json(error, asked.id));
+  } else if (asked.path.starts_with("/v1/")) {
+    co_await respond_json(status, api::openai::error_json(error));
+  } else {
+    co_await respond_json(status, api::to_json(error));
+  }
 }
 
 Task<> Exchange::respond_error(const Error& error) {

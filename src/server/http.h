@@ -24,6 +24,7 @@ using Headers = std::vector<std::pair<std::string, std::string>>;
 
 inline constexpr std::string_view kJson = "application/json; charset=utf-8";
 inline constexpr std::string_view kNdjson = "application/x-ndjson";
+inline constexpr std::string_view kEvents = "text/event-stream";
 inline constexpr std::string_view kText = "text/plain; charset=utf-8";
 
 struct Request {
@@ -33,11 +34,15 @@ struct Request {
   std::map<std::string, std::string, std::less<>> parameters;  // of the route's pattern
   std::string body;    // whole, unless the route reads it piece by piece
   std::string remote;  // "127.0.0.1"
+  std::string id;      // "req_...", of paths under /v1/: clients show it with errors
 
   virtual ~Request() = default;
   // The value of a header, any case; empty when missing.
   virtual std::string_view header(std::string_view name) const = 0;
 };
+
+// Whether a client of Anthropic's API asks.
+bool is_anthropic(const Request& request);
 
 // Errors of writing are not told: the connection is closed, and on_disconnect has been called.
 class Exchange {

@@ -483,7 +483,13 @@ Task<> Inference::chat(Exchange& x, api::ForeignChat chat) {
   }
   add_messages(request, *model, generate);
   if (request.debug_render_only) {
-    co_await respond_rendered(x, *granted, std::move(generate), request.model);
+    auto prompt = co_await rendered(x, *granted, std::move(generate));
+    if (!prompt) co_return;
+    api::ChatResponse shown;
+    shown.model = request.model;
+    shown.created_at = api::now();
+    shown.debug_info = std::move(prompt);
+    co_await x.respond_json(200, api::to_json(shown));
     co_return;
   }
   co_await tell_choices(x, *granted, generate, chat, {start, loaded});
@@ -553,7 +559,13 @@ Task<> Inference::generate(Exchange& x, api::GenerateRequest request) {
     // Images that have no place in the prompt are counted, too, as in Ollama.
     const std::size_t elsewhere =
         request.raw || !request.suffix.empty() ? request.images.size() : 0;
-    co_await respond_rendered(x, *granted, std::move(generate), request.model, elsewhere);
+    auto prompt = co_await rendered(x, *granted, std::move(generate));
+    if (!prompt) co_return;
+    prompt->image_count += static_cast<std::int64_t>(elsewhere);
+    response.done = false;
+    response.created_at = api::now();
+    response.debug_info = std::move(prompt);
+    co_await x.respond_json(200, api::to_json(response));
     co_return;
   }
   const bool stream = request.streaming();
@@ -742,18 +754,12 @@ Task<std::optional<runner::Embedded>> Inference::rank(Exchange& x, const sched::
   co_return scores;
 }
 
-Task<> Inference::respond_rendered(Exchange& x, const sched::Lease& lease,
-                                   runner::Generate generate, const std::string& model,
-                                   std::size_t images_elsewhere) {
+Task<std::optional<api::DebugInfo>> Inference::rendered(Exchange& x, const sched::Lease& lease,
+                                                        runner::Generate generate) {
   auto prompt = co_await render(x, lease, std::move(generate));
-  if (!prompt) co_return;
-  api::GenerateResponse response;
-  response.model = model;
-  response.created_at = api::now();
-  response.debug_info =
-      api::DebugInfo{.rendered_template = std::move(prompt->text),
-                     .image_count = static_cast<std::int64_t>(prompt->images + images_elsewhere)};
-  co_await x.respond_json(200, api::to_json(response));
+  if (!prompt) co_return std::nullopt;
+  co_return api::DebugInfo{.rendered_template = std::move(prompt->text),
+                           .image_count = static_cast<std::int64_t>(prompt->images)};
 }
 
 Task<std::optional<std::size_t>> Inference::count_tokens(Exchange& x,

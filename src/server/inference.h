@@ -85,8 +85,8 @@ class Inference {
                                               std::string_view purpose);
   Task<std::optional<runner::Text>> render(Exchange& x, const sched::Lease& lease,
                                            runner::Generate generate);
-  Task<> respond_rendered(Exchange& x, const sched::Lease& lease, runner::Generate generate,
-                          const std::string& model, std::size_t images_elsewhere = 0);
+  Task<std::optional<api::DebugInfo>> rendered(Exchange& x, const sched::Lease& lease,
+                                               runner::Generate generate);
 
   // One of several ways to tell an answer.
   struct Telling {

@@ -1,6 +1,7 @@
 // OpenAI's API: /v1/...
 #include <boost/json/array.hpp>
 
+#include "api/anthropic.h"
 #include "api/openai.h"
 #include "engine/pooling.h"
 #include "server/inference.h"
@@ -63,7 +64,8 @@ class OpenAi {
     if (!list) {
       co_await x.respond_error(list.error());
     } else {
-      co_await x.respond_json(200, api::openai::models_json(*list));
+      co_await x.respond_json(200, is_anthropic(x.request()) ? api::anthropic::models_json(*list)
+                                                             : api::openai::models_json(*list));
     }
   }
 
@@ -75,6 +77,10 @@ class OpenAi {
         co_await services_.blocking.run([&] { return services_.store.resolve(name); });
     if (!found) {
       co_await x.respond_error(404, std::format("model '{}' not found", name));
+      co_return;
+    }
+    if (is_anthropic(x.request())) {
+      co_await x.respond_json(200, api::anthropic::model_json(name, found->modified_at));
       co_return;
     }
     const bool library = found->name.name_space() == store::kDefaultNamespace;
