@@ -529,6 +529,17 @@ class Server {
 
   Result<Prompt> prompt_of(const engine::Engine& engine, Generate& message) {
     const tokenizer::Tokenizer& tokenizer = engine.tokenizer();
+    Prompt prompt;
+    if (!message.tokens.empty()) {
+      for (const Token token : message.tokens) {
+        if (token < 0 || static_cast<std::size_t>(token) >= tokenizer.vocab_size()) {
+          return fail(ErrorCode::kInvalidArgument, "token {} is outside the vocabulary of {}",
+                      token, tokenizer.vocab_size());
+        }
+      }
+      prompt.tokens = std::move(message.tokens);
+      return prompt;
+    }
     for (const Token token : message.context) {
       if (token < 0 || static_cast<std::size_t>(token) >= tokenizer.vocab_size()) {
         return fail(ErrorCode::kInvalidArgument,
@@ -537,7 +548,6 @@ class Server {
                     token);
       }
     }
-    Prompt prompt;
     if (message.raw) {
       prompt.text = std::move(message.prompt);
       prompt.tokens = encode_prompt(tokenizer, prompt.text, {});

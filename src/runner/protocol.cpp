@@ -141,6 +141,7 @@ void fields(Archive& a, Generate& m) {
   a("take_apart", m.take_apart);
   a("suffix", m.suffix);
   a("raw", m.raw);
+  a("tokens", m.tokens);
   a("context", m.context);
   a("want_context", m.want_context);
   a("want_begun", m.want_begun);

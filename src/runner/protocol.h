@@ -41,6 +41,7 @@ struct Generate {
   bool take_apart = false;     // tell thinking and calls of tools apart from text
   std::string suffix;          // not empty: `prompt` stands before a gap and this after it
   bool raw = false;            // `prompt` as it is, not `messages`
+  std::vector<Token> tokens;   // the prompt, instead of all that; nothing is added to them
   std::vector<Token> context;  // an earlier answer's; stands before the prompt
   bool want_context = false;   // Done tells the tokens of prompt and answer
   bool want_begun = false;     // Begun comes before the first Piece

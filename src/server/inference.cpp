@@ -618,26 +618,22 @@ Task<> Inference::complete(Exchange& x, api::openai::Completion completion) {
   const auto granted = co_await lease_for(x, request, *model, options, "completions");
   if (!granted) co_return;
   const Times times{start, Clock::now()};
-  const std::size_t vocabulary = granted->info().vocab_size;
-  for (std::vector<std::int32_t>& tokens : completion.token_prompts) {
-    const auto outside = std::ranges::find_if(tokens, [&](std::int32_t token) {
-      return token < 0 || static_cast<std::size_t>(token) >= vocabulary;
-    });
-    if (outside != tokens.end()) {
-      co_await x.respond_error(
-          400, std::format("token {} is outside the vocabulary of {}", *outside, vocabulary));
-      co_return;
-    }
-    auto text = co_await detokenize(x, *granted, std::move(tokens));
-    if (!text) co_return;
-    completion.prompts.push_back(std::move(*text));
+  // Tokens are evaluated as they are; only who wants their text back is told it.
+  const std::vector<std::vector<runner::Token>>& tokens = completion.token_prompts;
+  for (const std::vector<runner::Token>& one : tokens) {
+    std::string& text = completion.prompts.emplace_back();
+    if (!completion.echo) continue;
+    auto decoded = co_await detokenize(x, *granted, one);
+    if (!decoded) co_return;
+    text = std::move(*decoded);
   }
 
   const bool stream = request.streaming();
   api::openai::CompletionFormat format(request.model, completion.include_usage, completion.choices);
   std::vector<api::GenerateResponse> whole;
   std::size_t index = 0;
-  for (const std::string& prompt : completion.prompts) {
+  for (std::size_t number = 0; number < completion.prompts.size(); ++number) {
+    const std::string& prompt = completion.prompts[number];
     std::vector<api::GenerateResponse> answers;
     for (std::size_t choice = 0; choice < completion.best_of; ++choice, ++index) {
       runner::Generate generate = to_generate(request, *model, options);
@@ -646,7 +642,9 @@ Task<> Inference::complete(Exchange& x, api::openai::Completion completion) {
         generate.sampling.logprobs = 0;  // to choose by
       }
       vary_seed(generate, choice);
-      if (request.suffix.empty()) {
+      if (!tokens.empty()) {
+        generate.tokens = tokens[number];
+      } else if (request.suffix.empty()) {
         if (!model->system.empty()) {
           generate.messages.push_back(message_of("system", model->system));
         }

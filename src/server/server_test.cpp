@@ -1025,6 +1025,21 @@ TEST_F(ServerTest, AnswersInEachApisShape) {
   EXPECT_EQ(messages.json().at("stop_reason").as_string(), "end_turn");
 }
 
+// No template and no BOS is put around them.
+TEST_F(ServerTest, CompletesTokensAsTheyAre) {
+  static constexpr std::string_view body =
+      R"({{"model":"stories260k","prompt":[[97,98],[99]],"echo":{},"stream":{}}})";
+  const json::value plain = ask("POST", "/v1/completions", std::format(body, false, false)).json();
+  EXPECT_EQ(plain.at_pointer("/choices/0/text").as_string(), "AB");
+  EXPECT_EQ(plain.at_pointer("/choices/1/text").as_string(), "C");
+  EXPECT_EQ(plain.at_pointer("/usage/prompt_tokens").as_int64(), 3);
+  const json::value echo = ask("POST", "/v1/completions", std::format(body, true, false)).json();
+  EXPECT_EQ(echo.at_pointer("/choices/0/text").as_string(), "abAB");
+  EXPECT_EQ(echo.at_pointer("/choices/1/text").as_string(), "cC");
+  EXPECT_THAT(ask("POST", "/v1/completions", std::format(body, true, true)).body,
+              HasSubstr(R"("text":"abA")"));
+}
+
 // Clients show it with their errors.
 TEST_F(ServerTest, NumbersRequestsInEachApisHeader) {
   const Answer chat = ask("POST", "/v1/chat/completions", "{}");
@@ -1172,6 +1187,8 @@ TEST_F(ServerTest, ErrorsHaveTheShapeOfTheirApi) {
        std::tuple("/v1/completions",
                   R"({"model":"stories260k","prompt":"a","logit_bias":{"1":101}})", 400,
                   "numbers of -100 to 100"),
+       std::tuple("/v1/completions", R"({"model":"stories260k","prompt":[97,99999]})", 400,
+                  "outside the vocabulary"),
        std::tuple("/v1/embeddings", R"({"model":"stories260k"})", 400, "invalid input"),
        std::tuple("/tokenize", R"({"model":"stories260k"})", 400, "content is required"),
        std::tuple("/detokenize", R"({"model":"stories260k"})", 400, "tokens are required"),
