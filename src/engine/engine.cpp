@@ -283,6 +283,7 @@ class EngineImpl final : public Engine {
       a.keep = static_cast<std::uint32_t>(kept_tokens(a.request));
       a.budget = budget(a.request);
       if (a.request.num_predict == 0) {
+        a.listener->begun(a.stats, a.text());
         finish(waiting_, waiting_.begin(), DoneReason::kLength);
         continue;
       }
@@ -302,7 +303,7 @@ class EngineImpl final : public Engine {
         a.constraint.emplace(automata_.get(a.request.grammar, vocabulary_));
         if (a.request.preamble) a.preamble.emplace(std::move(*a.request.preamble));
       }
-      a.listener->begun(a.stats);
+      a.listener->begun(a.stats, a.text());
       active_.splice(active_.end(), waiting_, waiting_.begin());
     }
   }

@@ -84,8 +84,9 @@ struct TokenLogprobs {
 class Listener {
  public:
   virtual ~Listener() = default;
-  // First, and before the prompt is evaluated: its tokens in `stats`, also those of the cache.
-  virtual void begun(const Stats& /*stats*/) {}
+  // First, and before the prompt is evaluated: its tokens, cut to the context, those of the cache
+  // counted in `stats`. Not called where the request is cancelled while it waits.
+  virtual void begun(const Stats& /*stats*/, std::span<const Token> /*prompt*/) {}
   // The next piece of the answer: complete UTF-8 characters, stop strings and end tokens removed.
   // `tokens` are those generated since the last call (their text may still be held back).
   virtual void text(std::string_view piece, std::span<const Token> tokens) = 0;

@@ -37,6 +37,7 @@ struct Outcome {
   std::vector<Token> tokens;
   std::vector<TokenLogprobs> logprobs;
   std::optional<Stats> begun;  // told before any piece
+  std::vector<Token> prompt;   // with it
   std::optional<DoneReason> reason;
   std::optional<std::string> error;
   Stats stats;
@@ -55,9 +56,10 @@ struct Outcome {
 class Recorder final : public Listener {
  public:
   explicit Recorder(std::shared_ptr<Outcome> outcome) : outcome_(std::move(outcome)) {}
-  void begun(const Stats& stats) override {
+  void begun(const Stats& stats, std::span<const Token> prompt) override {
     const std::scoped_lock lock(outcome_->mutex);
     if (outcome_->pieces == 0) outcome_->begun = stats;
+    outcome_->prompt.assign(prompt.begin(), prompt.end());
   }
   void text(std::string_view piece, std::span<const Token> tokens) override {
     const std::scoped_lock lock(outcome_->mutex);
@@ -391,6 +393,11 @@ TEST(Engine, LongPromptsAreCutOrRefused) {
   ASSERT_GT(request.prompt.size(), 32U);
   const auto cut = run(*engine, request);
   EXPECT_EQ(cut->stats.prompt_tokens, 32U);
+  std::vector<Token> kept(request.prompt.end() - 28, request.prompt.end());
+  kept.insert(kept.begin(), request.prompt.begin(), request.prompt.begin() + 4);
+  EXPECT_EQ(cut->prompt, kept) << "what is told is what is evaluated";
+  request.num_predict = 0;
+  EXPECT_EQ(run(*engine, request)->prompt, kept) << "also where nothing is said";
   request.truncate = false;
   const auto refused = run(*engine, request);
   EXPECT_EQ(refused->error, "the input length exceeds the context length");

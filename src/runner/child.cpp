@@ -180,25 +180,26 @@ class Forwarder final : public engine::Listener {
   // What of the answer is told beside its text.
   struct Telling {
     bool begun = false;
+    bool context = false;
     bool text_logprobs = false;  // with a parser
   };
   Forwarder(Id id, Outbox& outbox, ActiveRequests& active, engine::Engine& engine, Telling telling,
-            std::optional<std::vector<Token>> context, std::optional<chat::AnswerParser> parser)
+            std::optional<chat::AnswerParser> parser)
       : id_(id),
         outbox_(outbox),
         active_(active),
         engine_(engine),
         telling_(telling),
-        context_(std::move(context)),
         parser_(std::move(parser)) {}
 
-  void begun(const engine::Stats& stats) override {
+  void begun(const engine::Stats& stats, std::span<const Token> prompt) override {
+    if (telling_.context) context_.assign(prompt.begin(), prompt.end());
     if (!telling_.begun) return;
     outbox_.send(Begun{
         .id = id_, .prompt_tokens = stats.prompt_tokens, .cached_tokens = stats.cached_tokens});
   }
   void text(std::string_view piece, std::span<const Token> tokens) override {
-    if (context_) context_->insert(context_->end(), tokens.begin(), tokens.end());
+    if (telling_.context) context_.insert(context_.end(), tokens.begin(), tokens.end());
     const auto count = static_cast<std::uint32_t>(tokens.size());
     unsent_tokens_ += count;
     if (piece.empty()) {
@@ -251,7 +252,7 @@ class Forwarder final : public engine::Listener {
     outbox_.send(Done{.id = id_,
                       .reason = reason,
                       .stats = stats,
-                      .context = context_ ? std::move(*context_) : std::vector<Token>{},
+                      .context = std::move(context_),
                       .thinking_tokens = thinking_tokens_});
   }
   void failed(const Error& error) override {
@@ -293,7 +294,7 @@ class Forwarder final : public engine::Listener {
   ActiveRequests& active_;
   engine::Engine& engine_;
   Telling telling_;
-  std::optional<std::vector<Token>> context_;
+  std::vector<Token> context_;  // the prompt as it was evaluated, and the answer
   std::optional<chat::AnswerParser> parser_;
   std::uint32_t unsent_tokens_ = 0;
   std::uint32_t thinking_tokens_ = 0;
@@ -450,15 +451,13 @@ class Server {
       }
       request.control_text = format.marks_are_tokens();
     }
-    std::optional<std::vector<Token>> context;
-    if (message.want_context) context = request.prompt;
     const Forwarder::Telling telling{.begun = message.want_begun,
+                                     .context = message.want_context,
                                      .text_logprobs = message.text_logprobs && message.take_apart};
     active_.begin(message.id);
-    auto submitted =
-        engine->submit(std::move(request),
-                       std::make_unique<Forwarder>(message.id, outbox_, active_, *engine, telling,
-                                                   std::move(context), std::move(parser)));
+    auto submitted = engine->submit(
+        std::move(request), std::make_unique<Forwarder>(message.id, outbox_, active_, *engine,
+                                                        telling, std::move(parser)));
     if (submitted) {
       active_.submitted(message.id, *submitted);
     } else {

@@ -160,7 +160,10 @@ class FakeEngine final : public engine::Engine {
       return true;
     }
     work.stats.prompt_tokens = static_cast<std::uint32_t>(prompt.size());
-    if (!std::exchange(work.begun, true)) work.listener->begun(work.stats);
+    if (!std::exchange(work.begun, true)) {
+      const std::size_t kept = std::min<std::size_t>(prompt.size(), info_.context);
+      work.listener->begun(work.stats, std::span(prompt).first(kept));
+    }
     if (work.cancelled) {
       work.listener->done(engine::DoneReason::kCancelled, work.stats);
       return true;

@@ -435,6 +435,21 @@ TEST(Child, AnswersARawPrompt) {
   EXPECT_EQ(done.context, (std::vector<Token>{256, 'a', 'b', 'a', 'b'}));
 }
 
+// What a client sends back with its next prompt is what the model has read, not all of a prompt
+// that was cut to the context.
+TEST(Child, TellsTheContextThatWasEvaluated) {
+  Child child;
+  child.load({.context = 8});
+  Generate message = raw_prompt(1, std::string(100'000, 'x'));
+  message.num_predict = 2;
+  message.want_context = true;
+  child.send(message);
+  child.receive<Piece>();
+  child.receive<Piece>();
+  EXPECT_EQ(child.receive<Done>().context,
+            (std::vector<Token>{256, 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x'}));
+}
+
 TEST(Child, TellsThePromptsTokensWhereTheyAreWanted) {
   Child child;
   child.load();
