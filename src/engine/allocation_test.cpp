@@ -5,6 +5,7 @@
 
 #include <array>
 #include <condition_variable>
+#include <future>
 #include <mutex>
 #include <new>
 
@@ -19,17 +20,20 @@ namespace {
 struct Count {
   bool counting = false;
   std::size_t calls = 0;
+  std::size_t bytes = 0;
   std::array<const void*, 65536> callers{};
 
-  void add(const void* caller) {
-    if (counting && calls < callers.size()) callers[calls++] = caller;
+  void add(const void* caller, std::size_t size) {
+    if (!counting) return;
+    bytes += size;
+    if (calls < callers.size()) callers[calls++] = caller;
   }
 };
 // One thread is counted; set by it.
 thread_local Count* t_count = nullptr;
 
-void count(const void* caller) {
-  if (t_count != nullptr) t_count->add(caller);
+void count(const void* caller, std::size_t size) {
+  if (t_count != nullptr) t_count->add(caller, size);
 }
 
 }  // namespace
@@ -43,27 +47,27 @@ void __libc_free(void* memory);
 // NOLINTEND(readability-identifier-naming)
 
 void* malloc(std::size_t size) {
-  count(__builtin_return_address(0));
+  count(__builtin_return_address(0), size);
   return __libc_malloc(size);
 }
 void* calloc(std::size_t n, std::size_t size) {
-  count(__builtin_return_address(0));
+  count(__builtin_return_address(0), n * size);
   return __libc_calloc(n, size);
 }
 void* realloc(void* memory, std::size_t size) {
-  count(__builtin_return_address(0));
+  count(__builtin_return_address(0), size);
   return __libc_realloc(memory, size);
 }
 }
 
 // Else all of them would be the standard library's.
 void* operator new(std::size_t size) {
-  count(__builtin_return_address(0));
+  count(__builtin_return_address(0), size);
   if (void* memory = __libc_malloc(size)) return memory;
   throw std::bad_alloc();
 }
 void* operator new[](std::size_t size) {
-  count(__builtin_return_address(0));
+  count(__builtin_return_address(0), size);
   if (void* memory = __libc_malloc(size)) return memory;
   throw std::bad_alloc();
 }
@@ -187,6 +191,61 @@ TEST(Allocation, WarmDecodingAllocatesNothingOfOurs) {
     EXPECT_EQ(ggml_by_step, std::vector<double>(Counter::kSteps, ggml_by_step.front()))
         << "GGML's allocations for a submission are constant";
   }
+}
+
+// Counts what the engine's thread takes from its last piece of text until another request's prompt
+// begins.
+class Weigher final : public Listener {
+ public:
+  Weigher(Count& count, std::promise<void>& over) : count_(count), over_(over) {}
+  void begun(const Stats&, std::span<const Token>) override {
+    count_.counting = false;
+    t_count = nullptr;
+  }
+  void text(std::string_view, std::span<const Token>) override {
+    if (count_.counting) return;
+    count_.bytes = 0;
+    t_count = &count_;
+    count_.counting = true;
+  }
+  void done(DoneReason, const Stats&) override { over_.set_value(); }
+  void failed(const Error&) override { over_.set_value(); }
+
+ private:
+  Count& count_;
+  std::promise<void>& over_;
+};
+
+// What a request asks for does not decide what it holds, neither in the queue nor in its turn.
+TEST(Allocation, LongWindowsAreBoundByTheContext) {
+  LoadOptions options;
+  options.context = 64;
+  const auto engine =
+      Engine::load(std::filesystem::path(OLLAMA_TEST_DATA) / "models/stories260K-f16.gguf", options)
+          .value();
+  Request request;
+  request.prompt = engine->tokenizer().encode("Once upon a time", {.add_special = true});
+  request.sampling.repeat_last_n = 1 << 20;
+  request.sampling.repeat_penalty = 1.1F;
+  request.sampling.dry_multiplier = 1;
+  request.sampling.dry_penalty_last_n = 1 << 20;
+  request.num_predict = 100;
+  request.ignore_end = true;
+  const auto count = std::make_unique<Count>();
+  const auto queueing = std::make_unique<Count>();
+  std::array<std::promise<void>, 2> over;
+  for (std::promise<void>& each : over) {
+    auto listener = std::make_unique<Weigher>(*count, each);
+    t_count = queueing.get();
+    queueing->counting = true;
+    EXPECT_TRUE(engine->submit(request, std::move(listener)));
+    queueing->counting = false;
+    t_count = nullptr;
+  }
+  for (std::promise<void>& each : over) each.get_future().wait();
+  EXPECT_LT(queueing->bytes, 16 * kKiB) << "of two requests in the queue";
+  EXPECT_LT(count->bytes, 64 * kKiB) << "of one that is admitted";
+  EXPECT_GT(count->bytes, 1 * kKiB) << "it must be seen";
 }
 
 // The count itself must see what it is there for.

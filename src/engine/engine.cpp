@@ -71,23 +71,17 @@ struct Text {
 
 // A request in the engine's hands.
 struct Active {
-  Active(RequestId request_id, Request r, std::unique_ptr<Listener> l,
-         const tokenizer::Tokenizer& tokenizer, std::size_t vocab)
-      : id(request_id),
-        request(std::move(r)),
-        listener(std::move(l)),
-        sampler(request.sampling, vocab,
-                [&tokenizer](Token token) { return tokenizer.piece(token); }),
-        stops(std::move(request.stop)) {}
+  Active(Request r, std::unique_ptr<Listener> l)
+      : request(std::move(r)), listener(std::move(l)), stops(std::move(request.stop)) {}
 
   // Prompt and answer so far; what is not yet in the sequence's cached tokens waits to be
   // evaluated.
   std::vector<Token>& text() { return request.prompt; }
 
-  RequestId id;
+  RequestId id = 0;
   Request request;
   std::unique_ptr<Listener> listener;
-  sample::Sampler sampler;
+  std::optional<sample::Sampler> sampler;  // from its admission on
   std::optional<grammar::Constraint> constraint;
   std::optional<grammar::Preamble> preamble;  // while the constraint does not bind
   std::vector<Token> to_say;                  // before the model is asked again
@@ -140,10 +134,13 @@ class EngineImpl final : public Engine {
       std::call_once(vocabulary_once_,
                      [this] { vocabulary_ = grammar::Vocabulary::make(executor_->tokenizer()); });
     }
+    // Made before the lock, which the engine's thread takes in every step.
+    ActiveList made;
+    made.push_back(std::make_unique<Active>(std::move(request), std::move(listener)));
     const std::scoped_lock lock(mutex_);
     const RequestId id = ++last_id_;
-    inbox_.push_back(std::make_unique<Active>(id, std::move(request), std::move(listener),
-                                              executor_->tokenizer(), info().vocab_size));
+    made.front()->id = id;
+    inbox_.splice(inbox_.end(), made);
     wake_.notify_all();
     return id;
   }
@@ -182,13 +179,15 @@ class EngineImpl final : public Engine {
     if (tokens.empty()) return fail(ErrorCode::kInvalidArgument, "the text has no tokens");
     if (tokens.size() > info().context) return fail(kPromptTooLong);
     OLLAMA_TRY(executor_->check(tokens));
+    std::list<Text> made;
+    made.push_back({.tokens = std::move(tokens),
+                    .second = second,
+                    .done = std::move(done),
+                    .cancelled = std::move(cancelled),
+                    .pooler = Pooler(executor_->pooling(), executor_->width(!info().ranks)),
+                    .sequence = {}});
     const std::scoped_lock lock(mutex_);
-    text_inbox_.push_back({.tokens = std::move(tokens),
-                           .second = second,
-                           .done = std::move(done),
-                           .cancelled = std::move(cancelled),
-                           .pooler = Pooler(executor_->pooling(), executor_->width(!info().ranks)),
-                           .sequence = {}});
+    text_inbox_.splice(text_inbox_.end(), made);
     wake_.notify_all();
     return {};
   }
@@ -298,7 +297,10 @@ class EngineImpl final : public Engine {
       a.unreported.reserve(64);
       a.piece.reserve(256);
       prefixes_.tokens(a.sequence).reserve(most);
-      for (const Token token : a.text()) a.sampler.accept(token);
+      a.sampler.emplace(
+          sample::within(a.request.sampling, info().context), info().vocab_size,
+          [&tokenizer = executor_->tokenizer()](Token token) { return tokenizer.piece(token); });
+      for (const Token token : a.text()) a.sampler->accept(token);
       if (a.request.grammar) {
         a.constraint.emplace(automata_.get(a.request.grammar, vocabulary_));
         if (a.request.preamble) a.preamble.emplace(std::move(*a.request.preamble));
@@ -469,12 +471,12 @@ class EngineImpl final : public Engine {
   enum class Choice : std::uint8_t { kFree, kBound, kSaid };
 
   std::pair<Token, Choice> choose(Active& a, std::span<float> logits) {
-    if (!a.constraint) return {a.sampler.sample(logits), Choice::kFree};
-    if (!a.preamble) return {a.sampler.sample(logits, *a.constraint), Choice::kBound};
+    if (!a.constraint) return {a.sampler->sample(logits), Choice::kFree};
+    if (!a.preamble) return {a.sampler->sample(logits, *a.constraint), Choice::kBound};
     const tokenizer::Tokenizer& tok = executor_->tokenizer();
     Choice choice = Choice::kSaid;
     if (a.to_say.empty()) {
-      const Token token = a.sampler.sample(logits);
+      const Token token = a.sampler->sample(logits);
       const auto verdict = a.preamble->judge(tok.piece(token, true), is_end(token));
       if (verdict == grammar::Preamble::Verdict::kTake) {
         if (is_end(token)) return {token, Choice::kFree};
@@ -486,7 +488,7 @@ class EngineImpl final : public Engine {
       // Nothing: the grammar binds, or the vocabulary has no words for what must be said.
       if (a.to_say.empty()) {
         a.preamble.reset();
-        return {a.sampler.sample_again(logits, *a.constraint), Choice::kBound};
+        return {a.sampler->sample_again(logits, *a.constraint), Choice::kBound};
       }
     }
     const Token token = a.to_say.front();
@@ -518,7 +520,7 @@ class EngineImpl final : public Engine {
       }
       return;
     }
-    a.sampler.accept(token);
+    a.sampler->accept(token);
     ++a.stats.generated_tokens;
     const bool obeys_end = !a.request.ignore_end || a.constraint;
     if (is_end(token) && obeys_end && choice != Choice::kSaid) {
@@ -594,7 +596,7 @@ class EngineImpl final : public Engine {
   }
 
   static void note_logprobs(Active& a) {
-    const std::span<const sample::TokenLogprob> entries = a.sampler.logprobs();
+    const std::span<const sample::TokenLogprob> entries = a.sampler->logprobs();
     if (entries.empty()) return;
     a.logprobs.push_back({.chosen = entries.front(),
                           .best = {entries.begin() + 1, entries.end()},

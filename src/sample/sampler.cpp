@@ -167,6 +167,13 @@ Result<> validate(const Options& options, std::size_t vocab_size) {
   return validate_bias(options, vocab_size);
 }
 
+Options within(Options options, std::size_t context) {
+  for (std::int32_t* window : {&options.repeat_last_n, &options.dry_penalty_last_n}) {
+    if (*window > 0 && static_cast<std::size_t>(*window) > context) *window = -1;
+  }
+  return options;
+}
+
 // The chain, in llama.cpp's order. What changes single logits comes before the choice of
 // candidates, what drops candidates between it and the temperature. Mirostat takes the place of
 // what drops candidates.

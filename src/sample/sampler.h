@@ -70,6 +70,10 @@ inline constexpr float kMostBias = 100.0F;
 Result<> validate(const Options& options,
                   std::size_t vocab_size = std::numeric_limits<std::size_t>::max());
 
+// For texts of at most a context: a window that is longer is the whole text, of which no ring is
+// kept.
+Options within(Options options, std::size_t context);
+
 // The natural logarithm of a token's probability, at least -9999.
 struct TokenLogprob {
   Token token = 0;

@@ -569,6 +569,21 @@ TEST(Allocations, NoneAfterConstruction) {
   EXPECT_EQ(allocations - before, 1U) << "the counter itself must work";
 }
 
+// A request chooses a window's size, and must not choose how much memory it takes.
+TEST(Options, WindowsBeyondTheContextAreTheWholeText) {
+  Options options;
+  options.repeat_last_n = 1 << 20;
+  options.dry_penalty_last_n = 4097;
+  const Options bound = within(options, 4096);
+  EXPECT_EQ(bound.repeat_last_n, -1);
+  EXPECT_EQ(bound.dry_penalty_last_n, -1);
+  for (const std::int32_t window : {-1, 0, 1, 4096}) {
+    options.repeat_last_n = options.dry_penalty_last_n = window;
+    EXPECT_EQ(within(options, 4096).repeat_last_n, window);
+    EXPECT_EQ(within(options, 4096).dry_penalty_last_n, window);
+  }
+}
+
 TEST(Sampler, MovesWithItsState) {
   const std::vector<float> logits = random_logits(2, 100, 0);
   Options options = plain();
