@@ -128,6 +128,7 @@ class EngineImpl final : public Engine {
                   info().ranks ? "ranks texts and gives none" : "gives embeddings, no text");
     }
     OLLAMA_TRY(sample::validate(request.sampling, info().vocab_size));
+    OLLAMA_TRY(StopMatcher::validate(request.stop));
     OLLAMA_TRY(fit(request));
     if (request.grammar) {
       // A tenth of a second for a large vocabulary, which steps shall not wait for.

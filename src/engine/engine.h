@@ -108,7 +108,7 @@ struct Request {
   bool control_text = false;      // control tokens are text too, but for those that end the answer
   bool ignore_end = false;        // end tokens do not end the answer (benchmarks)
   bool reuse_prefix = true;       // false: evaluate the whole prompt (benchmarks)
-  std::vector<std::string> stop;  // the answer ends before any of these
+  std::vector<std::string> stop;  // the answer ends before any of these; see StopMatcher::validate
   // What the answer keeps to; null: nothing. It ends with kStop where it is whole and the model
   // ends it, or where nothing more may be said. Requests with one grammar share what is found out
   // of it.

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <gtest/gtest.h>
+#include <rapidcheck.h>
 
 #include <unistd.h>
 
@@ -609,6 +610,57 @@ TEST(StopMatcher, GivesBackWhatWasHeldAtTheEnd) {
   bool stopped = false;
   EXPECT_EQ(matcher.push("so ST", stopped), "so ");
   EXPECT_EQ(matcher.flush(), "ST");
+}
+
+// However the text is cut: the stop string that begins first, the first of those in the list, and
+// nothing held back that cannot become one.
+TEST(StopMatcher, FindsWhatALookAtTheWholeTextFinds) {
+  EXPECT_TRUE(rc::check([] {
+    const auto word = rc::gen::container<std::string>(rc::gen::element('a', 'b'));
+    const auto stops = *rc::gen::container<std::vector<std::string>>(word);
+    const auto pieces = *rc::gen::container<std::vector<std::string>>(word);
+    StopMatcher matcher(stops);
+    std::string text;
+    std::string shown;
+    for (const std::string& piece : pieces) {
+      text += piece;
+      std::size_t cut = std::string::npos;
+      std::size_t held = 0;
+      std::string first;
+      for (const std::string& stop : stops) {
+        if (stop.empty()) continue;
+        if (const std::size_t at = text.find(stop); at < cut) {
+          cut = at;
+          first = stop;
+        }
+        for (std::size_t n = held + 1; n < stop.size(); ++n) {
+          if (text.ends_with(stop.substr(0, n))) held = n;
+        }
+      }
+      bool stopped = false;
+      shown += matcher.push(piece, stopped);
+      RC_ASSERT(stopped == (cut != std::string::npos));
+      RC_ASSERT(shown == text.substr(0, stopped ? cut : text.size() - held));
+      if (!stopped) continue;
+      RC_ASSERT(matcher.found() == first);
+      return;
+    }
+    shown += matcher.flush();
+    RC_ASSERT(shown == text);
+  }));
+}
+
+// Each of them costs everybody in a batch something with every token.
+TEST(Engine, StopStringsAreLimited) {
+  const auto engine = load();
+  Request request = greedy(*engine, "Once upon a time", 2);
+  request.stop.assign(257, "#");
+  EXPECT_EQ(run(*engine, request)->error, "option 'stop' has 257 texts: 256 are the most");
+  request.stop = {"#", std::string(4097, '#')};
+  EXPECT_EQ(run(*engine, request)->error,
+            "option 'stop' has a text of 4097 bytes: 4096 are the most");
+  request.stop.assign(256, std::string(4096, '#'));
+  EXPECT_EQ(run(*engine, request)->error, std::nullopt);
 }
 
 // Bytes of this process that are in memory.
