@@ -200,6 +200,10 @@ Result<std::vector<std::pair<std::int32_t, float>>> parse_logit_bias(const JsonO
     if (!token || *token < 0 || !bias) {
       return invalid("option \"logit_bias\" must map token ids to numbers");
     }
+    // Another spelling of a token that is there would be added to its bias.
+    if (std::string_view(key) != std::to_string(*token)) {
+      return invalid("option \"logit_bias\" must name token {0} as \"{0}\"", *token);
+    }
     if (!(std::abs(*bias) <= kMost)) {
       return invalid("option \"logit_bias\" must hold numbers of -{0} to {0}", kMost);
     }
