@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
-#include <deque>
 #include <format>
+#include <map>
 
 #include "chat/images.h"
 
@@ -20,46 +20,60 @@ bool is_short_id(std::string_view id) {
 }
 
 // Tool calls and their results name each other by id: clients may leave ids out, and some templates
-// want ids of one form.
+// want ids of one form. The messages outlive it.
 class Ids {
  public:
   explicit Ids(bool shorten) : shorten_(shorten) {}
 
   std::string of_call(const api::ToolCall& call) {
-    ++count_;
+    const std::size_t index = calls_.size();
     std::string id = call.id;
     if (id.empty() || (shorten_ && !is_short_id(id)))
-      id = std::format("call{:05}", count_ % 100'000);
-    open_.push_back({.given = call.id, .used = id, .name = call.name});
+      id = std::format("call{:05}", (index + 1) % 100'000);
+    by_id_.emplace(call.id, index);
+    by_name_.emplace(call.name, index);
+    calls_.push_back({.id = id});
     return id;
   }
 
   // Of a tool's result: the id of the call that it names, else of the first that is unanswered.
   std::string of_result(const api::Message& result) {
-    auto call = open_.end();
     if (!result.tool_call_id.empty()) {
-      call = std::ranges::find(open_, result.tool_call_id, &Call::given);
-      if (call == open_.end()) return result.tool_call_id;
-    } else {
-      call = std::ranges::find(open_, result.tool_name, &Call::name);
-      if (call == open_.end()) call = open_.begin();
-      if (call == open_.end()) return {};
+      Call* const named = first(by_id_, result.tool_call_id);
+      return named != nullptr ? answer(*named) : result.tool_call_id;
     }
-    std::string id = call->used;
-    open_.erase(call);
-    return id;
+    if (Call* const named = first(by_name_, result.tool_name)) return answer(*named);
+    while (first_ < calls_.size() && calls_[first_].answered) ++first_;
+    return first_ < calls_.size() ? answer(calls_[first_]) : std::string();
   }
 
  private:
   struct Call {
-    std::string given;
-    std::string used;
-    std::string name;
+    std::string id;
+    bool answered = false;
   };
+  // Calls that share a key, in their order.
+  using Index = std::multimap<std::string_view, std::size_t>;
+
+  // The first that is unanswered.
+  Call* first(Index& index, std::string_view key) {
+    for (auto at = index.lower_bound(key); at != index.end() && at->first == key;) {
+      Call& call = calls_[at->second];
+      if (!call.answered) return &call;
+      at = index.erase(at);
+    }
+    return nullptr;
+  }
+  static std::string answer(Call& call) {
+    call.answered = true;
+    return call.id;
+  }
 
   bool shorten_;
-  std::size_t count_ = 0;
-  std::deque<Call> open_;
+  std::vector<Call> calls_;
+  Index by_id_;
+  Index by_name_;
+  std::size_t first_ = 0;  // those before it are answered
 };
 
 api::JsonObject text_part(std::string_view text) {

@@ -64,6 +64,29 @@ TEST(JinjaChat, ToolsAndCalls) {
   EXPECT_EQ(render("{{ tools is defined }}", {.messages = talk}), "False");
 }
 
+// Each result is of the call that it names, else of the first one of its tool, else of the first.
+TEST(JinjaChat, ResultsFindTheirCalls) {
+  std::vector<api::Message> talk{message("user", "?"), message("assistant", "")};
+  for (const auto& [id, name] : {std::pair("x", "f"), std::pair("", "g"), std::pair("x", "f"),
+                                 std::pair("", "f"), std::pair("y", "h")}) {
+    api::ToolCall call;
+    call.id = id;
+    call.name = name;
+    talk[1].tool_calls.push_back(call);
+  }
+  for (const auto& [id, name] :
+       {std::pair("", "f"), std::pair("x", ""), std::pair("x", ""), std::pair("z", "f"),
+        std::pair("", "k"), std::pair("", "h"), std::pair("", "f"), std::pair("", "f")}) {
+    talk.push_back(message("tool", "1"));
+    talk.back().tool_call_id = id;
+    talk.back().tool_name = name;
+  }
+  EXPECT_EQ(render("{% for m in messages %}{% for c in m.tool_calls %}{{ c.id }} {% endfor %}"
+                   "{% if m.role == 'tool' %}{{ m.tool_call_id }};{% endif %}{% endfor %}",
+                   {.messages = talk}),
+            "x call00002 x call00004 y x;x;x;z;call00002;y;call00004;;");
+}
+
 // Mistral's templates refuse ids that OpenAI's clients make.
 TEST(JinjaChat, IdsThatATemplateRefuses) {
   std::vector talk{message("user", "?"), message("assistant", ""), message("tool", "21")};
