@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "chat/call_watch.h"
 #include "chat/tool_syntax.h"
 
 namespace ollama::chat {
@@ -274,8 +275,8 @@ class AnswerParser::Plain final : public State {
         const std::size_t blanks = trailing_blanks(string_view(buffer_).substr(0, at));
         thought(out, take(buffer_, at - blanks));
         spared_ = take(buffer_, blanks);
-        now_ = Now::kCall;
         among_thoughts_ = true;
+        begin_call();
         return true;
       }
     }
@@ -302,7 +303,7 @@ class AnswerParser::Plain final : public State {
   bool read_text(AnswerPiece& out, bool ended) {
     const bool calls = !options_.tools.empty();
     if (calls && begins_bare()) {
-      now_ = Now::kCall;
+      begin_call();
       return true;
     }
     std::size_t at = std::string::npos;
@@ -342,7 +343,7 @@ class AnswerParser::Plain final : public State {
         return true;
       }
       spared_ = take(buffer_, blanks);
-      now_ = Now::kCall;
+      begin_call();
       return true;
     }
     const std::size_t certain = buffer_.size() - (ended ? 0 : held);
@@ -366,7 +367,13 @@ class AnswerParser::Plain final : public State {
            });
   }
 
+  void begin_call() {
+    now_ = Now::kCall;
+    watch_ = CallWatch(syntax_, among_thoughts_ ? string_view(format_.think_close) : string_view());
+  }
+
   bool call(AnswerPiece& out, bool ended) {
+    if (!ended && buffer_.size() <= kLongestCall && !watch_.worth_reading(buffer_)) return false;
     CallReading reading = syntax_.read(buffer_, ended);
     const bool among_thoughts = among_thoughts_;
     // Thoughts that speak of a mark go on to their end.
@@ -419,6 +426,7 @@ class AnswerParser::Plain final : public State {
   bool trims_ = false;           // blanks that come next are dropped
   bool may_open_ = false;        // no thought has come yet
   std::string spared_;           // blanks before what may be a call
+  CallWatch watch_;              // of it
   bool among_thoughts_ = false;  // that is where it may be
   bool called_among_thoughts_ = false;
   std::size_t misread_ = 0;  // what began like a call and was none

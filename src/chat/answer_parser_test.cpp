@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <format>
+
+#include "chat/call_watch.h"
 #include "chat/told.h"
 #include "chat/tool_syntax.h"
 
@@ -288,6 +291,94 @@ TEST(AnswerParser, LearnsItsFormatFromTemplates) {
   EXPECT_EQ(answer_format("<function_calls>", "olmo2").syntax, ToolSyntax::kOlmo);
   EXPECT_EQ(answer_format("{{ .Prompt }}", "gemma2").syntax, ToolSyntax::kJson);
   EXPECT_TRUE(answer_format("{{ .Prompt }}", "gemma2").think_open.empty());
+}
+
+// A call with a long text for an argument, as each family writes it.
+std::vector<std::pair<AnswerFormat, std::string>> long_calls(std::string_view text) {
+  const auto with = [&](std::string_view format) {
+    return std::vformat(format, std::make_format_args(text));
+  };
+  return {
+      {kJson, with(R"({{"name": "f", "arguments": {{"a": "{}"}}}})")},
+      {kLlama, with(R"({{"name": "f", "parameters": {{"a": "{}"}}}}; ok)")},
+      {kLlama, with(R"([f(a="{}", b=[1]), f()] ok)")},
+      {kQwen, with(R"(<tool_call>{{"name": "f", "arguments": {{"a": "{}"}}}}</tool_call>)")},
+      {kCoder, with("<tool_call><function=f><parameter=a>{}</parameter></function></tool_call>")},
+      {kGlm, with("<tool_call>f<arg_key>a</arg_key><arg_value>{}</arg_value></tool_call>")},
+      {kMistral, with(R"([TOOL_CALLS] [{{"name": "f", "arguments": {{"a": "{}"}}}}])")},
+      {kMistral, with(R"([TOOL_CALLS]f[ARGS]{{"a": "{}"}})")},
+      {kDeepSeek, with("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{{\"a\": \"{}\"}}"
+                       "<｜tool▁call▁end｜><｜tool▁calls▁end｜>")},
+      {kCommandR, with("Action: ```json\n[{{\"tool_name\": \"f\", \"parameters\": {{\"a\": "
+                       "\"{}\"}}}}]\n```")},
+      {kCommandR, with(R"(<|START_ACTION|>[{{"tool_name": "f", "parameters": {{"a": "{}"}}}}])"
+                       "<|END_ACTION|>")},
+      {kGemma, with("<|tool_call>call:f{{a:<|\"|>{}<|\"|>}}<tool_call|>")},
+      {kLfm, with(R"([f(a="{}")])")},
+      {kLfm, with(R"(<|tool_call_start|>[f(a="{}")]<|tool_call_end|>)")},
+      {kOlmo, with(R"(<function_calls>f(a="{}")</function_calls>)")},
+  };
+}
+
+std::string repeated(std::string_view text, std::size_t size) {
+  std::string result;
+  while (result.size() < size) result += text;
+  return result;
+}
+
+// A file that a model writes by a call comes in pieces of a few bytes: were each of them a reason
+// to read all of it again, the time would go with the square of its size.
+TEST(AnswerParser, ReadsLongCallsAFewTimes) {
+  for (const auto& [format, call] : long_calls(repeated("it's {[ here ]} a\\\"b ", 100'000))) {
+    CallWatch watch(call_syntax(format.syntax));
+    std::size_t read = 0;
+    for (std::size_t size = 3; size < call.size(); size += 3) {
+      if (watch.worth_reading(std::string_view(call).substr(0, size))) read += size;
+    }
+    EXPECT_LT(read, 16 * call.size()) << call.substr(0, 40);
+  }
+}
+
+// Nor may the end of one be missed: it is told as soon as it can be read.
+TEST(AnswerParser, TellsLongCallsAtTheirEnd) {
+  for (const auto& [format, call] : long_calls(repeated("{it's [ here }, a ", 1500))) {
+    const std::string_view text = call;
+    std::size_t whole = 64;  // behind the marks that begin it
+    const auto read = call_syntax(format.syntax).read;
+    while (read(text.substr(0, whole), false).kind != CallReading::Kind::kCalls) {
+      ASSERT_LT(++whole, text.size() + 1) << text.substr(0, 40);
+    }
+    AnswerParser parser(format, {.tools = kOffered});
+    std::size_t told = 0;
+    while (told < text.size() && parser.feed(text.substr(told, 1)).calls.empty()) ++told;
+    EXPECT_EQ(told + 1, whole) << text.substr(0, 40);
+  }
+}
+
+// However long calls, and what only begins like them, are cut: the same comes out.
+TEST(AnswerParser, LongAnswersAreTheSameHoweverTheyCome) {
+  const std::string filler(400, 'x');
+  const auto calls = long_calls(filler);
+  std::vector<std::string> parts{filler, filler, "{", "}", "[", "]",        "\"",     "'",
+                                 "\\",   ";",    ",", " ", "(", "</think>", "<|\"|>", "```"};
+  for (const auto& [format, call] : calls) {
+    parts.push_back(call);
+    parts.push_back(call.substr(0, call.find(filler)));
+    parts.push_back(call.substr(call.find(filler)));
+  }
+  EXPECT_TRUE(rc::check([&] {
+    AnswerFormat format = calls[*rc::gen::inRange<std::size_t>(0, calls.size())].first;
+    format.calls_end_thinking = *rc::gen::arbitrary<bool>();
+    const bool inside = *rc::gen::arbitrary<bool>();
+    const auto some = *rc::gen::container<std::vector<std::string>>(rc::gen::elementOf(parts));
+    std::string text;
+    for (const std::string& part : some) text += part;
+    const auto parsed = [&](std::size_t piece) {
+      return told(parse(format, text, piece, {.tools = kOffered, .inside_thinking = inside}));
+    };
+    const std::string whole = parsed(text.size() + 1);
+    for (const std::size_t piece : {1U, 5U, 64U}) RC_ASSERT(parsed(piece) == whole);
+  }));
 }
 
 // Whatever comes, nothing is lost but marks and blanks around them: without calls and thinking, the

@@ -595,11 +595,11 @@ CallReading read_command_r(string_view text, bool ended) {
   const std::size_t length = json_length(rest.substr(list));
   if (length == kEnd) return {};
   if (length == 0) return more_unless(ended);
+  const std::size_t close = rest.find(kFence, list + length);
+  if (close == kEnd && !ended) return {.kind = Kind::kMore};
   std::vector<api::ToolCall> calls = parse_calls(rest.substr(list, length));
   // It answers the user by such a call as well.
   std::erase_if(calls, [](const api::ToolCall& call) { return call.name == "directly-answer"; });
-  const std::size_t close = rest.find(kFence, list + length);
-  if (close == kEnd && !ended) return {.kind = Kind::kMore};
   const std::size_t end = close == kEnd ? rest.size() : close + kFence.size();
   return calls_up_to(text.size() - rest.size() + end, std::move(calls));
 }
@@ -617,6 +617,15 @@ constexpr std::array<string_view, 1> kFunctionOpeners{kFunctionOpen};
 constexpr std::array<string_view, 1> kFunctionSilent{"<start_function_response>"};
 constexpr std::array<string_view, 1> kLfmOpeners{kLfmOpen};
 constexpr std::array<string_view, 1> kOlmoOpeners{kOlmoOpen};
+constexpr std::array<string_view, 1> kTagClosers{kClose};
+constexpr std::array<string_view, 2> kDeepSeekClosers{kCallsEnd, kCallEnd};
+constexpr std::array<string_view, 1> kCommandRClosers{kActionEnd};
+constexpr std::array<string_view, 1> kGemmaClosers{kGemmaClose};
+constexpr std::array<string_view, 1> kFunctionClosers{kFunctionClose};
+constexpr std::array<string_view, 1> kLfmClosers{kLfmClose};
+constexpr std::array<string_view, 1> kOlmoClosers{kOlmoClose};
+constexpr string_view kJsonQuotes = "\"";
+constexpr string_view kPythonQuotes = "\"'";
 
 // An object in any of the spellings.
 std::optional<api::ToolCall> call_of(const api::JsonObject& object) {
@@ -759,22 +768,40 @@ std::size_t json_length(string_view text) {
 }
 
 const CallSyntax& call_syntax(ToolSyntax syntax) {
-  static constexpr CallSyntax kJson{.openers = {}, .bare = true, .read = read_json};
-  static constexpr CallSyntax kLlama{.openers = kLlamaOpeners, .bare = true, .read = read_llama};
-  static constexpr CallSyntax kHermes{.openers = kTagOpeners, .read = read_hermes};
-  static constexpr CallSyntax kQwenCoder{.openers = kTagOpeners, .read = read_qwen_coder};
-  static constexpr CallSyntax kGlm{.openers = kTagOpeners, .read = read_glm};
+  static constexpr CallSyntax kJson{
+      .openers = {}, .bare = true, .read = read_json, .quotes = kJsonQuotes};
+  static constexpr CallSyntax kLlama{
+      .openers = kLlamaOpeners, .bare = true, .read = read_llama, .quotes = kPythonQuotes};
+  static constexpr CallSyntax kHermes{
+      .openers = kTagOpeners, .read = read_hermes, .closers = kTagClosers};
+  static constexpr CallSyntax kQwenCoder{
+      .openers = kTagOpeners, .read = read_qwen_coder, .closers = kTagClosers};
+  static constexpr CallSyntax kGlm{
+      .openers = kTagOpeners, .read = read_glm, .closers = kTagClosers};
   static constexpr CallSyntax kMistral{
-      .openers = kMistralOpeners, .bare = true, .read = read_mistral};
-  static constexpr CallSyntax kDeepSeek{.openers = kDeepSeekOpeners, .read = read_deepseek};
-  static constexpr CallSyntax kCommandR{
-      .openers = kCommandROpeners, .read = read_command_r, .silent = kCommandRSilent};
-  static constexpr CallSyntax kGemma{
-      .openers = kGemmaOpeners, .read = read_gemma, .silent = kGemmaSilent};
-  static constexpr CallSyntax kFunctionGemma{
-      .openers = kFunctionOpeners, .read = read_function_gemma, .silent = kFunctionSilent};
-  static constexpr CallSyntax kLfm{.openers = kLfmOpeners, .bare = true, .read = read_lfm};
-  static constexpr CallSyntax kOlmo{.openers = kOlmoOpeners, .read = read_olmo};
+      .openers = kMistralOpeners, .bare = true, .read = read_mistral, .quotes = kJsonQuotes};
+  static constexpr CallSyntax kDeepSeek{
+      .openers = kDeepSeekOpeners, .read = read_deepseek, .closers = kDeepSeekClosers};
+  static constexpr CallSyntax kCommandR{.openers = kCommandROpeners,
+                                        .read = read_command_r,
+                                        .silent = kCommandRSilent,
+                                        .closers = kCommandRClosers,
+                                        .quotes = kJsonQuotes};
+  static constexpr CallSyntax kGemma{.openers = kGemmaOpeners,
+                                     .read = read_gemma,
+                                     .silent = kGemmaSilent,
+                                     .closers = kGemmaClosers};
+  static constexpr CallSyntax kFunctionGemma{.openers = kFunctionOpeners,
+                                             .read = read_function_gemma,
+                                             .silent = kFunctionSilent,
+                                             .closers = kFunctionClosers};
+  static constexpr CallSyntax kLfm{.openers = kLfmOpeners,
+                                   .bare = true,
+                                   .read = read_lfm,
+                                   .closers = kLfmClosers,
+                                   .quotes = kPythonQuotes};
+  static constexpr CallSyntax kOlmo{
+      .openers = kOlmoOpeners, .read = read_olmo, .closers = kOlmoClosers};
   static constexpr CallSyntax kNone{.openers = {}, .read = read_nothing};
   switch (syntax) {
     case ToolSyntax::kLlama:

@@ -30,6 +30,10 @@ struct CallSyntax {
   CallReading (*read)(std::string_view text, bool ended);
   // Marks around what is said, and left over behind calls, that are nobody's.
   std::span<const std::string_view> silent = {};
+  // See CallWatch: a call ends with one of these, or, where texts stand in some of `quotes`, with
+  // the bracket that closes its first one and with what comes behind that.
+  std::span<const std::string_view> closers = {};
+  std::string_view quotes = {};
 };
 
 const CallSyntax& call_syntax(ToolSyntax syntax);
