@@ -3,8 +3,9 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-#include <condition_variable>
+#include <atomic>
 #include <deque>
+#include <mutex>
 #include <ranges>
 #include <thread>
 
@@ -15,6 +16,7 @@
 #include "chat/turns.h"
 #include "grammar/grammar.h"
 #include "runner/frame.h"
+#include "runner/outbox.h"
 #include "runner/protocol.h"
 #include "runner/ranking.h"
 
@@ -24,73 +26,6 @@ namespace {
 
 // For each token of a context: a conversation with more of them is taken for too long untried.
 constexpr std::size_t kTriedBytes = 16;
-// Written but not read by the server: beyond this, answers are cancelled instead of kept.
-constexpr std::size_t kMaxUnsent = 64ULL << 20;
-
-// Frames on their way to the server, written by a thread of its own.
-class Outbox {
- public:
-  explicit Outbox(int fd) : fd_(fd), thread_([this] { run(); }) {}
-  Outbox(const Outbox&) = delete;
-  Outbox& operator=(const Outbox&) = delete;
-  ~Outbox() {
-    {
-      const std::lock_guard lock(mutex_);
-      closing_ = true;
-    }
-    wake_.notify_one();
-    thread_.join();
-  }
-
-  // False when the server reads too slowly: the message was dropped, unless it must be sent.
-  bool send(const FromRunner& message, bool must = true) {
-    std::string frame = encode(message);
-    {
-      const std::lock_guard lock(mutex_);
-      if (broken_) return false;
-      if (!must && waiting_.size() > kMaxUnsent) return false;
-      waiting_ += frame;
-    }
-    wake_.notify_one();
-    return true;
-  }
-
- private:
-  void run() {
-    std::string writing;
-    std::unique_lock lock(mutex_);
-    while (true) {
-      wake_.wait(lock, [this] { return closing_ || !waiting_.empty(); });
-      if (waiting_.empty()) return;
-      writing.swap(waiting_);
-      lock.unlock();
-      const bool good = write_all(writing);
-      writing.clear();
-      lock.lock();
-      if (!good) {
-        broken_ = true;
-        waiting_.clear();
-      }
-    }
-  }
-  bool write_all(std::string_view bytes) const {
-    while (!bytes.empty()) {
-      const ssize_t sent = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-      if (sent < 0 && errno == EINTR) continue;
-      if (sent <= 0) return false;
-      bytes.remove_prefix(static_cast<std::size_t>(sent));
-    }
-    return true;
-  }
-
-  int fd_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::string waiting_;
-  bool closing_ = false;
-  bool broken_ = false;
-  std::thread thread_;
-};
 
 // Which of the server's requests the engine works on.
 class ActiveRequests {

@@ -9,14 +9,17 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <csignal>
+#include <future>
 #include <random>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "runner/child.h"
 #include "runner/fake_engine.h"
 #include "runner/frame.h"
 #include "runner/local.h"
 #include "runner/options.h"
+#include "runner/outbox.h"
 #include "runner/process.h"
 #include "runner/process_runner.h"
 #include "runner/protocol.h"
@@ -355,16 +358,102 @@ TEST(Process, EnvironmentIsPrepared) {
   EXPECT_THAT(environment, Not(testing::Contains(testing::StartsWith("GGML_BACKEND_PATH"))));
 }
 
+// ---- The way to the server
+
+std::array<UniqueFd, 2> socket_pair() {
+  int sockets[2];
+  EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets), 0);
+  return {UniqueFd(sockets[0]), UniqueFd(sockets[1])};
+}
+
+// All messages up to the end of the stream.
+std::vector<FromRunner> read_messages(int fd) {
+  std::vector<FromRunner> messages;
+  FrameReader reader;
+  while (true) {
+    const auto room = reader.prepare();
+    const ssize_t bytes = ::recv(fd, room.data(), room.size(), 0);
+    if (bytes <= 0) return messages;
+    reader.commit(static_cast<std::size_t>(bytes));
+    for (auto next = reader.next(); *next; next = reader.next()) {
+      messages.push_back(decode_from_runner(**next).value());
+    }
+  }
+}
+
+// What was given before the end arrives, in its order, whoever gave it.
+TEST(Outbox, KeepsTheOrder) {
+  auto [ours, theirs] = socket_pair();
+  auto messages = std::async(std::launch::async, read_messages, theirs.get());
+  {
+    Outbox outbox(ours.get());
+    std::vector<std::jthread> givers;
+    for (const Id id : {0U, 1U}) {
+      givers.emplace_back([&outbox, id] {
+        for (std::uint32_t i = 0; i < 2000; ++i) {
+          EXPECT_TRUE(outbox.send(Piece{.id = id, .text = "x", .tokens = i}));
+        }
+        outbox.send(Done{.id = id});
+      });
+    }
+  }
+  ours.reset();
+  std::array<std::uint32_t, 2> next{};
+  std::size_t ended = 0;
+  for (const FromRunner& message : messages.get()) {
+    if (const auto* piece = std::get_if<Piece>(&message)) {
+      EXPECT_EQ(piece->tokens, next.at(piece->id)++);
+    } else {
+      EXPECT_EQ(next.at(std::get<Done>(message).id), 2000U);
+      ++ended;
+    }
+  }
+  EXPECT_EQ(ended, 2U);
+}
+
+// An answer that nobody reads must not fill the memory, whatever it consists of.
+TEST(Outbox, DropsWhatIsNotRead) {
+  Piece text{.id = 1, .text = std::string(64 * kKiB, 'x')};
+  Piece thought{.id = 1, .thinking = std::string(64 * kKiB, 'x')};
+  Piece call{.id = 1, .calls = std::vector<api::ToolCall>(1)};
+  call.calls[0].arguments = {{"a", std::string(64 * kKiB, 'x')}};
+  Piece logprobs{.id = 1, .logprobs = std::vector<api::Logprob>(1000)};
+  for (const Piece& piece : {text, thought, call, logprobs}) {
+    auto [ours, theirs] = socket_pair();
+    std::future<std::vector<FromRunner>> messages;
+    std::size_t taken = 0;
+    {
+      Outbox outbox(ours.get(), kMiB);
+      while (taken < 1000 && outbox.send(piece, false)) ++taken;
+      EXPECT_LT(taken, 100U) << "64 KiB each, of which two MiB and the socket's hold some";
+      EXPECT_GT(taken, 10U);
+      EXPECT_TRUE(outbox.send(Done{.id = 1})) << "that it has ended must be told";
+      messages = std::async(std::launch::async, read_messages, theirs.get());
+    }
+    ours.reset();
+    const std::vector<FromRunner> told = messages.get();
+    ASSERT_EQ(told.size(), taken + 1) << "what was taken arrives";
+    EXPECT_TRUE(std::holds_alternative<Done>(told.back()));
+  }
+}
+
+// A server that is gone is noticed, and nobody waits for it.
+TEST(Outbox, EndsWithItsSocket) {
+  auto [ours, theirs] = socket_pair();
+  theirs.reset();
+  Outbox outbox(ours.get());
+  while (outbox.send(Piece{.id = 1, .text = "x"})) std::this_thread::yield();
+}
+
 // ---- The child, over a bare socket and in this process
 
 class Child {
  public:
   Child() {
-    int sockets[2];
-    EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets), 0);
-    socket_.reset(sockets[0]);
-    thread_ =
-        std::thread([fd = sockets[1], this] { exit_code_ = serve_requests(fd, load_fake_engine); });
+    auto [ours, theirs] = socket_pair();
+    socket_ = std::move(ours);
+    thread_ = std::thread(
+        [fd = theirs.release(), this] { exit_code_ = serve_requests(fd, load_fake_engine); });
   }
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
