@@ -102,6 +102,20 @@ const Case kCases[] = {
      "[get_weather(city='San Francisco', days=2, metric=True), f(a=[1, -2.5], b={'k': None})]",
      R"(get_weather{"city":"San Francisco","days":2,"metric":true}|f{"a":[1,-2.5],"b":{"k":null}}|)"},
     {"llama, brackets", kLlama, "[sic] is Latin", "text=[sic] is Latin|"},
+    {"llama, pythonic, escapes", kLlama,
+     R"([f(s="caf\u00e9 \x41\r\b\f\0\a\v\101 \'\"", t='\U0001F600\ud83d\ude00')])",
+     R"(f{"s":"café A\r\b\f\u0000\u0007\u000bA '\"","t":"😀😀"}|)"},
+    {"llama, pythonic, what is no escape", kLlama,
+     R"([f(a="\d+ \xZZ \u12", b="\ud83d \udE00x", c="\UFFFFFFFF")])",
+     R"(f{"a":"\\d+ \\xZZ \\u12","b":"� �x","c":"�"}|)"},
+    {"llama, pythonic, longer strings", kLlama,
+     "[f(a=\"one \\\nline\", b=\"\"\"two\n\"lines\" \"\"\", c='', d=r'\\d\\'', e=(\"x\"\n 'y'))]",
+     R"(f{"a":"one line","b":"two\n\"lines\" ","c":"","d":"\\d\\'","e":"xy"}|)"},
+    {"llama, pythonic, values", kLlama,
+     "[f(a=-1.5e-3, b=+2E+2, c=1_000, d=.5, e=[2., (1,), (3), {'k': (True, None,)}], g={1: {},}), "
+     "]",
+     R"(f{"a":-0.0015,"b":200,"c":1000,"d":0.5,"e":[2,[1],3,{"k":[true,null]}],"g":{"1":{}}}|)"},
+    {"llama, pythonic, no values", kLlama, "[f(a=b)] and [f(1)]", "text=[f(a=b)] and [f(1)]|"},
     {"qwen coder", kCoder,
      "<tool_call>\n<function=f>\n<parameter=path>\n/tmp/x\n</parameter>\n<parameter=n>\n3\n</"
      "parameter>\n</function>\n</tool_call>",
@@ -182,6 +196,14 @@ TEST(AnswerParser, ReadsWhatModelsWrite) {
       EXPECT_EQ(told(parse(each.format, each.text, piece)), each.expected)
           << each.name << " in pieces of " << piece;
     }
+    const std::string_view text = each.text;
+    for (std::size_t cut = 1; cut < text.size(); ++cut) {
+      AnswerParser parser(each.format, {.tools = kOffered});
+      AnswerPiece all = parser.feed(text.substr(0, cut));
+      all.append(parser.feed(text.substr(cut)));
+      all.append(parser.finish());
+      EXPECT_EQ(told(all), each.expected) << each.name << " cut at " << cut;
+    }
   }
 }
 
@@ -243,6 +265,8 @@ TEST(AnswerParser, StreamsWhatIsCertain) {
   EXPECT_EQ(told(parser.feed("b> world")), "text=<b> world|");
   AnswerParser json(kJson, {.tools = kOffered});
   EXPECT_EQ(told(json.feed("{\"title\":")), "text={\"title\":|") << "no call begins so";
+  AnswerParser python(kLlama, {.tools = kOffered});
+  EXPECT_EQ(told(python.feed("[f(x) is")), "text=[f(x) is|") << "nothing names the argument";
   AnswerParser list(kJson, {.tools = kOffered});
   EXPECT_EQ(told(list.feed("[1, 2")), "text=[1, 2|");
 }

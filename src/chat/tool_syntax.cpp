@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <boost/json/array.hpp>
-#include <charconv>
+#include <cctype>
 #include <optional>
+
+#include "chat/python_calls.h"
 
 namespace ollama::chat {
 namespace {
@@ -89,126 +91,6 @@ CallReading read_json(string_view text, bool ended) {
 
 // ---- Python's way: [f(a=1, b="x"), g()]
 
-class Python {
- public:
-  explicit Python(string_view text) : rest_(text) {}
-
-  // With brackets around them; where `bare` ones will do as well, those are all of the text.
-  std::optional<std::vector<api::ToolCall>> calls(bool bare = false) {
-    std::vector<api::ToolCall> result;
-    const bool listed = take('[');
-    if (!listed && !bare) return std::nullopt;
-    do {
-      auto one = call();
-      if (!one) return std::nullopt;
-      result.push_back(std::move(*one));
-    } while (take(','));
-    if (listed ? !take(']') : !rest_.empty()) return std::nullopt;
-    return result;
-  }
-  string_view rest() const { return rest_; }
-
- private:
-  static constexpr int kDeepest = 32;
-
-  std::optional<api::ToolCall> call() {
-    api::ToolCall result;
-    result.name = word();
-    if (result.name.empty() || !take('(')) return std::nullopt;
-    while (!take(')')) {
-      const std::string name = word();
-      if (name.empty() || !take('=')) return std::nullopt;
-      auto argument = value(0);
-      if (!argument) return std::nullopt;
-      result.arguments[name] = std::move(*argument);
-      if (!take(',') && !rest_.starts_with(')')) return std::nullopt;
-    }
-    return result;
-  }
-  std::string word() {
-    skip();
-    const auto is_part = [](char c) {
-      return (std::isalnum(static_cast<unsigned char>(c)) != 0) || c == '_' || c == '.' || c == '-';
-    };
-    const auto end = std::ranges::find_if_not(rest_, is_part);
-    std::string result(rest_.begin(), end);
-    rest_.remove_prefix(result.size());
-    return result;
-  }
-  std::optional<api::Json> value(int depth) {
-    skip();
-    if (depth > kDeepest || rest_.empty()) return std::nullopt;
-    if (rest_.front() == '"' || rest_.front() == '\'') return string();
-    if (rest_.front() == '[' || rest_.front() == '(') return list(depth);
-    if (rest_.front() == '{') return dictionary(depth);
-    const std::string text = rest_.front() == '-' || rest_.front() == '+' ? number() : word();
-    if (text == "True" || text == "true") return true;
-    if (text == "False" || text == "false") return false;
-    if (text == "None" || text == "null") return nullptr;
-    auto parsed = api::parse_json(text);
-    if (!parsed || !parsed->is_number()) return std::nullopt;
-    return std::move(*parsed);
-  }
-  std::string number() {
-    std::string result(rest_.front() == '-' ? "-" : "");
-    rest_.remove_prefix(1);
-    return result + word();
-  }
-  std::optional<api::Json> string() {
-    const char quote = rest_.front();
-    std::string result;
-    for (std::size_t i = 1; i < rest_.size(); ++i) {
-      if (rest_[i] == quote) {
-        rest_.remove_prefix(i + 1);
-        return api::Json(result);
-      }
-      if (rest_[i] == '\\' && i + 1 < rest_.size()) {
-        ++i;
-        result += rest_[i] == 'n' ? '\n' : rest_[i] == 't' ? '\t' : rest_[i];
-      } else {
-        result += rest_[i];
-      }
-    }
-    return std::nullopt;
-  }
-  std::optional<api::Json> list(int depth) {
-    const char close = rest_.front() == '[' ? ']' : ')';
-    rest_.remove_prefix(1);
-    boost::json::array result;
-    while (!take(close)) {
-      auto item = value(depth + 1);
-      if (!item) return std::nullopt;
-      result.push_back(std::move(*item));
-      if (!take(',') && !rest_.starts_with(close)) return std::nullopt;
-    }
-    return result;
-  }
-  std::optional<api::Json> dictionary(int depth) {
-    rest_.remove_prefix(1);
-    api::JsonObject result;
-    while (!take('}')) {
-      const auto key = value(depth + 1);
-      if (!key || !key->is_string() || !take(':')) return std::nullopt;
-      auto item = value(depth + 1);
-      if (!item) return std::nullopt;
-      result[key->get_string()] = std::move(*item);
-      if (!take(',') && !rest_.starts_with('}')) return std::nullopt;
-    }
-    return result;
-  }
-  void skip() { rest_.remove_prefix(std::min(rest_.find_first_not_of(kJsonBlanks), rest_.size())); }
-  // After blanks, and with those behind it.
-  bool take(char c) {
-    skip();
-    if (!rest_.starts_with(c)) return false;
-    rest_.remove_prefix(1);
-    skip();
-    return true;
-  }
-
-  string_view rest_;
-};
-
 bool may_be_python(string_view text) {
   if (!consume(text, "[")) return false;
   const std::size_t at = text.find_first_not_of(kJsonBlanks);
@@ -222,11 +104,11 @@ bool may_be_python(string_view text) {
 
 CallReading read_python(string_view text, bool ended) {
   if (!may_be_python(text)) return {};
-  Python reader(text);
+  PythonReader reader(text);
   if (auto calls = reader.calls()) {
     return calls_up_to(text.size() - reader.rest().size(), std::move(*calls));
   }
-  return more_unless(ended);
+  return reader.rest().empty() ? more_unless(ended) : CallReading();
 }
 
 constexpr string_view kPythonTag = "<|python_tag|>";
@@ -463,7 +345,10 @@ constexpr string_view kOlmoOpen = "<function_calls>";
 constexpr string_view kOlmoClose = "</function_calls>";
 
 std::vector<api::ToolCall> python_calls(string_view text) {
-  return Python(text).calls(true).value_or(std::vector<api::ToolCall>());
+  PythonReader reader(text);
+  auto calls = reader.calls(true);
+  if (!calls || !reader.rest().empty()) return {};
+  return std::move(*calls);
 }
 
 CallReading read_lfm(string_view text, bool ended) {
