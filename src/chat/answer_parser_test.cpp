@@ -77,6 +77,21 @@ const Case kCases[] = {
     {"hermes, a mark in a string", kQwen,
      "<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":\"}{\\\"]\"}}</tool_call>",
      R"(f{"a":"}{\"]"}|)"},
+    {"hermes, its end in a string", kQwen,
+     "<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":\"x </tool_call> \\\" "
+     "<tool_call>\"}}</tool_call>",
+     R"(f{"a":"x </tool_call> \" <tool_call>"}|)"},
+    {"hermes, a string without an end", kQwen,
+     "<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":\"x}}\n</tool_call>\n"
+     "<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":\"y\"}}</tool_call>",
+     "text=<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":\"x}}\n</tool_call>\n|f{\"a\":\"y\"}|"},
+    {"hermes, a bracket too few", kQwen,
+     "<tool_call>{\"name\":\"f\",\"arguments\":{}</tool_call> {}",
+     "text=<tool_call>{\"name\":\"f\",\"arguments\":{}</tool_call> {}|"},
+    {"hermes, several between the marks", kQwen,
+     "<tool_call>{\"name\":\"f\"}\n{\"name\":\"f\",\"arguments\":{\"a\":1}}, "
+     "[{\"name\":\"f\"}]\n</tool_call>",
+     R"(f{}|f{"a":1}|f{}|)"},
     {"json", kJson, "{\"name\": \"f\", \"arguments\": {\"a\": 1}}", R"(f{"a":1}|)"},
     {"json, parameters, list", kJson,
      "[{\"name\":\"f\",\"parameters\":{}},{\"name\":\"f\",\"parameters\":{\"a\":2}}]",
@@ -124,6 +139,12 @@ const Case kCases[] = {
      "<think>x</think><tool_call>f\n<arg_key>a</arg_key>\n<arg_value>Bonn</arg_value>\n<arg_key>b</"
      "arg_key>\n<arg_value>[1,2]</arg_value>\n</tool_call>",
      R"(thinking=x|f{"a":"Bonn","b":[1,2]}|)"},
+    {"glm, ends in a value", kGlm,
+     "<tool_call>f<arg_key>a</arg_key><arg_value>x </tool_call> y</arg_value> z</arg_value>\n"
+     "</tool_call>",
+     R"(f{"a":"x </tool_call> y</arg_value> z"}|)"},
+    {"glm, prose", kGlm, "<tool_call> is a mark, </tool_call> too",
+     "text=<tool_call> is a mark, </tool_call> too|"},
     {"mistral", kMistral, "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"a\": 1}}]",
      R"(f{"a":1}|)"},
     {"mistral, args", kMistral, "[TOOL_CALLS]f[ARGS]{\"a\": 1}[TOOL_CALLS]get_weather[ARGS]{}",
@@ -142,6 +163,19 @@ const Case kCases[] = {
      "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": "
      "1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
      R"(f{"a":1}|)"},
+    {"deepseek, its ends in strings", kDeepSeek,
+     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\":\"<｜tool▁call▁end｜>{\"}"
+     "<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n"
+     "{\"a\":\"<｜tool▁calls▁end｜>```\"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>Ok",
+     R"(text=Ok|f{"a":"<｜tool▁call▁end｜>{"}|f{"a":"<｜tool▁calls▁end｜>```"}|)"},
+    {"deepseek, cut behind a call", kDeepSeek,
+     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool",
+     "f{}|"},
+    {"deepseek, one without a list", kDeepSeek,
+     "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\":1}<｜tool▁call▁end｜>", R"(f{"a":1}|)"},
+    {"deepseek, no arguments", kDeepSeek,
+     "<｜tool▁call▁begin｜>f<｜tool▁sep｜><｜tool▁call▁end｜>{}",
+     "text=<｜tool▁call▁begin｜>f<｜tool▁sep｜><｜tool▁call▁end｜>{}|"},
     {"command-r", kCommandR,
      "Action: ```json\n[\n    {\n        \"tool_name\": \"f\",\n        \"parameters\": {\"a\": "
      "1}\n    }\n]```",
@@ -150,6 +184,10 @@ const Case kCases[] = {
      "<|START_THINKING|>I will look.<|END_THINKING|><|START_ACTION|>[\n {\"tool_call_id\": \"0\", "
      "\"tool_name\": \"f\", \"parameters\": {\"a\": 1}}\n]<|END_ACTION|>",
      R"(thinking=I will look.|f{"a":1}|)"},
+    {"command-r7b, its end in a string", kCommandR,
+     "<|START_ACTION|>[{\"tool_name\":\"f\",\"parameters\":{\"a\":\"<|END_ACTION|>\"}}]"
+     "<|END_ACTION|>",
+     R"(f{"a":"<|END_ACTION|>"}|)"},
     {"command-r, prose", kCommandR, "Action: none needed", "text=Action: none needed|"},
     {"harmony", kHarmony,
      "<|channel|>analysis<|message|>Easy.<|end|><|start|>assistant<|channel|>final<|message|>Hi!",
@@ -179,9 +217,19 @@ const Case kCases[] = {
     {"gemma, no object", kGemma, "<|tool_call>call:f{a} b", "text=<|tool_call>call:f{a} b|"},
     {"gemma, cut", kGemma, "<|tool_call>call:f{a:1", "text=<|tool_call>call:f{a:1|"},
     {"lfm", kLfm, "<|tool_call_start|>[f(a=1)]<|tool_call_end|>", R"(f{"a":1}|)"},
+    {"lfm, its end in a string", kLfm,
+     "<|tool_call_start|>[f(a='<|tool_call_end|>')]<|tool_call_end|> Ok",
+     R"(text= Ok|f{"a":"<|tool_call_end|>"}|)"},
+    {"lfm, json", kLfm,
+     "<|tool_call_start|>[{\"name\":\"f\",\"arguments\":{\"a\":\"<|tool_call_end|>\"}}]"
+     "<|tool_call_end|>",
+     R"(f{"a":"<|tool_call_end|>"}|)"},
     {"lfm, nonsense", kLfm, "<|tool_call_start|>f<|tool_call_end|>",
      "text=<|tool_call_start|>f<|tool_call_end|>|"},
     {"olmo", kOlmo, "<function_calls>f(a=1)\nf()\n</function_calls>", R"(f{"a":1}|f{}|)"},
+    {"olmo, its end in a string, lines in another", kOlmo,
+     "<function_calls>\nf(a=\"</function_calls>\")\n[f(a='one\ntwo'), f()]\n</function_calls>",
+     R"(f{"a":"</function_calls>"}|f{"a":"one\ntwo"}|f{}|)"},
     {"olmo, one of them no call", kOlmo, "<function_calls>f(a=1)\nf\n</function_calls>",
      "text=<function_calls>f(a=1)\nf\n</function_calls>|"},
     {"no calls", kSilent, "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>",

@@ -4,6 +4,7 @@
 #include <array>
 #include <boost/json/array.hpp>
 #include <cctype>
+#include <initializer_list>
 #include <optional>
 
 #include "chat/python_calls.h"
@@ -15,6 +16,7 @@ using Kind = CallReading::Kind;
 using std::string_view;
 constexpr std::size_t kEnd = string_view::npos;
 constexpr string_view kJsonBlanks = " \t\r\n";
+constexpr string_view kFence = "```";
 
 string_view without_blanks(string_view text) {
   const std::size_t begin = text.find_first_not_of(kJsonBlanks);
@@ -39,16 +41,42 @@ CallReading texts_up_to(std::size_t length, api::ToolCall call) {
 }
 CallReading more_unless(bool ended) { return {.kind = ended ? Kind::kNone : Kind::kMore}; }
 
-// The text between two marks; where the answer ends before the second, the rest.
-struct Enclosed {
-  std::optional<string_view> text;  // nullopt: more has to come
-  std::size_t length = 0;           // with the marks
-};
-Enclosed enclosed(string_view text, string_view open, string_view close, bool ended) {
-  const std::size_t end = text.find(close, open.size());
-  if (end != kEnd) return {text.substr(open.size(), end - open.size()), end + close.size()};
-  if (!ended) return {};
-  return {text.substr(open.size()), text.size()};
+// Where `text` goes on behind blanks.
+std::size_t past_blanks(string_view text, std::size_t at) {
+  return std::min(text.find_first_not_of(kJsonBlanks, at), text.size());
+}
+
+// Whether one of the `marks` comes next, blanks apart; kMore: as far as it has come.
+Kind comes(string_view text, std::initializer_list<string_view> marks) {
+  text.remove_prefix(past_blanks(text, 0));
+  Kind kind = Kind::kNone;
+  for (const string_view mark : marks) {
+    if (text.starts_with(mark)) return Kind::kCalls;
+    if (mark.starts_with(text)) kind = Kind::kMore;
+  }
+  return kind;
+}
+
+// Calls up to `at`, with the mark that has to follow. Where the answer ends before the mark does,
+// they are whole all the same.
+CallReading closed_by(string_view close, string_view text, std::size_t at, bool ended,
+                      std::vector<api::ToolCall> calls) {
+  const Kind kind = comes(text.substr(at), {close});
+  if (kind == Kind::kCalls) {
+    return calls_up_to(past_blanks(text, at) + close.size(), std::move(calls));
+  }
+  if (kind == Kind::kNone) return {};
+  return ended ? calls_up_to(text.size(), std::move(calls)) : more_unless(ended);
+}
+
+// Where a value that begins at `at` ends: a mark that the call does not go on behind, with one of
+// `next`, is part of it.
+std::size_t value_end(string_view text, std::size_t at, string_view close,
+                      std::initializer_list<string_view> next) {
+  for (at = text.find(close, at); at != kEnd; at = text.find(close, at + close.size())) {
+    if (comes(text.substr(at + close.size()), next) != Kind::kNone) break;
+  }
+  return at;
 }
 
 std::vector<api::ToolCall> parse_calls(string_view json) {
@@ -142,15 +170,27 @@ CallReading read_llama(string_view text, bool ended) {
 constexpr string_view kOpen = "<tool_call>";
 constexpr string_view kClose = "</tool_call>";
 
+// JSON between two marks, each of which may stand in a string as well.
+CallReading read_json_between(string_view open, string_view close, string_view text, bool ended) {
+  std::vector<api::ToolCall> calls;
+  std::size_t at = open.size();
+  do {
+    const std::size_t length = json_length(text.substr(at));
+    if (length == kEnd) return {};
+    if (length == 0) return more_unless(ended);
+    auto found = parse_calls(text.substr(at, length));
+    if (found.empty()) return {};
+    std::ranges::move(found, std::back_inserter(calls));
+    at += length;
+    // Some put several there.
+    const std::size_t next = past_blanks(text, at);
+    if (text.substr(next).starts_with(',')) at = next + 1;
+  } while (comes(text.substr(at), {"{", "["}) == Kind::kCalls);
+  return closed_by(close, text, at, ended, std::move(calls));
+}
+
 CallReading read_hermes(string_view text, bool ended) {
-  const auto [inside, length] = enclosed(text, kOpen, kClose, ended);
-  if (!inside) return more_unless(ended);
-  // Where the answer ends before the mark does, the call may be whole all the same.
-  const std::size_t whole = json_length(*inside);
-  if (whole == 0 || whole == kEnd) return {};
-  const string_view rest = without_blanks(inside->substr(whole));
-  if (!kClose.starts_with(rest)) return {};
-  return calls_up_to(length, parse_calls(inside->substr(0, whole)));
+  return read_json_between(kOpen, kClose, text, ended);
 }
 
 CallReading read_qwen_coder(string_view text, bool ended) {
@@ -183,27 +223,34 @@ CallReading read_qwen_coder(string_view text, bool ended) {
 }
 
 CallReading read_glm(string_view text, bool ended) {
-  const auto [inside, length] = enclosed(text, kOpen, kClose, ended);
-  if (!inside) return more_unless(ended);
   static constexpr string_view kKey = "<arg_key>";
   static constexpr string_view kKeyEnd = "</arg_key>";
   static constexpr string_view kValue = "<arg_value>";
   static constexpr string_view kValueEnd = "</arg_value>";
-  string_view rest = *inside;
-  if (!text.substr(0, length).ends_with(kClose)) return {};  // more arguments may have followed
+  std::size_t at = past_blanks(text, kOpen.size());
+  const std::size_t name_end = text.find_first_of(" \t\r\n<", at);
+  // Without the last mark more arguments may have followed.
+  if (name_end == kEnd) return more_unless(ended);
   api::ToolCall call;
-  call.name = without_blanks(rest.substr(0, rest.find(kKey)));
-  for (std::size_t at = rest.find(kKey); at != kEnd; at = rest.find(kKey)) {
-    rest.remove_prefix(at + kKey.size());
-    const std::size_t key_end = rest.find(kKeyEnd);
-    const std::size_t begin = rest.find(kValue);
-    const std::size_t end = rest.find(kValueEnd);
-    if (key_end == kEnd || begin == kEnd || end == kEnd || end < begin + kValue.size()) return {};
-    const string_view value = rest.substr(begin + kValue.size(), end - begin - kValue.size());
-    call.arguments[without_blanks(rest.substr(0, key_end))] = value;
-    rest.remove_prefix(end + kValueEnd.size());
+  call.name = text.substr(at, name_end - at);
+  at = past_blanks(text, name_end);
+  while (text.substr(at).starts_with(kKey)) {
+    at += kKey.size();
+    const std::size_t key_end = text.find(kKeyEnd, at);
+    if (key_end == kEnd) return more_unless(ended);
+    const string_view key = without_blanks(text.substr(at, key_end - at));
+    at = past_blanks(text, key_end + kKeyEnd.size());
+    const Kind valued = comes(text.substr(at), {kValue});
+    if (valued != Kind::kCalls) return valued == Kind::kMore ? more_unless(ended) : CallReading();
+    at += kValue.size();
+    const std::size_t end = value_end(text, at, kValueEnd, {kKey, kClose});
+    if (end == kEnd) return more_unless(ended);
+    call.arguments[key] = text.substr(at, end - at);
+    at = past_blanks(text, end + kValueEnd.size());
   }
-  return texts_up_to(length, std::move(call));
+  const Kind kind = comes(text.substr(at), {kClose, kKey});
+  if (kind == Kind::kMore) return more_unless(ended);
+  return kind == Kind::kNone ? CallReading() : texts_up_to(at + kClose.size(), std::move(call));
 }
 
 // ---- Gemma: call:f{key:value,...}, texts between marks of their own
@@ -344,35 +391,30 @@ constexpr string_view kLfmClose = "<|tool_call_end|>";
 constexpr string_view kOlmoOpen = "<function_calls>";
 constexpr string_view kOlmoClose = "</function_calls>";
 
-std::vector<api::ToolCall> python_calls(string_view text) {
-  PythonReader reader(text);
-  auto calls = reader.calls(true);
-  if (!calls || !reader.rest().empty()) return {};
-  return std::move(*calls);
+CallReading read_python_between(string_view open, string_view close, string_view text, bool ended) {
+  std::vector<api::ToolCall> calls;
+  std::size_t at = past_blanks(text, open.size());
+  while (at < text.size() && text[at] != '<') {
+    PythonReader reader(text.substr(at));
+    auto found = reader.calls(true);
+    if (!found) return reader.rest().empty() ? more_unless(ended) : CallReading();
+    std::ranges::move(*found, std::back_inserter(calls));
+    at = text.size() - reader.rest().size();
+  }
+  return closed_by(close, text, at, ended, std::move(calls));
 }
 
 CallReading read_lfm(string_view text, bool ended) {
   if (!text.starts_with(kLfmOpen)) return read_python(text, ended);
-  const auto [inside, length] = enclosed(text, kLfmOpen, kLfmClose, ended);
-  if (!inside) return more_unless(ended);
-  auto calls = python_calls(*inside);
-  return calls_up_to(length, calls.empty() ? parse_calls(*inside) : std::move(calls));
+  const string_view inside = text.substr(kLfmOpen.size());
+  const std::size_t at = inside.find_first_not_of(" \t\r\n[");
+  if (at == kEnd) return more_unless(ended);
+  const auto read = inside[at] == '{' ? read_json_between : read_python_between;
+  return read(kLfmOpen, kLfmClose, text, ended);
 }
 
 CallReading read_olmo(string_view text, bool ended) {
-  const auto [inside, length] = enclosed(text, kOlmoOpen, kOlmoClose, ended);
-  if (!inside) return more_unless(ended);
-  std::vector<api::ToolCall> calls;
-  for (string_view rest = *inside; !rest.empty();) {
-    const std::size_t end = std::min(rest.find('\n'), rest.size());
-    const string_view line = without_blanks(rest.substr(0, end));
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-    if (line.empty()) continue;
-    auto found = python_calls(line);
-    if (found.empty()) return {};
-    std::ranges::move(found, std::back_inserter(calls));
-  }
-  return calls_up_to(length, std::move(calls));
+  return read_python_between(kOlmoOpen, kOlmoClose, text, ended);
 }
 
 CallReading read_nothing(string_view /*text*/, bool /*ended*/) { return {}; }
@@ -421,39 +463,54 @@ constexpr string_view kCallBegin = "<｜tool▁call▁begin｜>";
 constexpr string_view kCallEnd = "<｜tool▁call▁end｜>";
 constexpr string_view kCallSeparator = "<｜tool▁sep｜>";
 
-// "function<sep>name\n```json\n{...}\n```", or "name<sep>{...}".
-std::optional<api::ToolCall> deepseek_call(string_view text) {
+// "function<sep>name\n```json\n{...}\n```", or "name<sep>{...}", between the marks of a call.
+CallReading read_deepseek_call(string_view text, bool ended) {
   const std::size_t separator = text.find(kCallSeparator);
   const std::size_t brace = text.find('{');
-  if (separator == kEnd || brace == kEnd || brace < separator) return std::nullopt;
-  const string_view before = without_blanks(text.substr(0, separator));
-  string_view between = text.substr(separator + kCallSeparator.size());
-  between = between.substr(0, brace - separator - kCallSeparator.size());
-  const string_view named = without_blanks(between.substr(0, between.find("```")));
+  const std::size_t end = text.find(kCallEnd);
+  if (brace == kEnd && end == kEnd) return more_unless(ended);
+  if (brace > end || separator > brace) return {};
+  const string_view before =
+      without_blanks(text.substr(kCallBegin.size(), separator - kCallBegin.size()));
+  string_view between = text.substr(0, brace).substr(separator + kCallSeparator.size());
+  const string_view named = without_blanks(between.substr(0, between.find(kFence)));
   const std::size_t length = json_length(text.substr(brace));
-  if (length == 0 || length == kEnd) return std::nullopt;
+  if (length == kEnd) return {};
+  if (length == 0) return more_unless(ended);
   auto arguments = api::parse_json(text.substr(brace, length));
-  if (!arguments || !arguments->is_object()) return std::nullopt;
+  if (!arguments || !arguments->is_object()) return {};
   api::ToolCall call;
   call.name = named.empty() ? before : named;
   call.arguments = std::move(arguments->as_object());
-  return call;
+  std::size_t at = brace + length;
+  const Kind fenced = comes(text.substr(at), {kFence});
+  if (fenced == Kind::kMore) {
+    return ended ? calls_up_to(text.size(), {std::move(call)}) : more_unless(ended);
+  }
+  if (fenced == Kind::kCalls) at = past_blanks(text, at) + kFence.size();
+  return closed_by(kCallEnd, text, at, ended, {std::move(call)});
 }
 
 CallReading read_deepseek(string_view text, bool ended) {
-  const bool listed = text.starts_with(kCallsBegin);
-  const auto [inside, length] =
-      listed ? enclosed(text, kCallsBegin, kCallsEnd, ended) : enclosed(text, {}, kCallEnd, ended);
-  if (!inside) return more_unless(ended);
+  if (text.starts_with(kCallBegin)) return read_deepseek_call(text, ended);
   std::vector<api::ToolCall> calls;
-  string_view rest = *inside;
-  for (std::size_t at = rest.find(kCallBegin); at != kEnd; at = rest.find(kCallBegin)) {
-    rest.remove_prefix(at + kCallBegin.size());
-    auto call = deepseek_call(rest.substr(0, rest.find(kCallEnd)));
-    if (!call) return {};
-    calls.push_back(std::move(*call));
+  std::size_t at = kCallsBegin.size();
+  while (true) {
+    const Kind kind = comes(text.substr(at), {kCallBegin, kCallsEnd});
+    if (kind == Kind::kMore) {
+      return ended ? calls_up_to(text.size(), std::move(calls)) : more_unless(ended);
+    }
+    // What else comes is not theirs.
+    if (kind == Kind::kNone) return calls_up_to(at, std::move(calls));
+    at = past_blanks(text, at);
+    if (text.substr(at).starts_with(kCallsEnd)) {
+      return calls_up_to(at + kCallsEnd.size(), std::move(calls));
+    }
+    CallReading one = read_deepseek_call(text.substr(at), ended);
+    if (one.kind != Kind::kCalls) return one;
+    std::ranges::move(one.calls, std::back_inserter(calls));
+    at += one.length;
   }
-  return calls_up_to(length, std::move(calls));
 }
 
 // ---- Command-R
@@ -464,10 +521,8 @@ constexpr string_view kActionEnd = "<|END_ACTION|>";
 
 CallReading read_command_r(string_view text, bool ended) {
   if (text.starts_with(kActionBegin)) {
-    const auto [inside, length] = enclosed(text, kActionBegin, kActionEnd, ended);
-    return inside ? calls_up_to(length, parse_calls(*inside)) : more_unless(ended);
+    return read_json_between(kActionBegin, kActionEnd, text, ended);
   }
-  static constexpr string_view kFence = "```";
   string_view rest = text.substr(kAction.size());
   const std::size_t fence = rest.find_first_not_of(kJsonBlanks);
   if (fence == kEnd) return more_unless(ended);
@@ -631,6 +686,7 @@ std::size_t json_length(string_view text) {
   const std::size_t begin = text.find_first_not_of(kJsonBlanks);
   if (begin == kEnd) return 0;
   if (text[begin] != '{' && text[begin] != '[') return kEnd;
+  static constexpr string_view kBetween = " \t\r\n,:+-.";
   std::size_t depth = 0;
   bool quoted = false;
   for (std::size_t i = begin; i < text.size(); ++i) {
@@ -640,13 +696,17 @@ std::size_t json_length(string_view text) {
         ++i;
       } else if (c == '"') {
         quoted = false;
+      } else if (static_cast<unsigned char>(c) < 0x20) {
+        return kEnd;
       }
     } else if (c == '"') {
       quoted = true;
     } else if (c == '{' || c == '[') {
       ++depth;
-    } else if ((c == '}' || c == ']') && --depth == 0) {
-      return i + 1;
+    } else if (c == '}' || c == ']') {
+      if (--depth == 0) return i + 1;
+    } else if (std::isalnum(static_cast<unsigned char>(c)) == 0 && !kBetween.contains(c)) {
+      return kEnd;
     }
   }
   return 0;
