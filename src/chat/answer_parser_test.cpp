@@ -135,6 +135,47 @@ const Case kCases[] = {
      "<tool_call>\n<function=f>\n<parameter=path>\n/tmp/x\n</parameter>\n<parameter=n>\n3\n</"
      "parameter>\n</function>\n</tool_call>",
      R"(f{"path":"/tmp/x","n":3}|)"},
+    {"qwen coder, marks in values", kCoder,
+     "<tool_call>\n<function=f>\n<parameter=a>\nsay <tool_call> and </tool_call>\n</parameter>\n"
+     "<parameter=b>\n<a></function></a> <parameter=c> </parameter> x\n</parameter>\n"
+     "</function>\n</tool_call>",
+     R"(f{"a":"say <tool_call> and </tool_call>","b":"<a></function></a> <parameter=c> </parameter> x"}|)"},
+    {"qwen coder, a call in a value", kCoder,
+     "<tool_call>\n<function=f>\n<parameter=a>\n<tool_call>\n<function=f>\n</function>\n"
+     "</tool_call>\n</parameter>\n</function>\n</tool_call>",
+     R"(f{"a":"<tool_call>\n<function=f>\n</function>\n</tool_call>"}|)"},
+    {"qwen coder, a call with a value in a value", kCoder,
+     "<tool_call>\n<function=f>\n<parameter=a>\n<tool_call>\n<function=f>\n<parameter=b>\n1\n"
+     "</parameter>\n</function>\n</tool_call>\n</parameter>\n</function>\n</tool_call>",
+     R"(f{"a":"<tool_call>\n<function=f>\n<parameter=b>\n1\n</parameter>\n</function>\n</tool_call>"}|)"},
+    {"qwen coder, what only begins a call in a value", kCoder,
+     "<tool_call>\n<function=f>\n<parameter=a>\nsay <function=f>\n</parameter>\n</function>\n"
+     "</tool_call>",
+     R"(f{"a":"say <function=f>"}|)"},
+    {"qwen coder, values without ends", kCoder,
+     "<tool_call>\n<function=f>\n<parameter=a>\n1\n<parameter=b>\n2\n</function>\n</tool_call>\n"
+     "<tool_call>\n<function=f>\n<parameter=a>\nx\n</parameter>\n</function>\n</tool_call>",
+     R"(f{"a":1,"b":2}|f{"a":"x"}|)"},
+    {"qwen coder, whose ends cannot be known", kCoder,
+     "<tool_call>\n<function=f>\n<parameter=a>\n<parameter=b>\n2\n</parameter>\n</parameter>\n"
+     "</function>\n</tool_call>",
+     "text=<tool_call>\n<function=f>\n<parameter=a>\n<parameter=b>\n2\n</parameter>\n"
+     "</parameter>\n</function>\n</tool_call>|"},
+    {"qwen coder, no end of the function", kCoder,
+     "<tool_call><function=f><parameter=a>1</parameter></tool_call>", R"(f{"a":1}|)"},
+    {"qwen coder, no first mark", kCoder,
+     "Well.\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
+     "text=Well.\n|f{\"a\":1}|"},
+    {"qwen coder, no last mark", kCoder, "<tool_call>\n<function=f>\n</function>\nDone.",
+     "text=\nDone.|f{}|"},
+    {"qwen coder, only the name of a mark", kCoder, "Write <function=f></function> there.",
+     "text=Write <function=f></function> there.|"},
+    {"qwen coder, two between the marks", kCoder,
+     "<tool_call>\n<function=f>\n</function>\n<function=f>\n<parameter=a>\nx\n</parameter>\n"
+     "</function>\n</tool_call>",
+     R"(f{}|f{"a":"x"}|)"},
+    {"qwen coder, json", kCoder, "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>",
+     "f{}|"},
     {"glm", kGlm,
      "<think>x</think><tool_call>f\n<arg_key>a</arg_key>\n<arg_value>Bonn</arg_value>\n<arg_key>b</"
      "arg_key>\n<arg_value>[1,2]</arg_value>\n</tool_call>",
@@ -472,6 +513,9 @@ TEST(AnswerParser, ACallThatIsCutIsText) {
        {std::pair(kQwen, "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"x"),
         std::pair(kCoder, "<tool_call>\n<function=f>\n<parameter=a>\nrm -r"),
         std::pair(kCoder, "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n"),
+        std::pair(kCoder, "<tool_call>\n<function=f>\n<parameter=a>\nx </tool_call> y"),
+        std::pair(kCoder, "<tool_call>\n<function=f>\n<parameter=a>\nx </function> y"),
+        std::pair(kQwen, "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"</tool_call>"),
         std::pair(kGlm, "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n"),
         std::pair(kJson, "{\"name\": \"f\", \"arguments\": {\"a\": \"x"),
         std::pair(kLlama, "<|python_tag|>{\"name\": \"f\", \"parameters\": {"),

@@ -193,33 +193,134 @@ CallReading read_hermes(string_view text, bool ended) {
   return read_json_between(kOpen, kClose, text, ended);
 }
 
-CallReading read_qwen_coder(string_view text, bool ended) {
-  const auto [inside, length] = enclosed(text, kOpen, kClose, ended);
-  if (!inside) return more_unless(ended);
-  string_view rest = without_blanks(*inside);
-  if (!consume(rest, "<function=")) return calls_up_to(length, parse_calls(rest));
-  // Arguments may be missing, or be cut themselves, where nothing ends the call.
-  if (!text.substr(0, length).ends_with(kClose) && !rest.contains("</function>")) return {};
-  const std::size_t end = rest.find('>');
-  if (end == kEnd) return {};
-  api::ToolCall call;
-  call.name = without_blanks(rest.substr(0, end));
-  rest.remove_prefix(end + 1);
-  static constexpr string_view kParameter = "<parameter=";
-  for (std::size_t at = rest.find(kParameter); at != kEnd; at = rest.find(kParameter)) {
-    rest.remove_prefix(at + kParameter.size());
-    const std::size_t name_end = rest.find('>');
-    if (name_end == kEnd) return {};
-    const string_view name = rest.substr(0, name_end);
-    rest.remove_prefix(name_end + 1);
-    const std::size_t value_end = std::min(rest.find("</parameter>"), rest.find("</function>"));
-    string_view value = rest.substr(0, value_end);
-    consume(value, "\n");
-    if (value.ends_with('\n')) value.remove_suffix(1);
-    call.arguments[without_blanks(name)] = value;
-    rest.remove_prefix(std::min(value_end, rest.size()));
+constexpr string_view kFunction = "<function=";
+
+// <function=f> <parameter=a> 1 </parameter> </function>, or several of them, between the marks. One
+// of these may be missing.
+class QwenCoder {
+ public:
+  QwenCoder(string_view text, bool ended) : text_(text), ended_(ended) {}
+
+  CallReading read() {
+    if (text_.starts_with(kOpen)) at_ = kOpen.size();
+    std::vector<api::ToolCall> calls;
+    Kind more = Kind::kCalls;
+    while (more == Kind::kCalls) {
+      api::ToolCall call;
+      const Kind kind = function(call);
+      if (kind != Kind::kCalls) return kind == Kind::kMore ? more_unless(ended_) : CallReading();
+      calls.push_back(std::move(call));
+      more = comes(text_.substr(at_), {kFunction});
+    }
+    if (more == Kind::kMore && !ended_) return {.kind = Kind::kMore};
+    const bool open = text_.starts_with(kOpen) && comes(text_.substr(at_), {kClose}) == Kind::kNone;
+    CallReading reading = open ? calls_up_to(at_, std::move(calls))
+                               : closed_by(kClose, text_, at_, ended_, std::move(calls));
+    reading.texts = true;
+    return reading;
   }
-  return texts_up_to(length, std::move(call));
+
+ private:
+  static constexpr string_view kFunctionEnd = "</function>";
+  static constexpr string_view kParameter = "<parameter=";
+  static constexpr string_view kParameterEnd = "</parameter>";
+
+  Kind function(api::ToolCall& call) {
+    if (const Kind kind = take(kFunction); kind != Kind::kCalls) return kind;
+    string_view word;
+    if (const Kind kind = name(word); kind != Kind::kCalls) return kind;
+    call.name = word;
+    while (true) {
+      const Kind kind = comes(text_.substr(at_), {kParameter, kFunctionEnd, kClose});
+      if (kind != Kind::kCalls) return kind;
+      if (take(kParameter) != Kind::kCalls) break;
+      if (const Kind named = name(word); named != Kind::kCalls) return named;
+      string_view found;
+      if (const Kind valued = value(found); valued != Kind::kCalls) return valued;
+      consume(found, "\n");
+      if (found.ends_with('\n')) found.remove_suffix(1);
+      call.arguments[word] = found;
+    }
+    take(kFunctionEnd);
+    return Kind::kCalls;
+  }
+  Kind take(string_view mark) {
+    const Kind kind = comes(text_.substr(at_), {mark});
+    if (kind == Kind::kCalls) at_ = past_blanks(text_, at_) + mark.size();
+    return kind;
+  }
+  // Up to the end of the mark that it is in.
+  Kind name(string_view& word) {
+    const std::size_t end = text_.find_first_of("<>\n", at_);
+    if (end == kEnd) return Kind::kMore;
+    if (text_[end] != '>') return Kind::kNone;
+    word = without_blanks(text_.substr(at_, end - at_));
+    at_ = end + 1;
+    return Kind::kCalls;
+  }
+
+  // Any mark may stand in a value: it ends with the </parameter> that the call goes on behind.
+  // Some leave that out. Then the next parameter ends it, or the end of the function, which is
+  // certain only where no </parameter> comes before another function. `nests`: calls in the value
+  // are passed over.
+  Kind value(string_view& found, bool nests = true) {
+    const std::size_t begin = at_;
+    std::size_t end_of_function = kEnd;
+    std::size_t depth = 0;
+    bool nested = false;
+    const auto ends = [&](std::size_t end, std::size_t next) {
+      found = text_.substr(begin, end - begin);
+      at_ = next;
+      return Kind::kCalls;
+    };
+    for (std::size_t at = text_.find('<', begin); at != kEnd; at = text_.find('<', at + 1)) {
+      const string_view rest = text_.substr(at);
+      const auto goes_on = [&](string_view mark, std::initializer_list<string_view> next) {
+        return comes(rest.substr(mark.size()), next) != Kind::kNone;
+      };
+      if (nests && rest.starts_with(kFunction)) {
+        if (end_of_function != kEnd) return ends(end_of_function, end_of_function);
+        ++depth;
+        nested = true;
+      } else if (depth > 0) {
+        if (rest.starts_with(kFunctionEnd)) --depth;
+      } else if (rest.starts_with(kParameterEnd)) {
+        if (goes_on(kParameterEnd, {kParameter, kFunctionEnd, kClose})) {
+          return ends(at, at + kParameterEnd.size());
+        }
+        // Whose it is cannot be known.
+        if (lacks_end_) return Kind::kNone;
+      } else if (rest.starts_with(kFunctionEnd)) {
+        const bool first = end_of_function == kEnd;
+        if (first && goes_on(kFunctionEnd, {kClose, kFunction})) end_of_function = at;
+      } else if (rest.starts_with(kParameter)) {
+        if (end_of_function != kEnd) return ends(end_of_function, end_of_function);
+        const std::size_t name_end = rest.find_first_of("<>\n", kParameter.size());
+        if (name_end == kEnd || name_end + 1 == rest.size()) return Kind::kMore;
+        // As they are written: on a line of its own.
+        if (text_[at - 1] == '\n' && rest.substr(name_end).starts_with(">\n")) {
+          lacks_end_ = true;
+          return ends(at, at);
+        }
+      }
+    }
+    if (!ended_) return Kind::kMore;
+    if (end_of_function != kEnd) return ends(end_of_function, end_of_function);
+    // What began like a call may have been a word.
+    return nested ? value(found, false) : Kind::kNone;
+  }
+
+  string_view text_;
+  bool ended_;
+  std::size_t at_ = 0;
+  bool lacks_end_ = false;  // a value without </parameter> has come
+};
+
+CallReading read_qwen_coder(string_view text, bool ended) {
+  if (text.starts_with(kOpen) && comes(text.substr(kOpen.size()), {kFunction}) == Kind::kNone) {
+    return read_hermes(text, ended);
+  }
+  return QwenCoder(text, ended).read();
 }
 
 CallReading read_glm(string_view text, bool ended) {
@@ -546,6 +647,7 @@ CallReading read_command_r(string_view text, bool ended) {
 
 constexpr std::array<string_view, 1> kLlamaOpeners{kPythonTag};
 constexpr std::array<string_view, 1> kTagOpeners{kOpen};
+constexpr std::array<string_view, 2> kQwenCoderOpeners{kOpen, kFunction};
 constexpr std::array<string_view, 1> kMistralOpeners{kToolCalls};
 constexpr std::array<string_view, 2> kDeepSeekOpeners{kCallsBegin, kCallBegin};
 constexpr std::array<string_view, 2> kCommandROpeners{kActionBegin, kAction};
@@ -558,6 +660,7 @@ constexpr std::array<string_view, 1> kFunctionSilent{"<start_function_response>"
 constexpr std::array<string_view, 1> kLfmOpeners{kLfmOpen};
 constexpr std::array<string_view, 1> kOlmoOpeners{kOlmoOpen};
 constexpr std::array<string_view, 1> kTagClosers{kClose};
+constexpr std::array<string_view, 2> kQwenCoderClosers{kClose, "</function>"};
 constexpr std::array<string_view, 2> kDeepSeekClosers{kCallsEnd, kCallEnd};
 constexpr std::array<string_view, 1> kCommandRClosers{kActionEnd};
 constexpr std::array<string_view, 1> kGemmaClosers{kGemmaClose};
@@ -720,7 +823,7 @@ const CallSyntax& call_syntax(ToolSyntax syntax) {
   static constexpr CallSyntax kHermes{
       .openers = kTagOpeners, .read = read_hermes, .closers = kTagClosers};
   static constexpr CallSyntax kQwenCoder{
-      .openers = kTagOpeners, .read = read_qwen_coder, .closers = kTagClosers};
+      .openers = kQwenCoderOpeners, .read = read_qwen_coder, .closers = kQwenCoderClosers};
   static constexpr CallSyntax kGlm{
       .openers = kTagOpeners, .read = read_glm, .closers = kTagClosers};
   static constexpr CallSyntax kMistral{
