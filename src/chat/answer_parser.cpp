@@ -302,9 +302,14 @@ class AnswerParser::Plain final : public State {
 
   bool read_text(AnswerPiece& out, bool ended) {
     const bool calls = !options_.tools.empty();
-    if (calls && begins_bare()) {
-      begin_call();
-      return true;
+    if (calls && !said_) {
+      const std::optional<std::size_t> begin = next_call(ended);
+      if (!begin) return false;
+      if (*begin != std::string::npos) {
+        spared_ = take(buffer_, *begin);
+        begin_call();
+        return true;
+      }
     }
     std::size_t at = std::string::npos;
     std::size_t held = 0;
@@ -357,14 +362,24 @@ class AnswerParser::Plain final : public State {
     said_ = said_ || trailing_blanks(text) != text.size();
     say(out, text, position());
   }
-  bool begins_bare() const {
-    if (!syntax_.bare || said_ || next_index_ > 0) return false;
-    const std::size_t at = buffer_.find_first_not_of(kBlanks);
-    return at != std::string::npos && (buffer_[at] == '{' || buffer_[at] == '[') &&
-           std::ranges::none_of(syntax_.openers, [&](string_view opener) {
-             const string_view text = string_view(buffer_).substr(at);
-             return text.starts_with(opener) || opener.starts_with(text);
-           });
+  // Where the buffer begins a call for which nothing has to be looked for: one without a mark, or
+  // behind another call and a separator. npos: it does not; nullopt: that shows later.
+  std::optional<std::size_t> next_call(bool ended) const {
+    constexpr std::size_t kNowhere = std::string::npos;
+    std::size_t at = buffer_.find_first_not_of(kBlanks);
+    const bool separated =
+        next_index_ > 0 && at != kNowhere && (buffer_[at] == ',' || buffer_[at] == ';');
+    if (separated) at = buffer_.find_first_not_of(kBlanks, at + 1);
+    const string_view text = at == kNowhere ? string_view() : string_view(buffer_).substr(at);
+    const auto is_whole = [&](string_view opener) { return text.starts_with(opener); };
+    const auto may_be = [&](string_view opener) { return opener.starts_with(text); };
+    if (std::ranges::any_of(syntax_.openers, is_whole)) return separated ? at : kNowhere;
+    if (text.empty() || std::ranges::any_of(syntax_.openers, may_be)) {
+      if (!ended && (separated || syntax_.bare)) return std::nullopt;
+      return kNowhere;
+    }
+    const bool bare = syntax_.bare && (text.front() == '{' || text.front() == '[');
+    return bare ? at : kNowhere;
   }
 
   void begin_call() {
@@ -393,6 +408,7 @@ class AnswerParser::Plain final : public State {
     if (reading.kind == CallReading::Kind::kCalls && add_calls(std::move(reading.calls), out)) {
       buffer_.erase(0, reading.length);
       spared_.clear();
+      said_ = false;
       called_among_thoughts_ = called_among_thoughts_ || among_thoughts;
       return true;
     }
@@ -430,7 +446,7 @@ class AnswerParser::Plain final : public State {
   bool among_thoughts_ = false;  // that is where it may be
   bool called_among_thoughts_ = false;
   std::size_t misread_ = 0;  // what began like a call and was none
-  bool said_ = false;        // text that was no blanks
+  bool said_ = false;        // text that was no blanks, since the last call
 };
 
 // gpt-oss: messages in channels. "analysis" is thought, "final" is said, and so is "commentary"

@@ -107,12 +107,34 @@ const Case kCases[] = {
      "text=So: {\"name\":\"f\",\"arguments\":{}}|"},
     {"json, a list of words", kJson, "[red, green]", "text=[red, green]|"},
     {"json, cut", kJson, "{\"name\":\"f\",\"argum", "text={\"name\":\"f\",\"argum|"},
+    {"json, one after the other", kJson,
+     "{\"name\":\"f\",\"arguments\":{\"a\":1}}\n{\"name\":\"f\",\"arguments\":{}} , "
+     "{\"name\":\"f\",\"arguments\":{\"a\":2}},[{\"name\":\"f\",\"arguments\":{\"a\":3}}]\n",
+     R"(f{"a":1}|f{}|f{"a":2}|f{"a":3}|)"},
+    {"json, text behind a call", kJson,
+     "{\"name\":\"f\",\"arguments\":{}}, [1] and {\"name\":\"f\",\"arguments\":{}}",
+     "text=, [1] and {\"name\":\"f\",\"arguments\":{}}|f{}|"},
+    {"json, after blanks", kJson, " \n{\"name\":\"f\",\"arguments\":{}}", "f{}|"},
+    {"mistral, after blanks", kMistral, " \n[{\"name\":\"f\",\"arguments\":{}}]", "f{}|"},
+    {"llama, pythonic, and text", kLlama, "[f()] \n ok", "text= \n ok|f{}|"},
+    {"json, separators alone", kJson, "{\"name\":\"f\",\"arguments\":{}},;", "text=,;|f{}|"},
+    {"json, a separator before", kJson, ",{\"name\":\"f\",\"arguments\":{}}",
+     "text=,{\"name\":\"f\",\"arguments\":{}}|"},
+    {"json, another tool behind", kJson,
+     "{\"name\":\"f\",\"arguments\":{}}\n{\"name\":\"rm\",\"arguments\":{}}",
+     "text=\n{\"name\":\"rm\",\"arguments\":{}}|f{}|"},
+    {"json, cut in the second", kJson, "{\"name\":\"f\",\"arguments\":{}}; {\"name\":\"f\"",
+     "text=; {\"name\":\"f\"|f{}|"},
     {"llama", kLlama, "{\"name\": \"f\", \"parameters\": {\"a\": \"1\"}}", R"(f{"a":"1"}|)"},
     {"llama, tag", kLlama, "<|python_tag|>{\"name\":\"f\",\"parameters\":{}}", "f{}|"},
     {"llama, semicolon", kLlama,
      "<|python_tag|>{\"name\":\"f\",\"parameters\":{\"a\":1}}; "
      "{\"name\":\"f\",\"parameters\":{\"a\":2}}",
      R"(f{"a":1}|f{"a":2}|)"},
+    {"llama, text and several", kLlama,
+     "Well: <|python_tag|>{\"name\":\"f\",\"parameters\":{}}; "
+     "<|python_tag|>{\"name\":\"f\",\"parameters\":{\"a\":2}}\n[f(a=3)], <b>",
+     "text=Well: , <b>|f{}|f{\"a\":2}|f{\"a\":3}|"},
     {"llama, pythonic", kLlama,
      "[get_weather(city='San Francisco', days=2, metric=True), f(a=[1, -2.5], b={'k': None})]",
      R"(get_weather{"city":"San Francisco","days":2,"metric":true}|f{"a":[1,-2.5],"b":{"k":null}}|)"},
@@ -188,6 +210,12 @@ const Case kCases[] = {
      "text=<tool_call> is a mark, </tool_call> too|"},
     {"mistral", kMistral, "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"a\": 1}}]",
      R"(f{"a":1}|)"},
+    {"mistral, lists", kMistral,
+     "[TOOL_CALLS][{\"name\":\"f\",\"arguments\":{}}]\n[{\"name\":\"f\",\"arguments\":{}}], [TOOL",
+     "text=, [TOOL|f{}|f{}|"},
+    {"hermes, a comma between", kQwen,
+     "<tool_call>{\"name\":\"f\"}</tool_call>,\n<tool_call>{\"name\":\"f\"}</tool_call>",
+     "f{}|f{}|"},
     {"mistral, args", kMistral, "[TOOL_CALLS]f[ARGS]{\"a\": 1}[TOOL_CALLS]get_weather[ARGS]{}",
      R"(f{"a":1}|get_weather{}|)"},
     {"mistral, call id", kMistral, "[TOOL_CALLS]f[CALL_ID]abc123def[ARGS]{\"a\": 1}",
@@ -358,6 +386,18 @@ TEST(AnswerParser, StreamsWhatIsCertain) {
   EXPECT_EQ(told(python.feed("[f(x) is")), "text=[f(x) is|") << "nothing names the argument";
   AnswerParser list(kJson, {.tools = kOffered});
   EXPECT_EQ(told(list.feed("[1, 2")), "text=[1, 2|");
+}
+
+// Nor a call for what may follow it.
+TEST(AnswerParser, TellsCallsAsTheyEnd) {
+  for (const auto& format : {kJson, kLlama}) {
+    AnswerParser parser(format, {.tools = kOffered});
+    EXPECT_EQ(told(parser.feed("{\"name\":\"f\",\"arguments\":{}")), "");
+    EXPECT_EQ(told(parser.feed("}")), "f{}|");
+    EXPECT_EQ(told(parser.feed(";\n")), "");
+    EXPECT_EQ(told(parser.feed("{\"name\":\"f\",\"arguments\":{\"a\":1}}")), "f{\"a\":1}|");
+    EXPECT_EQ(told(parser.feed(", so")), "text=, so|");
+  }
 }
 
 TEST(AnswerParser, NumbersCalls) {

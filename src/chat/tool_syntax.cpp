@@ -134,35 +134,25 @@ CallReading read_python(string_view text, bool ended) {
   if (!may_be_python(text)) return {};
   PythonReader reader(text);
   if (auto calls = reader.calls()) {
-    return calls_up_to(text.size() - reader.rest().size(), std::move(*calls));
+    // The blanks that it has read as well are not theirs.
+    const string_view read = text.substr(0, text.size() - reader.rest().size());
+    return calls_up_to(read.find_last_not_of(kJsonBlanks) + 1, std::move(*calls));
   }
   return reader.rest().empty() ? more_unless(ended) : CallReading();
 }
 
 constexpr string_view kPythonTag = "<|python_tag|>";
 
-// Several calls have semicolons between them.
 CallReading read_llama(string_view text, bool ended) {
-  CallReading all;
   string_view rest = text;
-  while (true) {
-    consume(rest, kPythonTag);
-    rest.remove_prefix(std::min(rest.find_first_not_of(kJsonBlanks), rest.size()));
-    CallReading reading = rest.empty() ? more_unless(ended)
-                          : may_be_python(rest) && !may_be_call(rest.substr(1))
-                              ? read_python(rest, ended)
-                              : read_json(rest, ended);
-    if (reading.kind == Kind::kMore) return reading;
-    if (reading.kind == Kind::kNone) return all;
-    rest.remove_prefix(reading.length);
-    all.kind = Kind::kCalls;
-    all.length = text.size() - rest.size();
-    std::ranges::move(reading.calls, std::back_inserter(all.calls));
-    const std::size_t next = rest.find_first_not_of(kJsonBlanks);
-    if (next == kEnd && !ended) return {.kind = Kind::kMore};
-    if (next == kEnd || rest[next] != ';') return all;
-    rest.remove_prefix(next + 1);
-  }
+  consume(rest, kPythonTag);
+  rest.remove_prefix(past_blanks(rest, 0));
+  if (rest.empty()) return more_unless(ended);
+  CallReading reading = may_be_python(rest) && !may_be_call(rest.substr(1))
+                            ? read_python(rest, ended)
+                            : read_json(rest, ended);
+  reading.length += text.size() - rest.size();
+  return reading;
 }
 
 // ---- Between <tool_call> and </tool_call>

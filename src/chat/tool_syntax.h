@@ -24,7 +24,7 @@ struct CallReading {
 struct CallSyntax {
   // Calls begin with one of these, anywhere.
   std::span<const std::string_view> openers;
-  // Or, with nothing said before, with a bracket.
+  // Or, with nothing said before or since another one, with a bracket.
   bool bare = false;
   // `text` begins where the call may; `ended`: no more of it comes.
   CallReading (*read)(std::string_view text, bool ended);
