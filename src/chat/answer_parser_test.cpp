@@ -400,6 +400,61 @@ TEST(AnswerParser, TellsCallsAsTheyEnd) {
   }
 }
 
+// Every style that has JSON knows the same spellings.
+TEST(AnswerParser, KnowsTheSpellingsOfJsonCalls) {
+  const std::pair<const char*, const char*> spellings[] = {
+      {R"({"name":"f","arguments":null})", "f{}|"},
+      {R"({"name":"f","parameters":null,"id":"1"})", "f{}|"},
+      {R"({"name":"f","arguments":"","type":"function"})", "f{}|"},
+      {R"({"name":"f","arguments":[]})", "f{}|"},
+      {R"({"name":"f","arguments":"{}"})", "f{}|"},
+      {R"({"name":"f","arguments":"null"})", "f{}|"},
+      {R"({"name":"f"})", "f{}|"},
+      {R"({"type":"function","name":"f"})", "f{}|"},
+      {R"({"tool_call_id":"0","tool_name":"f"})", "f{}|"},
+      {R"({"arguments":{"a":1},"name":"f"})", R"(f{"a":1}|)"},
+      {R"({"name":"f","arguments":"{\"a\":\"\\u00e9\\ud83d\\ude00\"}"})", R"(f{"a":"é😀"}|)"},
+      {R"({"name":"f","arguments":{"a":1},"parameters":{"b":1}})", R"(f{"a":1}|)"},
+      {R"({"name":"f","arguments":null,"parameters":{"b":1}})", R"(f{"b":1}|)"},
+      {R"({"id":"x","type":"function","function":{"name":"f","arguments":{"a":1}}})",
+       R"(f{"a":1}|)"},
+      {R"({"type":"function","function":{"name":"f"},"arguments":{"a":1}})", R"(f{"a":1}|)"},
+      {R"({"function":"f","arguments":{"a":1}})", R"(f{"a":1}|)"},
+      {R"({"tool_calls":[{"function":{"name":"f","arguments":"{\"a\":1}"}},{"name":"f"}]})",
+       R"(f{"a":1}|f{}|)"},
+      {R"({"name":"f","arguments":{"type":"object","properties":{}}})",
+       R"(f{"type":"object","properties":{}}|)"},
+      // These only look like one: another's name, half of one, a tool's definition.
+      {R"({"name":"","arguments":{}})", nullptr},
+      {R"({"name":7,"arguments":{}})", nullptr},
+      {R"({"name":"f","arguments":7})", nullptr},
+      {R"({"name":"f","arguments":[1]})", nullptr},
+      {R"({"name":"f","arguments":"a=1"})", nullptr},
+      {R"({"id":1,"name":"f"})", nullptr},
+      {R"({"type":"function","name":"f","description":"d"})", nullptr},
+      {R"({"name":"f","parameters":{"type":"object","properties":{"a":{}}}})", nullptr},
+      {R"({"type":"function","function":{"name":"f","description":"d","parameters":)"
+       R"({"type":"object","properties":{}}}})",
+       nullptr},
+  };
+  for (const auto& [json, expected] : spellings) {
+    const std::pair<AnswerFormat, std::string> answers[] = {
+        {kJson, json},
+        {kLlama, json},
+        {kMistral, "[TOOL_CALLS]" + std::string(json)},
+        {kQwen, "<tool_call>\n" + std::string(json) + "\n</tool_call>"},
+        {kCoder, "<tool_call>" + std::string(json) + "</tool_call>"},
+        {kCommandR, "<|START_ACTION|>" + std::string(json) + "<|END_ACTION|>"},
+        {kLfm, "<|tool_call_start|>" + std::string(json) + "<|tool_call_end|>"}};
+    for (const auto& [format, text] : answers) {
+      const std::string told_so = expected == nullptr ? "text=" + text + "|" : expected;
+      for (const std::size_t piece : {std::size_t{1}, std::size_t{5}, text.size()}) {
+        EXPECT_EQ(told(parse(format, text, piece)), told_so) << text;
+      }
+    }
+  }
+}
+
 TEST(AnswerParser, NumbersCalls) {
   const AnswerPiece answer =
       parse(kMistral,

@@ -94,9 +94,9 @@ api::Json value_of(string_view text) {
 
 // The first key tells whether an object can be a call, long before it ends.
 bool may_be_call(string_view text) {
-  static constexpr std::array<string_view, 9> kKeys{"name",      "function",   "type",
-                                                    "id",        "tool_name",  "tool_call_id",
-                                                    "arguments", "parameters", "args"};
+  static constexpr std::array<string_view, 10> kKeys{
+      "name",         "function",  "type",       "id",   "tool_name",
+      "tool_call_id", "arguments", "parameters", "args", "tool_calls"};
   std::size_t at = text.find_first_not_of(" \t\r\n[");
   if (at == kEnd) return true;
   if (text[at] != '{') return false;
@@ -660,34 +660,72 @@ constexpr std::array<string_view, 1> kOlmoClosers{kOlmoClose};
 constexpr string_view kJsonQuotes = "\"";
 constexpr string_view kPythonQuotes = "\"'";
 
+// null, "" and [] stand for no arguments.
+bool is_nothing(const api::Json& value) {
+  if (const auto* text = value.if_string()) return without_blanks(*text).empty();
+  const auto* list = value.if_array();
+  return value.is_null() || (list != nullptr && list->empty());
+}
+
+bool has_type(const api::JsonObject& object, string_view type) {
+  const auto* value = object.if_contains("type");
+  const auto* text = value == nullptr ? nullptr : value->if_string();
+  return text != nullptr && *text == type;
+}
+
+// Where a model repeats how a tool is defined.
+bool is_schema(const api::JsonObject& object) {
+  const auto* properties = object.if_contains("properties");
+  return has_type(object, "object") && properties != nullptr && properties->is_object();
+}
+
+// What an object says of arguments, in any of the spellings; kNone: that there are none.
+enum class Arguments : std::uint8_t { kMissing, kNone, kGiven, kWrong };
+Arguments arguments_of(const api::JsonObject& object, api::JsonObject& arguments) {
+  Arguments found = Arguments::kMissing;
+  for (const string_view key : {"arguments", "parameters", "args"}) {
+    const auto* value = object.if_contains(key);
+    if (value == nullptr) continue;
+    if (is_nothing(*value)) {
+      found = Arguments::kNone;
+      continue;
+    }
+    // Some write them as a text.
+    const auto parsed =
+        value->is_string() ? api::parse_json(value->get_string()) : Result<api::Json>(*value);
+    if (parsed && is_nothing(*parsed)) return Arguments::kNone;
+    if (!parsed || !parsed->is_object()) return Arguments::kWrong;
+    if (key == "parameters" && is_schema(parsed->get_object())) return Arguments::kWrong;
+    arguments = parsed->get_object();
+    return Arguments::kGiven;
+  }
+  return found;
+}
+
 // An object in any of the spellings.
 std::optional<api::ToolCall> call_of(const api::JsonObject& object) {
-  if (const auto* function = object.if_contains("function"); function && function->is_object()) {
-    return call_of(function->get_object());
-  }
+  const auto* function = object.if_contains("function");
+  const auto* inner = function == nullptr ? nullptr : function->if_object();
+  const api::JsonObject& named = inner == nullptr ? object : *inner;
   api::ToolCall call;
   for (const char* key : {"name", "tool_name", "function"}) {
-    const auto* value = object.if_contains(key);
+    const auto* value = named.if_contains(key);
     if (value != nullptr && value->is_string() && call.name.empty())
       call.name = value->get_string();
   }
   if (call.name.empty()) return std::nullopt;
-  for (const char* key : {"arguments", "parameters", "args"}) {
-    const auto* value = object.if_contains(key);
-    if (value == nullptr || value->is_null()) continue;
-    if (value->is_object()) {
-      call.arguments = value->get_object();
-      return call;
-    }
-    // Arguments in a string.
-    if (!value->is_string()) return std::nullopt;
-    auto parsed = api::parse_json(value->get_string());
-    if (!parsed || !parsed->is_object()) return std::nullopt;
-    call.arguments = std::move(parsed->as_object());
-    return call;
+  Arguments found = arguments_of(named, call.arguments);
+  // Beside the function as well.
+  if (found == Arguments::kMissing && inner != nullptr) {
+    found = arguments_of(object, call.arguments);
   }
-  // Nothing but a name is a call without arguments only where nothing else is said.
-  return object.size() == 1 ? std::optional(std::move(call)) : std::nullopt;
+  if (found == Arguments::kWrong) return std::nullopt;
+  if (found != Arguments::kMissing) return call;
+  // Nothing but a name is a call without arguments only where nothing else is said, or that it is a
+  // call.
+  const bool says_so = named.contains("tool_name") || has_type(named, "function");
+  if (named.size() == 1 || (says_so && !named.contains("description"))) return call;
+  return std::nullopt;
 }
 
 // What a schema's "type", or the branches of its "anyOf", allow; empty: anything.
@@ -767,7 +805,11 @@ std::vector<api::ToolCall> calls_of(const api::Json& json) {
     if (call) calls.push_back(std::move(*call));
     return call.has_value();
   };
-  if (const auto* list = json.if_array()) {
+  // Some write the answer's message.
+  const auto* object = json.if_object();
+  const auto* wrapped =
+      object != nullptr && object->size() == 1 ? object->if_contains("tool_calls") : nullptr;
+  if (const auto* list = wrapped == nullptr ? json.if_array() : wrapped->if_array()) {
     if (!std::ranges::all_of(*list, add)) calls.clear();
   } else {
     add(json);
