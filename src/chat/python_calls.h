@@ -19,6 +19,8 @@ class PythonReader {
 
   // With brackets around them; where `bare` ones will do as well, also without.
   std::optional<std::vector<api::ToolCall>> calls(bool bare = false);
+  // A list, a dictionary, a text, a number.
+  std::optional<api::Json> value() { return value(0); }
   std::string_view rest() const { return rest_; }
 
  private:

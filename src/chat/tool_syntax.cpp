@@ -40,6 +40,10 @@ CallReading texts_up_to(std::size_t length, api::ToolCall call) {
   return reading;
 }
 CallReading more_unless(bool ended) { return {.kind = ended ? Kind::kNone : Kind::kMore}; }
+// Of what is not whole: kNone or kMore.
+CallReading unfinished(Kind kind, bool ended) {
+  return kind == Kind::kMore ? more_unless(ended) : CallReading();
+}
 
 // Where `text` goes on behind blanks.
 std::size_t past_blanks(string_view text, std::size_t at) {
@@ -84,6 +88,35 @@ std::vector<api::ToolCall> parse_calls(string_view json) {
   return value ? calls_of(*value) : std::vector<api::ToolCall>();
 }
 
+// `text` without `rest`, its end, and without blanks before that.
+std::size_t length_before(string_view rest, string_view text) {
+  return text.substr(0, text.size() - rest.size()).find_last_not_of(kJsonBlanks) + 1;
+}
+
+// What JSON at the beginning of a text is.
+struct Value {
+  Kind kind = Kind::kNone;  // kCalls: it is whole
+  std::size_t length = 0;
+  api::Json json;
+};
+// Models write it as in Python as well: with None and True, with quotes of the other kind, lines
+// that end within a text, or a comma behind the last member.
+Value read_value(string_view text) {
+  const std::size_t length = json_length(text);
+  if (length == 0) return {.kind = Kind::kMore};
+  if (length != kEnd) {
+    if (auto json = api::parse_json(text.substr(0, length))) {
+      return {.kind = Kind::kCalls, .length = length, .json = std::move(*json)};
+    }
+  }
+  if (comes(text, {"{", "["}) != Kind::kCalls) return {};
+  PythonReader reader(text);
+  auto json = reader.value();
+  if (!json) return {.kind = reader.rest().empty() ? Kind::kMore : Kind::kNone};
+  return {
+      .kind = Kind::kCalls, .length = length_before(reader.rest(), text), .json = std::move(*json)};
+}
+
 // Values that stand in text, quoted or not: what is JSON is that, the rest is a string.
 api::Json value_of(string_view text) {
   if (auto value = api::parse_json(text)) return std::move(*value);
@@ -111,10 +144,9 @@ bool may_be_call(string_view text) {
 
 CallReading read_json(string_view text, bool ended) {
   if (!may_be_call(text)) return {};
-  const std::size_t length = json_length(text);
-  if (length == kEnd) return {};
-  if (length == 0) return more_unless(ended);
-  return calls_up_to(length, parse_calls(text.substr(0, length)));
+  const Value value = read_value(text);
+  if (value.kind != Kind::kCalls) return unfinished(value.kind, ended);
+  return calls_up_to(value.length, calls_of(value.json));
 }
 
 // ---- Python's way: [f(a=1, b="x"), g()]
@@ -134,11 +166,9 @@ CallReading read_python(string_view text, bool ended) {
   if (!may_be_python(text)) return {};
   PythonReader reader(text);
   if (auto calls = reader.calls()) {
-    // The blanks that it has read as well are not theirs.
-    const string_view read = text.substr(0, text.size() - reader.rest().size());
-    return calls_up_to(read.find_last_not_of(kJsonBlanks) + 1, std::move(*calls));
+    return calls_up_to(length_before(reader.rest(), text), std::move(*calls));
   }
-  return reader.rest().empty() ? more_unless(ended) : CallReading();
+  return unfinished(reader.rest().empty() ? Kind::kMore : Kind::kNone, ended);
 }
 
 constexpr string_view kPythonTag = "<|python_tag|>";
@@ -165,13 +195,12 @@ CallReading read_json_between(string_view open, string_view close, string_view t
   std::vector<api::ToolCall> calls;
   std::size_t at = open.size();
   do {
-    const std::size_t length = json_length(text.substr(at));
-    if (length == kEnd) return {};
-    if (length == 0) return more_unless(ended);
-    auto found = parse_calls(text.substr(at, length));
+    const Value value = read_value(text.substr(at));
+    if (value.kind != Kind::kCalls) return unfinished(value.kind, ended);
+    auto found = calls_of(value.json);
     if (found.empty()) return {};
     std::ranges::move(found, std::back_inserter(calls));
-    at += length;
+    at += value.length;
     // Some put several there.
     const std::size_t next = past_blanks(text, at);
     if (text.substr(next).starts_with(',')) at = next + 1;
@@ -198,7 +227,7 @@ class QwenCoder {
     while (more == Kind::kCalls) {
       api::ToolCall call;
       const Kind kind = function(call);
-      if (kind != Kind::kCalls) return kind == Kind::kMore ? more_unless(ended_) : CallReading();
+      if (kind != Kind::kCalls) return unfinished(kind, ended_);
       calls.push_back(std::move(call));
       more = comes(text_.substr(at_), {kFunction});
     }
@@ -332,7 +361,7 @@ CallReading read_glm(string_view text, bool ended) {
     const string_view key = without_blanks(text.substr(at, key_end - at));
     at = past_blanks(text, key_end + kKeyEnd.size());
     const Kind valued = comes(text.substr(at), {kValue});
-    if (valued != Kind::kCalls) return valued == Kind::kMore ? more_unless(ended) : CallReading();
+    if (valued != Kind::kCalls) return unfinished(valued, ended);
     at += kValue.size();
     const std::size_t end = value_end(text, at, kValueEnd, {kKey, kClose});
     if (end == kEnd) return more_unless(ended);
@@ -414,15 +443,26 @@ class Keyed {
   }
   bool at_text() const { return rest_.starts_with(quote_) || rest_.starts_with('"'); }
   std::optional<std::string> text() {
-    const string_view quote = rest_.starts_with(quote_) ? quote_ : string_view("\"");
-    const std::size_t end = rest_.find(quote, quote.size());
-    if (end == kEnd) {
+    const bool marked = rest_.starts_with(quote_);
+    const std::size_t size = marked ? quote_.size() : 1;
+    const std::size_t end = marked ? rest_.find(quote_, size) : end_of_json_text();
+    if (end >= rest_.size()) {
       rest_ = {};
       return std::nullopt;
     }
-    std::string result(rest_.substr(quote.size(), end - quote.size()));
-    rest_.remove_prefix(end + quote.size());
+    std::string result(rest_.substr(size, end - size));
+    if (!marked) {
+      const auto json = api::parse_json(rest_.substr(0, end + size));
+      if (json && json->is_string()) result = json->get_string();
+    }
+    rest_.remove_prefix(end + size);
     return result;
+  }
+  // The quote that ends it.
+  std::size_t end_of_json_text() const {
+    std::size_t at = 1;
+    while (at < rest_.size() && rest_[at] != '"') at += rest_[at] == '\\' ? 2 : 1;
+    return at;
   }
   // Up to one of the `ends`.
   std::optional<std::string> word(string_view ends) {
@@ -514,24 +554,29 @@ CallReading read_nothing(string_view /*text*/, bool /*ended*/) { return {}; }
 
 constexpr string_view kToolCalls = "[TOOL_CALLS]";
 
-// f[ARGS]{...} or f{...}.
+// f[ARGS]{...} or f{...}; "f[CALL_ID]x" has an id that nobody needs.
 CallReading read_named(string_view text, bool ended) {
-  const std::size_t brace = text.find('{');
-  const std::size_t args = text.find("[ARGS]");
-  const std::size_t name_end = std::min(brace, args);
-  if (name_end == kEnd) return more_unless(ended);
+  static constexpr string_view kId = "[CALL_ID]";
+  static constexpr string_view kArguments = "[ARGS]";
+  std::size_t at = text.find_first_of(" \t\r\n[{");
+  if (at == kEnd) return more_unless(ended);
   api::ToolCall call;
-  call.name = without_blanks(text.substr(0, name_end));
-  // "f[CALL_ID]x" has an id that nobody needs.
-  call.name.resize(std::min(call.name.find('['), call.name.size()));
-  if (brace == kEnd) return more_unless(ended);
-  const std::size_t length = json_length(text.substr(brace));
-  if (length == 0) return more_unless(ended);
-  if (length == kEnd) return {};
-  auto arguments = api::parse_json(text.substr(brace, length));
-  if (!arguments || !arguments->is_object()) return {};
-  call.arguments = std::move(arguments->as_object());
-  return calls_up_to(brace + length, {std::move(call)});
+  call.name = text.substr(0, at);
+  const Kind kind = comes(text.substr(at), {kId, kArguments, "{"});
+  if (kind != Kind::kCalls) return unfinished(kind, ended);
+  at = past_blanks(text, at);
+  if (text.substr(at).starts_with(kId)) {
+    at = text.find_first_of("[{", at + kId.size());
+    if (at == kEnd) return more_unless(ended);
+  }
+  const Kind marked = comes(text.substr(at), {kArguments, "{"});
+  if (marked != Kind::kCalls) return unfinished(marked, ended);
+  if (text.substr(at).starts_with(kArguments)) at += kArguments.size();
+  const Value value = read_value(text.substr(at));
+  if (value.kind != Kind::kCalls) return unfinished(value.kind, ended);
+  if (!value.json.is_object()) return {};
+  call.arguments = value.json.get_object();
+  return calls_up_to(at + value.length, {std::move(call)});
 }
 
 CallReading read_mistral(string_view text, bool ended) {
@@ -565,15 +610,12 @@ CallReading read_deepseek_call(string_view text, bool ended) {
       without_blanks(text.substr(kCallBegin.size(), separator - kCallBegin.size()));
   string_view between = text.substr(0, brace).substr(separator + kCallSeparator.size());
   const string_view named = without_blanks(between.substr(0, between.find(kFence)));
-  const std::size_t length = json_length(text.substr(brace));
-  if (length == kEnd) return {};
-  if (length == 0) return more_unless(ended);
-  auto arguments = api::parse_json(text.substr(brace, length));
-  if (!arguments || !arguments->is_object()) return {};
+  const Value value = read_value(text.substr(brace));
+  if (value.kind != Kind::kCalls) return unfinished(value.kind, ended);
   api::ToolCall call;
   call.name = named.empty() ? before : named;
-  call.arguments = std::move(arguments->as_object());
-  std::size_t at = brace + length;
+  call.arguments = value.json.get_object();
+  std::size_t at = brace + value.length;
   const Kind fenced = comes(text.substr(at), {kFence});
   if (fenced == Kind::kMore) {
     return ended ? calls_up_to(text.size(), {std::move(call)}) : more_unless(ended);
