@@ -209,6 +209,13 @@ const Case kCases[] = {
      "<tool_call>f<arg_key>a</arg_key><arg_value>x </tool_call> y</arg_value> z</arg_value>\n"
      "</tool_call>",
      R"(f{"a":"x </tool_call> y</arg_value> z"}|)"},
+    {"glm, a call in a value", kGlm,
+     "<tool_call>f<arg_key>a</arg_key><arg_value><tool_call>f<arg_key>b</arg_key><arg_value>1"
+     "</arg_value></tool_call></arg_value></tool_call>",
+     R"(f{"a":"<tool_call>f<arg_key>b</arg_key><arg_value>1</arg_value></tool_call>"}|)"},
+    {"glm, what only begins a value in one", kGlm,
+     "<tool_call>f<arg_key>a</arg_key><arg_value>say <arg_value></arg_value></tool_call>",
+     R"(f{"a":"say <arg_value>"}|)"},
     {"glm, prose", kGlm, "<tool_call> is a mark, </tool_call> too",
      "text=<tool_call> is a mark, </tool_call> too|"},
     {"mistral", kMistral, "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"a\": 1}}]",

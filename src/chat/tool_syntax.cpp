@@ -73,14 +73,26 @@ CallReading closed_by(string_view close, string_view text, std::size_t at, bool 
   return ended ? calls_up_to(text.size(), std::move(calls)) : more_unless(ended);
 }
 
-// Where a value that begins at `at` ends: a mark that the call does not go on behind, with one of
-// `next`, is part of it.
-std::size_t value_end(string_view text, std::size_t at, string_view close,
-                      std::initializer_list<string_view> next) {
-  for (at = text.find(close, at); at != kEnd; at = text.find(close, at + close.size())) {
-    if (comes(text.substr(at + close.size()), next) != Kind::kNone) break;
+// Where a value ends: a mark that the call does not go on behind, with one of `next`, is part of
+// it, and so are values within it. npos: that has not come.
+std::size_t value_end(string_view text, std::size_t begin, string_view open, string_view close,
+                      std::initializer_list<string_view> next, bool ended) {
+  for (const bool nests : {true, false}) {
+    std::size_t depth = 0;
+    for (std::size_t at = text.find('<', begin); at != kEnd; at = text.find('<', at + 1)) {
+      const string_view rest = text.substr(at);
+      if (nests && rest.starts_with(open)) {
+        ++depth;
+      } else if (rest.starts_with(close) && depth > 0) {
+        --depth;
+      } else if (rest.starts_with(close) && comes(rest.substr(close.size()), next) != Kind::kNone) {
+        return at;
+      }
+    }
+    // What began like a value may have been a word.
+    if (!ended) break;
   }
-  return at;
+  return kEnd;
 }
 
 std::vector<api::ToolCall> parse_calls(string_view json) {
@@ -363,7 +375,7 @@ CallReading read_glm(string_view text, bool ended) {
     const Kind valued = comes(text.substr(at), {kValue});
     if (valued != Kind::kCalls) return unfinished(valued, ended);
     at += kValue.size();
-    const std::size_t end = value_end(text, at, kValueEnd, {kKey, kClose});
+    const std::size_t end = value_end(text, at, kValue, kValueEnd, {kKey, kClose}, ended);
     if (end == kEnd) return more_unless(ended);
     call.arguments[key] = text.substr(at, end - at);
     at = past_blanks(text, end + kValueEnd.size());
