@@ -82,15 +82,25 @@ std::optional<api::StatusError> problem_with_images(const api::InferenceRequest&
                           std::format("{} does not support images", json_quoted(request.model))};
 }
 
+// Keywords whose values are data, whatever they look like, and those that have a schema for each
+// name.
+constexpr std::array<std::string_view, 5> kDataKeywords{"const", "enum", "default", "example",
+                                                        "examples"};
+constexpr std::array<std::string_view, 6> kNamedSchemas{
+    "properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"};
+
 // A schema's references to itself, from where it is put into another.
 void move_references(api::Json& schema, const std::string& place) {  // NOLINT(misc-no-recursion)
   if (auto* list = schema.if_array()) {
     for (api::Json& item : *list) move_references(item, place);
   } else if (auto* object = schema.if_object()) {
     for (auto& [key, value] : *object) {
-      if (key == "$ref" && value.is_string() && value.get_string().starts_with('#')) {
+      const std::string_view keyword = key;
+      if (keyword == "$ref" && value.is_string() && value.get_string().starts_with('#')) {
         value = place + std::string(std::string_view(value.get_string()).substr(1));
-      } else {
+      } else if (std::ranges::contains(kNamedSchemas, keyword) && value.is_object()) {
+        for (auto& named : value.get_object()) move_references(named.value(), place);
+      } else if (!std::ranges::contains(kDataKeywords, keyword)) {
         move_references(value, place);
       }
     }
@@ -119,7 +129,7 @@ Result<ForcedCall> forced_call(const api::ChatRequest& request) {
       const auto name = tool.try_at_pointer("/function/name");
       if (!name || (named && *named != *name)) continue;
       const auto given = tool.try_at_pointer("/function/parameters");
-      api::Json parameters = given ? *given : api::Json({{"type", "object"}});
+      api::Json parameters = given && !given->is_null() ? *given : api::Json({{"type", "object"}});
       // A tool that names no parameters has none.
       const auto properties = parameters.try_at_pointer("/properties");
       if (properties && properties->is_object() && properties->get_object().empty() &&

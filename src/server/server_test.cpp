@@ -1384,6 +1384,40 @@ class XlmRobertaTest : public CrossEncoderTest {
 };
 TEST_F(XlmRobertaTest, RanksDocuments) { expect_rankings(); }
 
+// What a grammar leaves of a call is what the tool's schema says, whatever its values look like.
+TEST_F(ServerTest, ForcedCallsAreTheToolsSchemas) {
+  child_ = "--engine-child";
+  const auto call = [&](std::string_view tools) {
+    const Answer answer =
+        ask("POST", "/api/chat",
+            std::format(R"({{"model":"stories260k","stream":false,"tool_choice":"required",)"
+                        R"("template":"{{{{ .Tools }}}}","tools":[{}],)"
+                        R"("messages":[{{"role":"user","content":"a"}}]}})",
+                        tools));
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    const json::value body = answer.json();
+    const auto function = body.try_at_pointer("/message/tool_calls/0/function");
+    return function ? json::serialize(*function) : answer.body;
+  };
+  const std::string_view data = R"({"type":"function","function":{"name":"f","parameters":{
+    "type":"object","additionalProperties":false,
+    "$defs":{"one":{"const":1},"enum":{"const":{"$ref":"#"}}},
+    "properties":{"a":{"const":{"$ref":"#/x"}},"b":{"enum":[{"$ref":"#/x"}]},
+      "c":{"$ref":"#/$defs/one"},"default":{"$ref":"#/$defs/enum"},"$ref":{"$ref":"#/$defs/one"}},
+    "required":["a","b","c","default","$ref"]}}})";
+  const std::string arguments = R"({"a":{"$ref":"#/x"},"b":{"$ref":"#/x"},"c":1,)"
+                                R"("default":{"$ref":"#"},"$ref":1})";
+  EXPECT_THAT(call(data), HasSubstr(arguments));
+  // Moved into one of several.
+  const std::string both = std::format(
+      R"({},{{"type":"function","function":{{"name":"f","parameters":{{"type":)"
+      R"("object","properties":{{"$ref":{{"$ref":"#/properties/a"}},"a":{{"const":2}}}},)"
+      R"("required":["$ref"],"additionalProperties":false}}}}}})",
+      data);
+  EXPECT_THAT(call(both), testing::AnyOf(HasSubstr(arguments), HasSubstr(R"({"$ref":2)")));
+  call(R"({"type":"function","function":{"name":"f","parameters":null}})");  // is not refused
+}
+
 TEST_F(CrossEncoderTest, CutsDocumentsAndRefusesQueriesThatAreTooLong) {
   std::string words;
   for (int i = 0; i < 2000; ++i) words += "test ";
