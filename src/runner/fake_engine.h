@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cctype>
+#include <cmath>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -152,11 +153,13 @@ class FakeEngine final : public engine::Engine {
   }
 
   // Says one byte of the prompt; "!" in a prompt ends the process as a failed assertion would, "~"
-  // is repeated until somebody cancels.
+  // is repeated until somebody cancels. A text with "?" has an embedding that is no number.
   bool step(Work& work) {
     const auto& prompt = work.request.prompt;
     if (work.embed) {
-      work.embed(std::vector<float>{static_cast<float>(prompt.size()), 3});
+      const bool broken = std::ranges::contains(prompt, engine::Token{'?'});
+      const float first = broken ? std::nanf("") : static_cast<float>(prompt.size());
+      work.embed(std::vector<float>{first, 3});
       return true;
     }
     work.stats.prompt_tokens = static_cast<std::uint32_t>(prompt.size());

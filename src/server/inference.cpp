@@ -2,9 +2,11 @@
 
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
+#include <cmath>
 
 #include "chat/builtin.h"
 #include "chat/images.h"
+#include "engine/pooling.h"
 #include "runner/options.h"
 
 namespace ollama::server {
@@ -793,6 +795,41 @@ Task<std::optional<std::size_t>> Inference::count_tokens(Exchange& x,
       {.id = 0, .text = std::move(prompt->text), .add_special = true, .parse_special = true});
   if (!tokens) co_return std::nullopt;
   co_return tokens->size() + chat::kImageTokens * prompt->images;
+}
+
+Task<std::optional<api::EmbedResponse>> Inference::embeddings(Exchange& x,
+                                                              const store::Model& model,
+                                                              const api::EmbedRequest& request,
+                                                              std::vector<runner::Embed> inputs) {
+  const auto start = Clock::now();
+  if (inputs.size() > kMostTexts) {
+    co_await x.respond_error(
+        400, std::format("{} inputs are more than {}: send them in several requests", inputs.size(),
+                         kMostTexts));
+    co_return std::nullopt;
+  }
+  const auto granted =
+      co_await lease(x, model, merged_options(model, request.parsed_options), request.keep_alive);
+  if (!granted) co_return std::nullopt;
+  api::EmbedResponse response;
+  response.model = request.model;
+  response.load_duration = Clock::now() - start;
+  auto embedded = co_await embed(x, *granted, std::move(inputs));
+  if (!embedded) co_return std::nullopt;
+  for (runner::Embedded& one : *embedded) {
+    if (!std::ranges::all_of(one.values, [](float value) { return std::isfinite(value); })) {
+      co_await x.respond_error(500, "embedding contains NaN or Inf values");
+      co_return std::nullopt;
+    }
+    if (request.dimensions > 0 && std::cmp_less(request.dimensions, one.values.size())) {
+      one.values.resize(static_cast<std::size_t>(request.dimensions));
+    }
+    engine::normalize(one.values);
+    response.prompt_eval_count += one.tokens;
+    response.embeddings.push_back(std::move(one.values));
+  }
+  response.total_duration = Clock::now() - start;
+  co_return response;
 }
 
 Task<std::optional<std::vector<runner::Embedded>>> Inference::embed(

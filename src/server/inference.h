@@ -24,6 +24,10 @@ Result<T> parse_body(const Request& request, Result<T> (*parse)(const api::Json&
   return parse(json);
 }
 
+// Texts of one request that are evaluated each by itself, as long as the context: documents to be
+// ranked, inputs to be embedded.
+inline constexpr std::size_t kMostTexts = 10'000;
+
 std::string json_quoted(std::string_view text);
 
 // What to say where something of the model that is named `name` is not there: all of it is told as
@@ -51,6 +55,10 @@ class Inference {
   Task<std::optional<sched::Lease>> lease(Exchange& x, const store::Model& model,
                                           const api::Options& options,
                                           std::optional<api::Duration> keep_alive);
+  // The inputs' embeddings, cut to the request's dimensions and normalised.
+  Task<std::optional<api::EmbedResponse>> embeddings(Exchange& x, const store::Model& model,
+                                                     const api::EmbedRequest& request,
+                                                     std::vector<runner::Embed> inputs);
   // All inputs at once: the engine puts them into common batches.
   Task<std::optional<std::vector<runner::Embedded>>> embed(Exchange& x, const sched::Lease& lease,
                                                            std::vector<runner::Embed> inputs);

@@ -13,9 +13,6 @@ namespace {
 
 using boost::json::array;
 
-// Each is evaluated with the query, which may be as long as the context.
-constexpr std::size_t kMostDocuments = 10'000;
-
 struct RerankRequest {
   std::string model;
   std::string query;
@@ -50,9 +47,9 @@ Result<RerankRequest> parse_rerank(const api::Json& json) {
   OLLAMA_ASSIGN(request, std::move(fields).finish(std::move(request)));
   if (request.query.empty()) return fail(ErrorCode::kInvalidArgument, "query is required");
   if (request.documents.empty()) return fail(ErrorCode::kInvalidArgument, "documents are required");
-  if (request.documents.size() > kMostDocuments) {
+  if (request.documents.size() > kMostTexts) {
     return fail(ErrorCode::kInvalidArgument, "{} documents are more than {}",
-                request.documents.size(), kMostDocuments);
+                request.documents.size(), kMostTexts);
   }
   return request;
 }

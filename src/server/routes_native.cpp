@@ -1,9 +1,7 @@
 // Ollama's own API: /api/...
 #include <boost/json/serialize.hpp>
-#include <cmath>
 
 #include "base/log.h"
-#include "engine/pooling.h"
 #include "server/inference.h"
 #include "store/digest.h"
 #include "store/name.h"
@@ -12,7 +10,6 @@ namespace ollama::server {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using api::Duration;
 
 class Native {
@@ -364,7 +361,6 @@ class Native {
   }
 
   Task<> embed(Exchange& x) {
-    const auto start = Clock::now();
     auto parsed = parse_body(x.request(), api::parse_embed_request);
     if (!parsed) {
       co_await x.respond_error(parsed.error());
@@ -375,32 +371,11 @@ class Native {
         x, request.model, {404, "model '' not found"},
         std::format("model {} not found, try pulling it first", json_quoted(request.model)));
     if (!model) co_return;
-    const api::Options options = merged_options(*model, request.parsed_options);
-    const auto granted = co_await inference_.lease(x, *model, options, request.keep_alive);
-    if (!granted) co_return;
-    const auto loaded = Clock::now();
     std::vector<std::string> input = request.input;
     if (request.single_input && input.size() == 1 && input[0].empty()) input.clear();
-    auto embedded =
-        co_await inference_.embed(x, *granted, inputs_of(input, request.truncate.value_or(true)));
-    if (!embedded) co_return;
-    api::EmbedResponse response;
-    response.model = request.model;
-    for (runner::Embedded& one : *embedded) {
-      if (!std::ranges::all_of(one.values, [](float v) { return std::isfinite(v); })) {
-        co_await x.respond_error(500, "embedding contains NaN or Inf values");
-        co_return;
-      }
-      if (request.dimensions > 0 && std::cmp_less(request.dimensions, one.values.size())) {
-        one.values.resize(static_cast<std::size_t>(request.dimensions));
-      }
-      engine::normalize(one.values);
-      response.prompt_eval_count += one.tokens;
-      response.embeddings.push_back(std::move(one.values));
-    }
-    response.load_duration = loaded - start;
-    response.total_duration = std::chrono::steady_clock::now() - start;
-    co_await x.respond_json(200, api::to_json(response));
+    const auto response = co_await inference_.embeddings(
+        x, *model, request, inputs_of(input, request.truncate.value_or(true)));
+    if (response) co_await x.respond_json(200, api::to_json(*response));
   }
 
   Task<> embeddings(Exchange& x) {

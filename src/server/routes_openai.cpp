@@ -3,7 +3,6 @@
 
 #include "api/anthropic.h"
 #include "api/openai.h"
-#include "engine/pooling.h"
 #include "server/inference.h"
 
 namespace ollama::server {
@@ -34,9 +33,6 @@ class OpenAi {
     api::EmbedRequest& request = parsed->request;
     const auto model = co_await inference_.find_model(x, request.model);
     if (!model) co_return;
-    const auto granted = co_await inference_.lease(
-        x, *model, merged_options(*model, request.parsed_options), request.keep_alive);
-    if (!granted) co_return;
     std::vector<runner::Embed> inputs;
     for (std::string& text : request.input) {
       inputs.push_back({.id = 0, .text = std::move(text), .tokens = {}, .truncate = true});
@@ -44,19 +40,10 @@ class OpenAi {
     for (auto& tokens : parsed->tokens) {
       inputs.push_back({.id = 0, .text = {}, .tokens = std::move(tokens), .truncate = true});
     }
-    auto embedded = co_await inference_.embed(x, *granted, std::move(inputs));
-    if (!embedded) co_return;
-    api::EmbedResponse response;
-    response.model = request.model;
-    for (runner::Embedded& one : *embedded) {
-      response.prompt_eval_count += one.tokens;
-      if (request.dimensions > 0 && std::cmp_less(request.dimensions, one.values.size())) {
-        one.values.resize(static_cast<std::size_t>(request.dimensions));
-      }
-      engine::normalize(one.values);
-      response.embeddings.push_back(std::move(one.values));
+    const auto response = co_await inference_.embeddings(x, *model, request, std::move(inputs));
+    if (response) {
+      co_await x.respond_json(200, api::openai::embeddings_json(*response, parsed->base64));
     }
-    co_await x.respond_json(200, api::openai::embeddings_json(response, parsed->base64));
   }
 
   Task<> models(Exchange& x) {

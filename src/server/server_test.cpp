@@ -699,6 +699,21 @@ TEST_F(ServerTest, Embeddings) {
   EXPECT_EQ(old.at("embedding").at(0).to_number<double>(), 4);  // not normalised
 }
 
+TEST_F(ServerTest, EmbeddingsAreNumbersAndBounded) {
+  std::string many = R"("a")";
+  for (int i = 0; i < 10'000; ++i) many += R"(,"a")";
+  for (const char* path : {"/api/embed", "/v1/embeddings"}) {
+    const Answer broken = ask("POST", path, R"({"model":"stories260k","input":["a","?"]})");
+    EXPECT_EQ(broken.status, 500) << path;
+    EXPECT_THAT(broken.body, HasSubstr("embedding contains NaN or Inf values")) << path;
+    const Answer refused =
+        ask("POST", path, std::format(R"({{"model":"stories260k","input":[{}]}})", many));
+    EXPECT_EQ(refused.status, 400) << path;
+    EXPECT_THAT(refused.body, HasSubstr("10001 inputs are more than 10000: send them in several"))
+        << path;
+  }
+}
+
 // A client that goes away must not keep a model busy: the answer is endless unless it is cancelled,
 // and the model leaves only when the answer has ended.
 TEST_F(ServerTest, DisconnectCancels) {
