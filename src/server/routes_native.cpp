@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "server/inference.h"
+#include "server/long_work.h"
 #include "store/digest.h"
 #include "store/name.h"
 
@@ -168,53 +169,13 @@ class Native {
       co_await x.respond_error(request.error());
       co_return;
     }
-    using Event = std::variant<api::ProgressResponse, Result<>>;
-    const auto& loop = services_.blocking.loop();
-    auto box = std::make_shared<Mailbox<Event>>(loop);
-    const auto cancelled = std::make_shared<std::atomic<bool>>(false);
-    x.on_disconnect([cancelled] { *cancelled = true; });
-    // Not awaited itself: its progress is, and its end is the last event.
-    services_.making.start([this, request = *request, box, cancelled, loop] {
-      auto result = services_.store.create(request, [&](const api::ProgressResponse& progress) {
-        boost::asio::post(loop, [box, progress] { box->push(progress); });
-        return !cancelled->load();
-      });
-      auto shared = std::make_shared<Result<>>(std::move(result));
-      boost::asio::post(loop, [box, shared] { box->push(std::move(*shared)); });
-    });
-    const bool stream = request->streaming();
-    while (true) {
-      Event event = co_await box->pop();
-      if (auto* progress = std::get_if<api::ProgressResponse>(&event)) {
-        if (!stream) continue;
-        if (!x.started()) co_await x.begin_stream(kNdjson);
-        co_await x.write(api::to_string(api::to_json(*progress)) + "\n");
-        continue;
-      }
-      co_await finish_progress(x, std::get<Result<>>(event), stream);
-      co_return;
-    }
-  }
-  // The last line of a progress, or the only one. The store has streamed its own "success".
-  static Task<> finish_progress(Exchange& x, const Result<>& result, bool stream) {
-    if (!result && !x.started()) {
-      co_await x.respond_error(result.error());
-      co_return;
-    }
-    api::JsonObject last;
-    if (result) {
-      last = api::to_json(
-          api::ProgressResponse{.status = "success", .digest = {}, .total = 0, .completed = 0});
-    } else {
-      last = api::to_json(api::status_error(result.error()));
-    }
-    if (!stream) {
-      co_await x.respond_json(200, last);
-      co_return;
-    }
-    if (!x.started()) co_await x.begin_stream(kNdjson);
-    if (!result) co_await x.write(api::to_string(last) + "\n");
-    co_await x.end_stream();
+    const auto work = std::make_shared<LongWork>(
+        services_.blocking.loop(),
+        [this, request = *request](const store::Progress& progress, const std::stop_token&) {
+          return services_.store.create(request, progress);
+        });
+    services_.making.start([work] { LongWork::run(work); });
+    co_await work->tell(x, request->streaming());
   }
 
   // ---- Blobs

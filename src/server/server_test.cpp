@@ -616,13 +616,32 @@ TEST_F(TransferRoutesTest, TheBundledModelIsNotPushed) {
 }
 
 TEST_F(TransferRoutesTest, ErrorsAreOllamas) {
+  const std::string here = registry_.host() + "/library/here";
+  ASSERT_EQ(ask("POST", "/api/copy",
+                std::format(R"({{"source":"stories260k","destination":"{}"}})", here))
+                .status,
+            200);
   const Answer missing = ask("POST", "/api/pull", body("none"));
   EXPECT_EQ(missing.status, 200);
   EXPECT_EQ(missing.lines().back().at("error").as_string(),
             "pull model manifest: file does not exist");
   const Answer once = ask("POST", "/api/pull", body("none", R"(,"stream":false)"));
-  EXPECT_EQ(once.status, 500);
+  EXPECT_EQ(once.status, 404);
   EXPECT_EQ(once.error(), "pull model manifest: file does not exist");
+  // Where no stream has begun, the status says what a client can do: Ollama's is always 500.
+  EXPECT_EQ(ask("POST", "/api/push", body("none", R"(,"stream":false)")).status, 404);
+  for (const auto& [said, status] :
+       {std::pair("401 Unauthorized", 403), std::pair("403 Forbidden", 403),
+        std::pair("400 Bad Request", 400), std::pair("404 Not Found", 404)}) {
+    registry_.hook = [said](const store::FakeRegistry::Call& call) {
+      call.answer(said);
+      return store::FakeRegistry::Then::kAnswered;
+    };
+    for (const char* path : {"/api/pull", "/api/push"}) {
+      const Answer refused = ask("POST", path, body("here", R"(,"stream":false)"));
+      EXPECT_EQ(refused.status, status) << path << said << refused.body;
+    }
+  }
   for (const char* path : {"/api/pull", "/api/push"}) {
     EXPECT_EQ(ask("POST", path, "").error(), "missing request body");
     EXPECT_EQ(ask("POST", path, "{}").error(), "model is required");

@@ -5,7 +5,6 @@
 #include <functional>
 #include <list>
 #include <memory>
-#include <optional>
 #include <stop_token>
 #include <thread>
 
@@ -14,22 +13,22 @@ namespace ollama::server {
 // For the server's loop only.
 class TransferThreads {
  public:
-  // Runs `work`, whose token is told when it is to end, on a thread of its own. What it refers to
-  // it must own, or it must outlive this object. Nothing when there are too many already.
-  std::optional<std::stop_source> start(std::function<void(const std::stop_token&)> work) {
+  // Runs `work`, which ends soon after a stop is requested, on a thread of its own. What it refers
+  // to it must own, or it must outlive this object. False when there are too many already.
+  bool start(std::stop_source stop, std::function<void()> work) {
     std::erase_if(threads_, [](const Thread& thread) { return thread.done->load(); });
-    if (threads_.size() >= kMost) return std::nullopt;
+    if (threads_.size() >= kMost) return false;
     Thread& added = threads_.emplace_back();
-    added.thread =
-        std::jthread([work = std::move(work), done = added.done](const std::stop_token& stop) {
-          work(stop);
-          *done = true;
-        });
-    return added.thread.get_stop_source();
+    added.stop = std::move(stop);
+    added.thread = std::jthread([work = std::move(work), done = added.done] {
+      work();
+      *done = true;
+    });
+    return true;
   }
   // Ends all of them and waits until they have.
   void join() {
-    for (Thread& thread : threads_) thread.thread.request_stop();
+    for (Thread& thread : threads_) thread.stop.request_stop();
     threads_.clear();
   }
 
@@ -37,6 +36,7 @@ class TransferThreads {
   static constexpr std::size_t kMost = 64;
   struct Thread {
     std::shared_ptr<std::atomic<bool>> done = std::make_shared<std::atomic<bool>>(false);
+    std::stop_source stop;
     std::jthread thread;
   };
   std::list<Thread> threads_;
