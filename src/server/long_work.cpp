@@ -1,12 +1,17 @@
 #include "server/long_work.h"
 
 #include <boost/asio/post.hpp>
+#include <exception>
 
 namespace ollama::server {
 
 Result<> LongWork::result(const store::Progress& progress) const {
   if (stop_.stop_requested()) return fail(ErrorCode::kCancelled, "nobody waits for it");
-  return work_(progress, stop_.get_token());
+  try {
+    return work_(progress, stop_.get_token());
+  } catch (const std::exception& exception) {
+    return fail(ErrorCode::kInternal, "{}", exception.what());
+  }
 }
 
 void LongWork::run(const std::shared_ptr<LongWork>& self) {

@@ -6,6 +6,8 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
@@ -20,6 +22,7 @@
 #include "runner/process_runner.h"
 #include "server/access.h"
 #include "server/router.h"
+#include "server/services.h"
 #include "store/digest.h"
 #include "store/fake_registry.h"
 
@@ -172,7 +175,10 @@ class ServerTest : public testing::Test {
   void start() {
     auto server = Server::listen(
         {.config = config_,
-         .store = {.models = folder_, .bundled = OLLAMA_SOURCE_DIR "/models", .prune = true},
+         .store = {.models = folder_,
+                   .bundled = OLLAMA_SOURCE_DIR "/models",
+                   .prune = true,
+                   .converter = converter_},
          .make_factory =
              [this](boost::asio::io_context& loop) {
                runner::Command command;
@@ -214,6 +220,7 @@ class ServerTest : public testing::Test {
   std::string child_ = "--runner-child";
   envconfig::Config config_;
   Limits limits_;
+  std::shared_ptr<store::Converter> converter_;
   std::filesystem::path folder_;
   std::optional<Server> server_;
   std::uint16_t port_ = 0;
@@ -1500,6 +1507,56 @@ TEST_F(ServerTest, CountsForPrometheus) {
         "# TYPE ollama_queue_requests gauge"}) {
     EXPECT_THAT(metrics.body, HasSubstr(line));
   }
+}
+
+// ---- Work on other threads
+
+TEST(Blocking, WhatWorkThrowsReachesWhoWaits) {
+  log::set_level(log::Level::kError);
+  boost::asio::io_context loop;
+  Blocking blocking(loop.get_executor());
+  std::string caught;
+  int after = 0;
+  boost::asio::co_spawn(
+      loop,
+      [&]() -> Task<> {
+        try {
+          co_await blocking.run([]() -> int { throw std::runtime_error("the disk is gone"); });
+        } catch (const std::exception& exception) {
+          caught = exception.what();
+        }
+        after = co_await blocking.run([] { return 5; });
+      },
+      boost::asio::detached);
+  loop.run();
+  EXPECT_EQ(caught, "the disk is gone");
+  EXPECT_EQ(after, 5);
+  // Nobody waits for these: they end, and the process does not.
+  blocking.start([] { throw std::runtime_error("one"); });
+  blocking.join();
+  TransferThreads threads;
+  EXPECT_TRUE(threads.start({}, [] { throw std::runtime_error("two"); }));
+  threads.join();
+}
+
+// A converter that does what a test says.
+struct TestConverter final : store::Converter {
+  std::function<Result<>()> act;
+  Result<> convert(const store::Conversion&, const store::ConversionProgress&) override {
+    return act();
+  }
+};
+constexpr std::string_view kQuantise =
+    R"({"model":"small","from":"stories260k","quantize":"q8_0","stream":false})";
+
+TEST_F(ServerTest, WorkThatThrowsIsAnError) {
+  const auto converter = std::make_shared<TestConverter>();
+  converter->act = []() -> Result<> { throw std::runtime_error("a bug"); };
+  converter_ = converter;
+  const Answer answer = ask("POST", "/api/create", kQuantise);
+  EXPECT_EQ(answer.status, 500);
+  EXPECT_THAT(answer.error(), HasSubstr("a bug"));
+  EXPECT_EQ(ask("GET", "/").status, 200);
 }
 
 // ---- Router

@@ -5,6 +5,8 @@
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
+#include <exception>
+#include <expected>
 #include <memory>
 #include <optional>
 #include <string>
@@ -32,20 +34,28 @@ class Blocking {
   explicit Blocking(boost::asio::any_io_executor loop, std::size_t threads = 2)
       : loop_(std::move(loop)), threads_(threads) {}
 
-  // Runs `work` on another thread and continues here with its result. What it refers to must live
-  // as long as it runs, which a coroutine's own variables do.
+  // Runs `work` on another thread and continues here with its result, or with what it throws. What
+  // it refers to must live as long as it runs, which a coroutine's own variables do.
   template <typename Work>
   Task<std::invoke_result_t<Work&>> run(Work work) {
-    using Value = std::invoke_result_t<Work&>;
-    auto box = std::make_shared<Mailbox<Value>>(loop_);
-    boost::asio::post(pool(), [this, box, work = std::move(work)]() mutable {
-      auto value = std::make_shared<Value>(work());
-      boost::asio::post(loop_, [box, value] { box->push(std::move(*value)); });
+    using Outcome = std::expected<std::invoke_result_t<Work&>, std::exception_ptr>;
+    auto box = std::make_shared<Mailbox<Outcome>>(loop_);
+    // Made here: the other thread has nobody to tell that memory is short.
+    auto outcome = std::make_shared<Outcome>(std::unexpect);
+    boost::asio::post(pool(), [this, box, outcome, work = std::move(work)]() mutable {
+      try {
+        outcome->emplace(work());
+      } catch (...) {
+        outcome->error() = std::current_exception();
+      }
+      boost::asio::post(loop_, [box, outcome] { box->push(std::move(*outcome)); });
     });
-    co_return co_await box->pop();
+    Outcome ended = co_await box->pop();
+    if (!ended) std::rethrow_exception(ended.error());
+    co_return std::move(*ended);
   }
-  // Runs `work` on another thread; whatever it refers to it must own.
-  void start(std::function<void()> work) { boost::asio::post(pool(), std::move(work)); }
+  // Runs `work` on another thread; whatever it refers to it must own. What it throws is logged.
+  void start(std::function<void()> work) { boost::asio::post(pool(), guarded(std::move(work))); }
   const boost::asio::any_io_executor& loop() const { return loop_; }
   // Waits for what is running.
   void join() {

@@ -8,7 +8,20 @@
 #include <stop_token>
 #include <thread>
 
+#include "base/log.h"
+
 namespace ollama::server {
+
+// Work for a thread where nobody waits for what it throws, which would end the server.
+inline std::function<void()> guarded(std::function<void()> work) {
+  return [work = std::move(work)] {
+    try {
+      work();
+    } catch (const std::exception& exception) {
+      log::error("work on a thread: {}", exception.what());
+    }
+  };
+}
 
 // For the server's loop only.
 class TransferThreads {
@@ -20,7 +33,7 @@ class TransferThreads {
     if (threads_.size() >= kMost) return false;
     Thread& added = threads_.emplace_back();
     added.stop = std::move(stop);
-    added.thread = std::jthread([work = std::move(work), done = added.done] {
+    added.thread = std::jthread([work = guarded(std::move(work)), done = added.done] {
       work();
       *done = true;
     });
