@@ -8,6 +8,7 @@
 #include "chat/images.h"
 #include "engine/pooling.h"
 #include "runner/options.h"
+#include "store/digest.h"
 
 namespace ollama::server {
 
@@ -276,8 +277,11 @@ Task<std::optional<sched::Lease>> Inference::lease_for(Exchange& x,
 Task<Result<std::vector<std::string>>> Inference::capabilities(
     const store::Model& model, const api::InferenceRequest& request) {
   store::Model asked = model;
-  if (!request.template_text.empty()) asked.template_text = request.template_text;
-  const std::string key = asked.digest + asked.template_text;
+  std::string key = model.digest;
+  if (!request.template_text.empty()) {
+    asked.template_text = request.template_text;
+    key += store::digest_of(request.template_text).hex();
+  }
   if (const auto known = capabilities_.find(key); known != capabilities_.end()) {
     co_return known->second;
   }

@@ -116,7 +116,8 @@ class Inference {
                           const api::ForeignChat& chat, Times times);
 
   Services& services_;
-  // By digest and template: reading a model's metadata takes its time.
+  // By the model's digest and that of a request's own template, which may be large: reading a
+  // model's metadata takes its time.
   std::map<std::string, std::vector<std::string>> capabilities_;
 };
 

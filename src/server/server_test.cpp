@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -369,6 +370,28 @@ TEST_F(ServerTest, TemplatesSayWhatAModelCanDo) {
   const Answer broken = chat(R"("template":"x\n{{ nosuch }}")");
   EXPECT_EQ(broken.status, 400);
   EXPECT_THAT(broken.error(), HasSubstr("template:2:4: "));
+}
+
+// Fails when a template is kept once its request has been answered.
+TEST_F(ServerTest, RequestsTemplatesAreNotKept) {
+  constexpr std::size_t kSize = 1U << 20;
+  const auto bytes_in_use = [] {
+    const auto info = ::mallinfo2();
+    return info.uordblks + info.hblkhd;
+  };
+  Client one = client();
+  const auto refused = [&](int number) {
+    const std::string text = std::to_string(number) + std::string(kSize, 'x');
+    const Answer answer = one.ask(
+        "POST", "/api/generate",
+        std::format(R"({{"model":"stories260k","prompt":"a","suffix":"b","template":"{}"}})",
+                    text));
+    EXPECT_EQ(answer.error(), R"("stories260k" does not support insert)");
+  };
+  refused(0);
+  const std::size_t before = bytes_in_use();
+  for (int i = 1; i <= 32; ++i) refused(i);
+  EXPECT_LT(bytes_in_use(), before + 8 * kSize);
 }
 
 // What a prompt with images would be can be seen of any model, though none here answers one.
