@@ -392,7 +392,7 @@ Task<bool> Inference::tell(Exchange& x, const sched::Lease& lease, runner::Gener
   }
 }
 
-Task<bool> Inference::tell_choices(Exchange& x, const sched::Lease& lease,
+Task<bool> Inference::tell_choices(Exchange& x, const sched::Lease& lease, const std::string& model,
                                    const runner::Generate& generate, const api::ForeignChat& chat,
                                    Times times) {
   const bool stream = chat.request.streaming();
@@ -410,7 +410,7 @@ Task<bool> Inference::tell_choices(Exchange& x, const sched::Lease& lease,
     return response;
   };
   for (std::size_t choice = 0; choice < chat.choices; ++choice) {
-    Telling telling{.model = chat.request.model,
+    Telling telling{.model = model,
                     .stream_type = chat.format->stream_type(),
                     .parallel_tools = chat.parallel_tools,
                     .piece = {},
@@ -508,7 +508,7 @@ Task<> Inference::chat(Exchange& x, api::ForeignChat chat) {
     co_await x.respond_json(200, api::to_json(shown));
     co_return;
   }
-  co_await tell_choices(x, *granted, generate, chat, {start, loaded});
+  co_await tell_choices(x, *granted, model->name.display(), generate, chat, {start, loaded});
 }
 
 Task<> Inference::generate(Exchange& x, api::GenerateRequest request) {
@@ -586,7 +586,7 @@ Task<> Inference::generate(Exchange& x, api::GenerateRequest request) {
   }
   const bool stream = request.streaming();
   Telling telling{
-      .model = request.model,
+      .model = model->name.display(),
       .stream_type = kNdjson,
       .piece =
           [&](runner::Piece&& piece) {
@@ -677,7 +677,7 @@ Task<> Inference::complete(Exchange& x, api::openai::Completion completion) {
         response.logprobs = std::move(piece.logprobs);
         return response;
       };
-      Telling telling{.model = request.model,
+      Telling telling{.model = model->name.display(),
                       .stream_type = "text/event-stream",
                       .piece =
                           [&](runner::Piece&& piece) {

@@ -98,7 +98,7 @@ class Inference {
 
   // One of several ways to tell an answer.
   struct Telling {
-    std::string model;  // as the request has it
+    std::string model;  // its own name: a request may write it in many ways
     std::string_view stream_type;
     bool parallel_tools = true;
     // Of a streamed answer whose prompt is about to be evaluated; may be missing.
@@ -112,8 +112,9 @@ class Inference {
   // nobody listens any more, or an error was told.
   Task<bool> tell(Exchange& x, const sched::Lease& lease, runner::Generate generate, bool stream,
                   const Telling& telling);
-  Task<bool> tell_choices(Exchange& x, const sched::Lease& lease, const runner::Generate& generate,
-                          const api::ForeignChat& chat, Times times);
+  Task<bool> tell_choices(Exchange& x, const sched::Lease& lease, const std::string& model,
+                          const runner::Generate& generate, const api::ForeignChat& chat,
+                          Times times);
 
   Services& services_;
   // By the model's digest and that of a request's own template, which may be large: reading a
