@@ -160,10 +160,13 @@ Result<ForcedCall> forced_call(const api::ChatRequest& request) {
   return ForcedCall{api::JsonObject{{"anyOf", std::move(calls)}}};
 }
 
-// Several answers to one prompt: the same seed would give the same.
+// Several answers to one prompt: the same seed would give the same. After the greatest seed comes
+// 0: a negative one is random.
 void vary_seed(runner::Generate& generate, std::size_t choice) {
-  if (generate.sampling.seed >= 0) {
-    generate.sampling.seed += static_cast<std::int64_t>(choice);
+  constexpr std::uint64_t kGreatest = std::numeric_limits<std::int64_t>::max();
+  std::int64_t& seed = generate.sampling.seed;
+  if (seed >= 0) {
+    seed = static_cast<std::int64_t>((static_cast<std::uint64_t>(seed) + choice) & kGreatest);
   }
 }
 

@@ -1228,6 +1228,19 @@ TEST_F(ServerTest, TakesTheLikeliestOfMoreCompletions) {
   EXPECT_EQ(plain.at_pointer("/choices/1/text").as_string(), "C");
 }
 
+TEST_F(ServerTest, SeedsOfMoreAnswersStaySeeds) {
+  // A token's logprob tells the seed's last two bits (see FakeEngine).
+  const auto answer = ask("POST", "/v1/completions",
+                          R"({"model":"stories260k","prompt":"a","n":3,)"
+                          R"("seed":9223372036854775807,"logprobs":0})")
+                          .json();
+  std::vector<double> told;
+  for (const json::value& choice : answer.at("choices").as_array()) {
+    told.push_back(choice.at_pointer("/logprobs/token_logprobs/0").to_number<double>());
+  }
+  EXPECT_THAT(told, testing::ElementsAre(-1.75, -1, -1.25));
+}
+
 TEST_F(ServerTest, ErrorsHaveTheShapeOfTheirApi) {
   for (
       const auto& [path, body, status, expected] :
