@@ -181,7 +181,8 @@ bool Scheduler::is_waited_for(std::string_view key) const {
 }
 
 void Scheduler::pump() {
-  if (std::exchange(pump_again_, true); pumping_) return;
+  pump_again_ = true;
+  if (pumping_) return;  // whoever is at it goes through the queue once more
   pumping_ = true;
   start_asking();
   // Callbacks may ask for models and give them back: they are made when the queue is consistent,
