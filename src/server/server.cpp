@@ -230,7 +230,9 @@ struct Server::State {
       asio::post(loop, [this] {
         close_connections(connections, false);
         deadline.cancel();
+        // From here a signal ends the process: threads that are waited for below may hang.
         signals.cancel();
+        signals.clear();
         work.reset();
         // Connections that linger, or wait for a disk, are not waited for.
         asio::post(loop, [this] { loop.stop(); });

@@ -189,7 +189,8 @@ class ServerTest : public testing::Test {
                    loop, std::move(command),
                    runner::ProcessRunnerOptions{.patience = std::chrono::milliseconds(500)});
              },
-         .limits = limits_});
+         .limits = limits_,
+         .handle_signals = handle_signals_});
     ASSERT_TRUE(server.has_value()) << server.error().message();
     server_.emplace(std::move(*server));
     port_ = server_->port();
@@ -221,6 +222,7 @@ class ServerTest : public testing::Test {
   std::string child_ = "--runner-child";
   envconfig::Config config_;
   Limits limits_;
+  bool handle_signals_ = false;
   std::shared_ptr<store::Converter> converter_;
   std::filesystem::path folder_;
   std::optional<Server> server_;
@@ -1854,6 +1856,23 @@ TEST_F(ServerTest, StopsWithAnswersInProgress) {
   while (!busy.receive_chunk().empty()) {
   }
   EXPECT_TRUE(idle.closed());
+}
+
+// What is waited for after the loop's end may hang: a second signal is the system's again.
+TEST_F(ServerTest, ASecondSignalWaitsForNobody) {
+  handle_signals_ = true;
+  const auto handler_of = [](int signal) {
+    struct sigaction action{};
+    ::sigaction(signal, nullptr, &action);
+    return action.sa_handler;
+  };
+  EXPECT_EQ(ask("GET", "/").status, 200);
+  EXPECT_NE(handler_of(SIGINT), SIG_DFL);
+  ::kill(::getpid(), SIGINT);
+  thread_.join();  // run() has returned, and nothing is destroyed yet
+  EXPECT_EQ(handler_of(SIGINT), SIG_DFL);
+  EXPECT_EQ(handler_of(SIGTERM), SIG_DFL);
+  server_.reset();
 }
 
 TEST_F(ServerTest, AddressInUse) {
