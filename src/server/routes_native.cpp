@@ -169,6 +169,11 @@ class Native {
       co_await x.respond_error(request.error());
       co_return;
     }
+    if (makes_ == kMostMakes) {
+      co_await x.respond_error(503, "too many models are being made; try again later");
+      co_return;
+    }
+    const Counted counted(makes_);
     const auto work = std::make_shared<LongWork>(
         services_.blocking.loop(),
         [this, request = *request](const store::Progress& progress, const std::stop_token&) {
@@ -367,6 +372,8 @@ class Native {
   static constexpr int kMostPlans = 4;  // processes that make one
   static constexpr std::chrono::seconds kLongestPlan{60};
   int plans_ = 0;
+  static constexpr int kMostMakes = 64;  // models that are being made, or wait for their turn
+  int makes_ = 0;
   Services& services_;
   Inference& inference_;
 };

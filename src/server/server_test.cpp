@@ -22,6 +22,7 @@
 #include "runner/fake_engine.h"
 #include "runner/process_runner.h"
 #include "server/access.h"
+#include "server/long_work.h"
 #include "server/router.h"
 #include "server/services.h"
 #include "store/digest.h"
@@ -1602,6 +1603,48 @@ TEST_F(ServerTest, WorkThatThrowsIsAnError) {
   EXPECT_EQ(answer.status, 500);
   EXPECT_THAT(answer.error(), HasSubstr("a bug"));
   EXPECT_EQ(ask("GET", "/").status, 200);
+}
+
+TEST(LongWork, IsNotBegunForNobody) {
+  boost::asio::io_context loop;
+  bool begun = false;
+  const auto work =
+      std::make_shared<LongWork>(loop.get_executor(), [&](const auto&, const auto&) -> Result<> {
+        begun = true;
+        return {};
+      });
+  std::stop_source(work->stop()).request_stop();
+  LongWork::run(work);
+  EXPECT_FALSE(begun);
+}
+
+TEST_F(ServerTest, ModelsAreMadeForSoManyAtOnce) {
+  std::atomic<bool> refused = false;
+  std::atomic<int> begun = 0;
+  const auto converter = std::make_shared<TestConverter>();
+  converter->act = [&] {
+    ++begun;
+    refused.wait(false);
+    return fail(ErrorCode::kInvalidArgument, "that will do");
+  };
+  converter_ = converter;
+  start();
+  std::map<int, int> statuses;
+  std::mutex mutex;
+  {
+    std::vector<std::jthread> clients;
+    for (int i = 0; i < 65; ++i) {
+      clients.emplace_back([&] {
+        const int status = Client(port_).ask("POST", "/api/create", kQuantise).status;
+        if (status != 400) refused = true;
+        refused.notify_all();
+        const std::lock_guard lock(mutex);
+        ++statuses[status];
+      });
+    }
+  }
+  EXPECT_THAT(statuses, testing::ElementsAre(testing::Pair(400, 64), testing::Pair(503, 1)));
+  EXPECT_EQ(begun, 64);
 }
 
 // ---- Router
