@@ -221,7 +221,7 @@ Task<std::optional<store::Model>> Inference::find_model(Exchange& x, const std::
     co_await x.respond_error(when_missing.status, when_missing.message);
     co_return std::nullopt;
   }
-  auto model = services_.store.resolve(name);
+  auto model = co_await services_.resolving.run([&] { return services_.store.resolve(name); });
   if (!model && model.error().code() == ErrorCode::kNotFound) {
     co_await x.respond_error(404, missing_text(model.error(), name, not_found));
     co_return std::nullopt;

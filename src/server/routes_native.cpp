@@ -88,7 +88,8 @@ class Native {
   // Where the model would be loaded with the request's options, beside what is loaded now. A
   // process of its own finds out: drivers are not this one's to load.
   Task<Result<api::MemoryPlan>> plan_of(Exchange& x, const api::ShowRequest& request) {
-    auto model = services_.store.resolve(request.model);
+    auto model =
+        co_await services_.resolving.run([&] { return services_.store.resolve(request.model); });
     if (!model) co_return fail(model);
     const auto options = api::parse_options(request.options);
     if (!options) co_return fail(options);
@@ -187,7 +188,7 @@ class Native {
 
   Task<> head_blob(Exchange& x) {
     const std::string& digest = x.request().parameters.at("digest");
-    auto found = services_.store.has_blob(digest);
+    auto found = co_await services_.blocking.run([&] { return services_.store.has_blob(digest); });
     if (!found) {
       co_await x.respond_error(found.error());
     } else if (!*found) {
@@ -204,26 +205,25 @@ class Native {
       co_await x.respond_error(digest.error());
       co_return;
     }
-    if (auto found = services_.store.has_blob(text); found && *found) {
+    const auto found =
+        co_await services_.blocking.run([&] { return services_.store.has_blob(text); });
+    if (found && *found) {
       co_await x.respond(200, {}, {});
       co_return;
     }
     if (const auto length = x.content_length()) {
-      std::error_code ignored;
-      std::filesystem::path folder = services_.store.directory();
-      while (!folder.empty() && folder != "/" && !std::filesystem::exists(folder, ignored)) {
-        folder = folder.parent_path();
-      }
-      const auto space = std::filesystem::space(folder, ignored);
-      if (!ignored && space.available < *length) {
+      const auto free =
+          co_await services_.blocking.run([this] { return services_.store.free_space(); });
+      if (free && *free < *length) {
         co_await x.respond_error(
             507, std::format("the blob of {} bytes does not fit on the disk of {}, which has {} "
                              "bytes free",
-                             *length, services_.store.directory().string(), space.available));
+                             *length, services_.store.directory().string(), *free));
         co_return;
       }
     }
-    auto writer = services_.store.begin_blob(*digest);
+    auto writer =
+        co_await services_.blocking.run([&] { return services_.store.begin_blob(*digest); });
     if (!writer) {
       co_await x.respond_error(writer.error());
       co_return;
@@ -282,9 +282,10 @@ class Native {
       model.expires_at = api::now() + left;
       if (loaded.loading) {
         // All that is known yet.
-        std::error_code ignored;
-        const auto size = std::filesystem::file_size(loaded.model.path, ignored);
-        if (!ignored) model.size = size;
+        std::error_code error;
+        const auto size = co_await services_.blocking.run(
+            [&] { return std::filesystem::file_size(loaded.model.path, error); });
+        if (!error) model.size = size;
         model.loading = std::min(static_cast<double>(loaded.progress), 0.999);
       }
       response.models.push_back(std::move(model));

@@ -107,6 +107,7 @@ struct Server::State {
                   [] { return sched::TimePoint(std::chrono::steady_clock::now()); }),
         blocking(loop.get_executor()),
         making(loop.get_executor(), kModelsMadeAtOnce),
+        resolving(loop.get_executor()),
         transfers(store, store::Transfers::options_of(settings.config)),
         services{.config = settings.config,
                  .store = store,
@@ -115,6 +116,7 @@ struct Server::State {
                  .blocking = blocking,
                  .metrics = metrics,
                  .making = making,
+                 .resolving = resolving,
                  .transfers = transfers,
                  .transfer_threads = transfer_threads},
         inference(services),
@@ -140,6 +142,7 @@ struct Server::State {
     transfer_threads.join();  // before what their work refers to
     blocking.join();
     making.join();
+    resolving.join();
     // Requests that were being answered end before what they use; they have been told to.
     loop.restart();
     for (int i = 0; i < 100 && !connections.open.empty(); ++i) {
@@ -263,6 +266,7 @@ struct Server::State {
   Blocking blocking;
   Metrics metrics;
   Blocking making;
+  Blocking resolving;
   store::Transfers transfers;
   TransferThreads transfer_threads;
   Services services;

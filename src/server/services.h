@@ -79,7 +79,8 @@ struct Services {
   runner::RunnerFactory& runners;  // for questions that no loaded model answers
   Blocking& blocking;
   Metrics& metrics;
-  Blocking& making;  // of models, which may take minutes: nothing else waits behind it
+  Blocking& making;     // of models, which may take minutes: nothing else waits behind it
+  Blocking& resolving;  // of models' names, for every request: waits behind nothing else
   store::Transfers& transfers;
   TransferThreads& transfer_threads;
 };

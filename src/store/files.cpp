@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -41,6 +42,19 @@ Result<> make_folder(const fs::path& folder) {  // NOLINT(misc-no-recursion): as
   if (fs::create_directory(folder, error)) return sync_folder(parent);
   if (error) return fail_errno(folder.string(), error.value());
   return {};  // another process was faster
+}
+
+Result<std::uint64_t> free_space_of(const fs::path& folder) {
+  fs::path existing = folder;
+  std::error_code error;
+  while (existing.has_relative_path() && !fs::exists(existing, error)) {
+    existing = existing.parent_path();
+  }
+  struct statvfs info{};
+  if (::statvfs(existing.empty() ? "." : existing.c_str(), &info) != 0) {
+    return fail_errno(existing.string(), errno);
+  }
+  return static_cast<std::uint64_t>(info.f_bavail) * info.f_frsize;
 }
 
 Result<> sync_folder(const fs::path& folder) {

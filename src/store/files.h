@@ -48,6 +48,8 @@ Result<std::string> read_file(const std::filesystem::path& path, std::size_t lim
 Result<> write_file(const std::filesystem::path& path, std::string_view bytes);
 // With the folders above it; each new name is on the disk when this returns.
 Result<> make_folder(const std::filesystem::path& folder);
+// Bytes that may be written there, or where it would be made.
+Result<std::uint64_t> free_space_of(const std::filesystem::path& folder);
 // The names in the folder, as they are now, survive a power cut.
 Result<> sync_folder(const std::filesystem::path& folder);
 

@@ -308,6 +308,7 @@ Store::Store(Options options) : folder_(std::make_unique<Folder>(std::move(optio
 Store::~Store() = default;
 
 const fs::path& Store::directory() const { return folder_->options.models; }
+Result<std::uint64_t> Store::free_space() const { return free_space_of(directory()); }
 
 fs::path Store::default_bundled_directory() {
   std::error_code error;

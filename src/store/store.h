@@ -150,6 +150,8 @@ class Store {
   // Keeps the layers' blobs from being removed as long as the value lives. They need not exist yet.
   std::shared_ptr<const Pins> pin(const std::vector<Layer>& layers);
   const std::filesystem::path& directory() const;
+  // Bytes that may be written there.
+  Result<std::uint64_t> free_space() const;
 
  private:
   std::unique_ptr<Folder> folder_;

@@ -1,9 +1,6 @@
 #include "store/transfer.h"
 
-#include <sys/statvfs.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <format>
 #include <set>
 #include <vector>
@@ -17,19 +14,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr auto kQuiet = std::chrono::milliseconds(100);  // between two reports of a layer
-
-Result<std::uint64_t> free_space_of(const fs::path& folder) {
-  fs::path existing = folder;
-  std::error_code error;
-  while (existing.has_relative_path() && !fs::exists(existing, error)) {
-    existing = existing.parent_path();
-  }
-  struct statvfs info{};
-  if (::statvfs(existing.empty() ? "." : existing.c_str(), &info) != 0) {
-    return fail_errno(existing.string(), errno);
-  }
-  return static_cast<std::uint64_t>(info.f_bavail) * info.f_frsize;
-}
 
 // The configuration too, each digest once.
 std::vector<Layer> blobs_of(const Manifest& manifest) {
