@@ -214,6 +214,16 @@ std::string_view missing_text(const Error& error, std::string_view name,
 
 // ---- Models
 
+namespace {
+
+// What is remembered is had at once: another thread costs more than looking at two files.
+Task<Result<store::Model>> resolve(Services& services, const std::string& name) {
+  if (auto known = services.store.recall(name)) co_return std::move(*known);
+  co_return co_await services.resolving.run([&] { return services.store.resolve(name); });
+}
+
+}  // namespace
+
 Task<std::optional<store::Model>> Inference::find_model(Exchange& x, const std::string& name,
                                                         api::StatusError when_missing,
                                                         std::string_view not_found) {
@@ -221,7 +231,7 @@ Task<std::optional<store::Model>> Inference::find_model(Exchange& x, const std::
     co_await x.respond_error(when_missing.status, when_missing.message);
     co_return std::nullopt;
   }
-  auto model = co_await services_.resolving.run([&] { return services_.store.resolve(name); });
+  auto model = co_await resolve(services_, name);
   if (!model && model.error().code() == ErrorCode::kNotFound) {
     co_await x.respond_error(404, missing_text(model.error(), name, not_found));
     co_return std::nullopt;

@@ -127,6 +127,17 @@ Result<> TemporaryFile::publish(const fs::path& target) {
   return sync_folder(target.parent_path());
 }
 
+std::optional<FileIdentity> identity_of(const fs::path& path) {
+  struct stat info{};
+  if (::stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return std::nullopt;
+  constexpr std::int64_t kSecond = 1'000'000'000;
+  return FileIdentity{.device = info.st_dev,
+                      .inode = info.st_ino,
+                      .size = info.st_size,
+                      .modified_ns = info.st_mtim.tv_sec * kSecond + info.st_mtim.tv_nsec,
+                      .changed_ns = info.st_ctim.tv_sec * kSecond + info.st_ctim.tv_nsec};
+}
+
 Result<std::string> read_file(const fs::path& path, std::size_t limit) {
   // O_NONBLOCK: a pipe in the place of a file must not hang the server.
   const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));

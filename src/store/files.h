@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -42,6 +43,18 @@ class TemporaryFile {
 
 // Removes a temporary file that no process is writing any more. False: it is in use, or gone.
 bool remove_if_abandoned(const std::filesystem::path& path);
+
+// Tells a file from another in its place, and from itself with other contents.
+struct FileIdentity {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  std::int64_t size = 0;
+  std::int64_t modified_ns = 0;
+  std::int64_t changed_ns = 0;
+  bool operator==(const FileIdentity&) const = default;
+};
+// nullopt where there is no regular file.
+std::optional<FileIdentity> identity_of(const std::filesystem::path& path);
 
 // At most `limit` bytes: longer files are kCorrupt, and so is what is no regular file.
 Result<std::string> read_file(const std::filesystem::path& path, std::size_t limit);

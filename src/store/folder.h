@@ -7,6 +7,7 @@
 //   - Whoever makes a model pins each blob before relying on it: what is pinned does not go.
 #pragma once
 
+#include <map>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -52,6 +53,7 @@ struct Folder {
 
   Result<Model> load(const Name& name) const;
   Result<Model> resolve(std::string_view text) const;
+  std::optional<Model> recall(std::string_view text) const;
   bool is_bundled(const Name& name) const;
   // The bundled model; kNotFound where its file is missing.
   Result<Model> bundled() const;
@@ -75,6 +77,13 @@ struct Folder {
 
   mutable std::mutex bundled_mutex;
   mutable std::optional<Model> bundled_model;
+  // What resolve() found, and the manifests that it read.
+  struct Resolved {
+    FileIdentity manifest;
+    Model model;
+  };
+  mutable std::mutex resolved_mutex;
+  mutable std::map<Name, Resolved> resolved;
 
  private:
   // These need a FolderLock.

@@ -24,6 +24,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::size_t kChunk = std::size_t{1} << 20;
+constexpr std::size_t kMostResolved = 256;              // models that are remembered
 constexpr std::string_view kLinkedHost = "ollama.com";  // kDefaultHost among linked manifests
 
 api::Time modified_at(const fs::path& path) {
@@ -296,12 +297,36 @@ Result<Model> Folder::bundled() const {
 
 Result<Model> Folder::resolve(std::string_view text) const {
   OLLAMA_ASSIGN(const Name name, Name::parse(text));
-  if (const auto stored = find(name)) return load(*stored);
+  if (const auto stored = find(name)) {
+    const auto manifest = identity_of(manifest_path(*stored));  // before it is read
+    auto model = load(*stored);
+    const std::lock_guard lock(resolved_mutex);
+    resolved.erase(*stored);
+    if (model && manifest) {
+      if (resolved.size() >= kMostResolved) resolved.clear();
+      resolved.emplace(*stored, Resolved{*manifest, *model});
+    }
+    return model;
+  }
   if (is_bundled(name)) {
     auto model = bundled();
     if (model || model.error().code() != ErrorCode::kNotFound) return model;
   }
   return not_found(text);
+}
+
+std::optional<Model> Folder::recall(std::string_view text) const {
+  const auto name = Name::parse(text);
+  if (!name) return std::nullopt;
+  const auto manifest = identity_of(manifest_path(*name));
+  const std::lock_guard lock(resolved_mutex);
+  const auto found = resolved.find(*name);
+  std::error_code error;
+  if (found == resolved.end() || found->second.manifest != manifest ||
+      !fs::exists(found->second.model.weights, error)) {
+    return std::nullopt;
+  }
+  return found->second.model;
 }
 
 Store::Store(Options options) : folder_(std::make_unique<Folder>(std::move(options))) {}
@@ -318,6 +343,7 @@ fs::path Store::default_bundled_directory() {
 }
 
 Result<Model> Store::resolve(std::string_view name) const { return folder_->resolve(name); }
+std::optional<Model> Store::recall(std::string_view name) const { return folder_->recall(name); }
 
 Result<api::ListResponse> Store::list() const {
   api::ListResponse response;

@@ -109,6 +109,9 @@ class Store {
   // Errors: kInvalidArgument "invalid model name", kNotFound "model 'x' not found", kCorrupt,
   // kUnsupported (no GGUF weights).
   Result<Model> resolve(std::string_view name) const;
+  // What resolve() found for this name, where the model is still the same: two files are looked at,
+  // and none is read. nullopt: resolve() has to be asked.
+  std::optional<Model> recall(std::string_view name) const;
   // All models, the latest first; unreadable manifests are left out with a warning.
   Result<api::ListResponse> list() const;
   Result<api::ShowResponse> show(const api::ShowRequest& request) const;

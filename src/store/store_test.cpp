@@ -162,6 +162,33 @@ TEST_F(StoreTest, WithoutItsFileTheBundledModelIsNotThere) {
   EXPECT_EQ(code_of(none.resolve("stories260k")), ErrorCode::kNotFound);
 }
 
+// ---- what is remembered ------------------------------------------------------------------------
+
+TEST_F(StoreTest, AModelIsRememberedWhileItIsTheSame) {
+  create("m", 1, "one");
+  EXPECT_FALSE(store_->recall("m")) << "nobody has asked for it";
+  ASSERT_TRUE(store_->resolve("m"));
+  const auto remembered = store_->recall("m:latest");
+  ASSERT_TRUE(remembered);
+  EXPECT_EQ(remembered->system, "one");
+  EXPECT_EQ(remembered->digest, store_->resolve("m")->digest);
+  EXPECT_FALSE(store_->recall("none"));
+  EXPECT_FALSE(store_->recall("../m"));
+
+  create("m", 1, "two");
+  EXPECT_FALSE(store_->recall("m")) << "its manifest is another";
+  ASSERT_TRUE(store_->resolve("m"));
+  EXPECT_EQ(store_->recall("m")->system, "two");
+  fs::remove(store_->resolve("m")->weights);
+  EXPECT_FALSE(store_->recall("m")) << "its weights are gone";
+
+  create("n", 2);
+  ASSERT_TRUE(store_->resolve("n"));
+  ASSERT_TRUE(store_->recall("n"));
+  ASSERT_TRUE(store_->remove("n"));
+  EXPECT_FALSE(store_->recall("n")) << "it is removed";
+}
+
 // ---- creating ----------------------------------------------------------------------------------
 
 TEST_F(StoreTest, CreateWritesOllamasLayout) {
