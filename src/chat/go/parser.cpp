@@ -9,8 +9,6 @@
 namespace ollama::chat::go {
 namespace {
 
-using Kind = TokenKind;
-
 class Parser {
  public:
   Parser(Program& program, std::vector<Token> tokens)
@@ -20,7 +18,7 @@ class Parser {
     program_.definitions.push_back({.name = {}});
     variables_.emplace_back("$");
     OLLAMA_ASSIGN(const Body body, list(true));
-    if (body.end.kind != Kind::kEnd) return unexpected(body.end, "outside a block");
+    if (body.end.kind != TokenKind::kEnd) return unexpected(body.end, "outside a block");
     program_.definitions.front().body = body.nodes;
     program_.definitions.front().slots = slots_;
     return {};
@@ -38,11 +36,11 @@ class Parser {
   const Token& peek() const { return tokens_[at_]; }
   Token next() {
     const Token token = tokens_[at_];
-    if (token.kind != Kind::kEnd) ++at_;
+    if (token.kind != TokenKind::kEnd) ++at_;
     return token;
   }
   const Token& peek_word() {
-    while (peek().kind == Kind::kSpace) ++at_;
+    while (peek().kind == TokenKind::kSpace) ++at_;
     return peek();
   }
   Token next_word() {
@@ -54,12 +52,12 @@ class Parser {
     return fail_at(program_.source, token.position, message);
   }
   std::unexpected<Error> unexpected(const Token& token, std::string_view where) const {
-    if (token.kind == Kind::kEnd) {
+    if (token.kind == TokenKind::kEnd) {
       return fail_at_token(token, "the template ends where {{end}} is missing");
     }
     return fail_at_token(token, std::format("unexpected {} {}", excerpt(token.text), where));
   }
-  Result<Token> expect(Kind kind, std::string_view where) {
+  Result<Token> expect(TokenKind kind, std::string_view where) {
     const Token token = next_word();
     if (token.kind != kind) return unexpected(token, where);
     return token;
@@ -91,18 +89,18 @@ class Parser {
     std::vector<std::uint32_t> nodes;
     while (true) {
       const Token token = next();
-      if (token.kind == Kind::kEnd) return Body{.nodes = keep(nodes), .end = token};
-      if (token.kind == Kind::kText) {
+      if (token.kind == TokenKind::kEnd) return Body{.nodes = keep(nodes), .end = token};
+      if (token.kind == TokenKind::kText) {
         nodes.push_back(
             add({.kind = Node::Kind::kText, .position = token.position, .text = token.text}));
         continue;
       }
       const Token word = peek_word();
-      if (word.kind == Kind::kEndKeyword || word.kind == Kind::kElse) {
+      if (word.kind == TokenKind::kEndKeyword || word.kind == TokenKind::kElse) {
         next();
         return Body{.nodes = keep(nodes), .end = word};
       }
-      if (word.kind == Kind::kDefine && top) {
+      if (word.kind == TokenKind::kDefine && top) {
         next();
         OLLAMA_TRY(define());
         continue;
@@ -128,36 +126,36 @@ class Parser {
   Result<std::uint32_t> action(const Token& open) {
     const Token word = peek();
     switch (word.kind) {
-      case Kind::kIf:
+      case TokenKind::kIf:
         next();
         return control(open, Node::Kind::kIf);
-      case Kind::kRange:
+      case TokenKind::kRange:
         next();
         return control(open, Node::Kind::kRange);
-      case Kind::kWith:
+      case TokenKind::kWith:
         next();
         return control(open, Node::Kind::kWith);
-      case Kind::kBlock:
+      case TokenKind::kBlock:
         next();
         return block(open);
-      case Kind::kTemplate:
+      case TokenKind::kTemplate:
         next();
         return invocation(open);
-      case Kind::kBreak:
+      case TokenKind::kBreak:
         return jump(open, Node::Kind::kBreak);
-      case Kind::kContinue:
+      case TokenKind::kContinue:
         return jump(open, Node::Kind::kContinue);
       default:
         break;
     }
     Node node{.kind = Node::Kind::kAction, .position = open.position};
-    OLLAMA_ASSIGN(node.pipeline, pipeline("in an action", Kind::kClose));
+    OLLAMA_ASSIGN(node.pipeline, pipeline("in an action", TokenKind::kClose));
     return add(node);
   }
 
   Result<std::uint32_t> jump(const Token& open, Node::Kind kind) {
     const Token word = next();
-    OLLAMA_TRY(expect(Kind::kClose, std::format("after {}", word.text)));
+    OLLAMA_TRY(expect(TokenKind::kClose, std::format("after {}", word.text)));
     if (range_depth_ == 0) {
       return fail_at_token(word, std::format("{{{{{}}}}} outside {{{{range}}}}", word.text));
     }
@@ -172,13 +170,13 @@ class Parser {
     Node node{.kind = kind, .position = open.position};
     const bool range = kind == Node::Kind::kRange;
     OLLAMA_ASSIGN(node.pipeline,
-                  pipeline(range ? "in a range" : "in a condition", Kind::kClose, range));
+                  pipeline(range ? "in a range" : "in a condition", TokenKind::kClose, range));
     range_depth_ += range ? 1 : 0;
     auto body = list();
     range_depth_ -= range ? 1 : 0;
     if (!body) return fail(std::move(body));
     node.body = body->nodes;
-    if (body->end.kind == Kind::kElse) {
+    if (body->end.kind == TokenKind::kElse) {
       OLLAMA_ASSIGN(node.otherwise, otherwise(body->end, kind));
     } else {
       OLLAMA_TRY(finish(body->end));
@@ -188,8 +186,8 @@ class Parser {
   }
   // After the keyword `end`.
   Result<> finish(const Token& end) {
-    if (end.kind != Kind::kEndKeyword) return unexpected(end, "where {{end}} belongs");
-    OLLAMA_TRY(expect(Kind::kClose, "after end"));
+    if (end.kind != TokenKind::kEndKeyword) return unexpected(end, "where {{end}} belongs");
+    OLLAMA_TRY(expect(TokenKind::kClose, "after end"));
     return {};
   }
 
@@ -197,33 +195,33 @@ class Parser {
   // end.
   Result<Run> otherwise(const Token& word, Node::Kind kind) {
     const Token after = peek_word();
-    if ((kind == Node::Kind::kIf && after.kind == Kind::kIf) ||
-        (kind == Node::Kind::kWith && after.kind == Kind::kWith)) {
+    if ((kind == Node::Kind::kIf && after.kind == TokenKind::kIf) ||
+        (kind == Node::Kind::kWith && after.kind == TokenKind::kWith)) {
       next();
       OLLAMA_ASSIGN(const std::uint32_t inner, control(word, kind));
       return keep({inner});
     }
-    OLLAMA_TRY(expect(Kind::kClose, "after else"));
+    OLLAMA_TRY(expect(TokenKind::kClose, "after else"));
     OLLAMA_ASSIGN(const Body body, list());
-    if (body.end.kind == Kind::kElse) return unexpected(body.end, "after another else");
+    if (body.end.kind == TokenKind::kElse) return unexpected(body.end, "after another else");
     OLLAMA_TRY(finish(body.end));
     return body.nodes;
   }
 
   Result<std::string_view> template_name(std::string_view where) {
     const Token token = next_word();
-    if (token.kind == Kind::kRawString) return token.text.substr(1, token.text.size() - 2);
-    if (token.kind != Kind::kString) return unexpected(token, where);
+    if (token.kind == TokenKind::kRawString) return token.text.substr(1, token.text.size() - 2);
+    if (token.kind != TokenKind::kString) return unexpected(token, where);
     return string_of(token);
   }
 
   Result<std::uint32_t> invocation(const Token& open) {
     Node node{.kind = Node::Kind::kTemplate, .position = open.position};
     OLLAMA_ASSIGN(node.text, template_name("where a template's name belongs"));
-    if (peek_word().kind == Kind::kClose) {
+    if (peek_word().kind == TokenKind::kClose) {
       next();
     } else {
-      OLLAMA_ASSIGN(node.pipeline, pipeline("after a template's name", Kind::kClose));
+      OLLAMA_ASSIGN(node.pipeline, pipeline("after a template's name", TokenKind::kClose));
     }
     return add(node);
   }
@@ -231,14 +229,14 @@ class Parser {
   Result<std::uint32_t> block(const Token& open) {
     Node node{.kind = Node::Kind::kTemplate, .position = open.position};
     OLLAMA_ASSIGN(node.text, template_name("where a block's name belongs"));
-    OLLAMA_ASSIGN(node.pipeline, pipeline("after a block's name", Kind::kClose));
+    OLLAMA_ASSIGN(node.pipeline, pipeline("after a block's name", TokenKind::kClose));
     OLLAMA_TRY(definition(node.text));
     return add(node);
   }
 
   Result<> define() {
     OLLAMA_ASSIGN(const std::string_view name, template_name("where a template's name belongs"));
-    OLLAMA_TRY(expect(Kind::kClose, "after a template's name"));
+    OLLAMA_TRY(expect(TokenKind::kClose, "after a template's name"));
     return definition(name);
   }
 
@@ -250,7 +248,8 @@ class Parser {
     const std::uint32_t outer_slots = std::exchange(slots_, 1);
     const int outer_range = std::exchange(range_depth_, 0);
     OLLAMA_ASSIGN(const Body body, list());
-    if (body.end.kind == Kind::kElse) return unexpected(body.end, "in a template's definition");
+    if (body.end.kind == TokenKind::kElse)
+      return unexpected(body.end, "in a template's definition");
     OLLAMA_TRY(finish(body.end));
     OLLAMA_TRY(define_as({.name = name, .body = body.nodes, .slots = slots_}, start));
     variables_.swap(outer_variables);
@@ -283,7 +282,7 @@ class Parser {
   // ---- Pipelines
 
   // Up to and with the token `end`.
-  Result<std::uint32_t> pipeline(std::string_view where, Kind end, bool range = false) {
+  Result<std::uint32_t> pipeline(std::string_view where, TokenKind end, bool range = false) {
     Pipeline result{.position = peek_word().position};
     std::vector<std::string_view> declared;
     bool declares = false;
@@ -313,29 +312,29 @@ class Parser {
   // "$a :=", "$a =", in a range also "$a, $b :=".
   Result<> targets(std::string_view where, bool range, std::vector<std::string_view>& names,
                    bool& declares) {
-    while (peek_word().kind == Kind::kVariable) {
+    while (peek_word().kind == TokenKind::kVariable) {
       const std::size_t before = at_;
       const Token variable = next();
       const Token sign = peek_word();
-      if (sign.kind == Kind::kComma && range && names.empty()) {
+      if (sign.kind == TokenKind::kComma && range && names.empty()) {
         next();
         names.push_back(variable.text);
-        if (peek_word().kind != Kind::kVariable) {
+        if (peek_word().kind != TokenKind::kVariable) {
           return fail_at_token(peek(), "a range can only set variables");
         }
         continue;
       }
-      if (sign.kind == Kind::kComma) {
+      if (sign.kind == TokenKind::kComma) {
         return fail_at_token(sign, std::format("too many variables {}", where));
       }
-      if (sign.kind != Kind::kDeclare && sign.kind != Kind::kAssign) {
+      if (sign.kind != TokenKind::kDeclare && sign.kind != TokenKind::kAssign) {
         if (!names.empty()) return unexpected(sign, "where := belongs");
         at_ = before;  // an operand
         return {};
       }
       next();
       names.push_back(variable.text);
-      declares = sign.kind == Kind::kDeclare;
+      declares = sign.kind == TokenKind::kDeclare;
       return {};
     }
     return {};
@@ -382,20 +381,21 @@ class Parser {
     std::vector<Operand> operands;
     while (true) {
       const Token token = peek_word();
-      if (token.kind != Kind::kPipe && token.kind != Kind::kClose &&
-          token.kind != Kind::kCloseParen) {
+      if (token.kind != TokenKind::kPipe && token.kind != TokenKind::kClose &&
+          token.kind != TokenKind::kCloseParen) {
         OLLAMA_ASSIGN(const Operand operand, this->operand(where));
         operands.push_back(operand);
-        const Kind after = peek().kind;
-        if (after == Kind::kSpace) continue;
-        if (after != Kind::kPipe && after != Kind::kClose && after != Kind::kCloseParen) {
+        const TokenKind after = peek().kind;
+        if (after == TokenKind::kSpace) continue;
+        if (after != TokenKind::kPipe && after != TokenKind::kClose &&
+            after != TokenKind::kCloseParen) {
           return unexpected(peek(), "after an operand: a blank is missing");
         }
         continue;
       }
       if (operands.empty())
         return fail_at_token(token, std::format("a value is missing {}", where));
-      if (token.kind == Kind::kPipe) next();  // nothing need follow
+      if (token.kind == TokenKind::kPipe) next();  // nothing need follow
       return Command{.operands = append(program_.operands, operands)};
     }
   }
@@ -404,7 +404,7 @@ class Parser {
 
   Result<Operand> operand(std::string_view where) {
     OLLAMA_ASSIGN(Operand result, term(where));
-    if (peek().kind != Kind::kField) return result;
+    if (peek().kind != TokenKind::kField) return result;
     if (result.kind == Operand::Kind::kFunction || result.kind == Operand::Kind::kPipeline) {
       // The chain's base is a pipeline.
       if (result.kind == Operand::Kind::kFunction) result.reference = pipeline_of(result);
@@ -414,7 +414,7 @@ class Parser {
     }
     std::vector<std::string_view> names(program_.names_of(result).begin(),
                                         program_.names_of(result).end());
-    while (peek().kind == Kind::kField) names.push_back(next().text.substr(1));
+    while (peek().kind == TokenKind::kField) names.push_back(next().text.substr(1));
     result.names = append(program_.names, names);
     return result;
   }
@@ -429,43 +429,43 @@ class Parser {
     const Token token = next_word();
     Operand result{.position = token.position};
     switch (token.kind) {
-      case Kind::kDot:
+      case TokenKind::kDot:
         return result;
-      case Kind::kNil:
+      case TokenKind::kNil:
         result.kind = Operand::Kind::kNil;
         return result;
-      case Kind::kBool:
+      case TokenKind::kBool:
         result.kind = Operand::Kind::kBool;
         result.boolean = token.text == "true";
         return result;
-      case Kind::kField:
+      case TokenKind::kField:
         result.kind = Operand::Kind::kField;
         result.names = append(program_.names, std::vector{token.text.substr(1)});
         return result;
-      case Kind::kVariable:
+      case TokenKind::kVariable:
         result.kind = Operand::Kind::kVariable;
         result.text = token.text;
         OLLAMA_TRY(set_slot(result));
         return result;
-      case Kind::kIdentifier:
+      case TokenKind::kIdentifier:
         return function(token, result);
-      case Kind::kNumber:
+      case TokenKind::kNumber:
         return number(token, result);
-      case Kind::kChar: {
+      case TokenKind::kChar: {
         const auto code = parse_char(token.text);
         if (!code) return fail_at_token(token, "malformed character constant");
         result.kind = Operand::Kind::kInt;
         result.integer = *code;
         return result;
       }
-      case Kind::kString:
-      case Kind::kRawString:
+      case TokenKind::kString:
+      case TokenKind::kRawString:
         return string(token, result);
-      case Kind::kOpenParen: {
+      case TokenKind::kOpenParen: {
         const Nesting nesting(depth_);
         OLLAMA_TRY(check_depth(token));
         result.kind = Operand::Kind::kPipeline;
-        OLLAMA_ASSIGN(result.reference, pipeline("in parentheses", Kind::kCloseParen));
+        OLLAMA_ASSIGN(result.reference, pipeline("in parentheses", TokenKind::kCloseParen));
         return result;
       }
       default:
@@ -489,7 +489,7 @@ class Parser {
   Result<Operand> string(const Token& token, Operand result) {
     result.kind = Operand::Kind::kString;
     result.text = token.text.substr(1, token.text.size() - 2);
-    if (token.kind == Kind::kString) OLLAMA_TRY(set_text(result, token));
+    if (token.kind == TokenKind::kString) OLLAMA_TRY(set_text(result, token));
     return result;
   }
   Result<> set_text(Operand& result, const Token& token) {
