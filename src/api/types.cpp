@@ -201,6 +201,8 @@ Result<ModelDetails> parse_details(const Json& json) {
   fields.read("families", details.families);
   fields.read("parameter_size", details.parameter_size);
   fields.read("quantization_level", details.quantization_level);
+  fields.read("context_length", details.context_length);
+  fields.read("embedding_length", details.embedding_length);
   return std::move(fields).finish(std::move(details));
 }
 
@@ -717,6 +719,8 @@ JsonObject to_json(const ModelDetails& details) {
   object.emplace("families", details.families.empty() ? Json() : Json(strings(details.families)));
   object.emplace("parameter_size", details.parameter_size);
   object.emplace("quantization_level", details.quantization_level);
+  if (details.context_length > 0) object.emplace("context_length", details.context_length);
+  if (details.embedding_length > 0) object.emplace("embedding_length", details.embedding_length);
   return object;
 }
 
@@ -730,6 +734,7 @@ JsonObject to_json(const ListResponse& response) {
                    entry.emplace("size", model.size);
                    entry.emplace("digest", model.digest);
                    entry.emplace("details", to_json(model.details));
+                   put_strings(entry, "capabilities", model.capabilities);
                    return entry;
                  }));
   return object;
@@ -940,6 +945,7 @@ Result<ListResponse> parse_list_response(const Json& json) {
     inner.read("size", model.size);
     inner.read("digest", model.digest);
     inner.read_with("details", model.details, parse_details);
+    inner.read("capabilities", model.capabilities);
     OLLAMA_ASSIGN(model, std::move(inner).finish(std::move(model)));
     response.models.push_back(std::move(model));
     return {};

@@ -343,6 +343,9 @@ struct ModelDetails {
   std::vector<std::string> families;
   std::string parameter_size;      // "1.2B"
   std::string quantization_level;  // "Q4_K_M"
+  // Of listed models; 0: not told.
+  std::uint32_t context_length = 0;
+  std::uint32_t embedding_length = 0;
 
   bool operator==(const ModelDetails&) const = default;
 };
@@ -354,6 +357,7 @@ struct ListModel {
   std::uint64_t size = 0;  // bytes
   std::string digest;      // hex, without "sha256:"
   ModelDetails details;
+  std::vector<std::string> capabilities;  // empty: not told
 };
 struct ListResponse {
   std::vector<ListModel> models;

@@ -52,6 +52,7 @@ void Lease::release() {
   if (entry && *scheduler_ != nullptr) (*scheduler_)->release(*entry);
 }
 runner::Runner& Lease::runner() const { return *entry_->runner; }
+const Model& Lease::model() const { return entry_->model; }
 const engine::ModelInfo& Lease::info() const { return entry_->info; }
 
 // ---- Scheduler

@@ -81,6 +81,7 @@ class Lease {
 
   runner::Runner& runner() const;
   const engine::ModelInfo& info() const;
+  const Model& model() const;
 
  private:
   friend class Scheduler;

@@ -16,8 +16,8 @@ using api::Duration;
 
 namespace {
 
-constexpr std::size_t kMostCapabilities = 256;  // models whose capabilities are remembered
-constexpr std::size_t kEnough = 64U << 10;      // bytes that go out without waiting for more
+constexpr std::size_t kMostFacts = 1024;    // models that are remembered
+constexpr std::size_t kEnough = 64U << 10;  // bytes that go out without waiting for more
 
 std::string_view reason_name(engine::DoneReason reason) {
   return reason == engine::DoneReason::kLength ? "length" : "stop";
@@ -287,23 +287,35 @@ Task<std::optional<sched::Lease>> Inference::lease_for(Exchange& x,
   co_return granted;
 }
 
-Task<Result<std::vector<std::string>>> Inference::capabilities(
-    const store::Model& model, const api::InferenceRequest& request) {
+Task<Result<store::Facts>> Inference::facts(const store::Model& model,
+                                            const api::InferenceRequest& request) {
   store::Model asked = model;
   std::string key = model.digest;
   if (!request.template_text.empty()) {
     asked.template_text = request.template_text;
     key += store::digest_of(request.template_text).hex();
   }
-  if (const auto known = capabilities_.find(key); known != capabilities_.end()) {
-    co_return known->second;
-  }
-  auto found = co_await services_.blocking.run([&] { return services_.store.capabilities(asked); });
+  if (const auto known = facts_.find(key); known != facts_.end()) co_return known->second;
+  auto found = co_await services_.blocking.run([&] { return services_.store.facts(asked); });
   if (found) {
-    if (capabilities_.size() >= kMostCapabilities) capabilities_.clear();
-    capabilities_[key] = *found;
+    if (facts_.size() >= kMostFacts) facts_.clear();
+    facts_[key] = *found;
   }
   co_return found;
+}
+
+Task<> Inference::describe(api::ListModel& listed) {
+  auto known = facts_.find(listed.digest);
+  if (known == facts_.end()) {
+    const auto model = co_await resolve(services_, listed.name);
+    // Its manifest may be another by now.
+    if (!model || model->digest != listed.digest || !co_await facts(*model, {})) co_return;
+    known = facts_.find(listed.digest);
+    if (known == facts_.end()) co_return;
+  }
+  listed.capabilities = known->second.capabilities;
+  listed.details.context_length = known->second.context_length;
+  listed.details.embedding_length = known->second.embedding_length;
 }
 
 Task<std::optional<api::StatusError>> Inference::check(const store::Model& model,
@@ -320,10 +332,11 @@ Task<std::optional<api::StatusError>> Inference::check(const store::Model& model
     co_return api::StatusError{
         400, std::format("model '{}': {}", request.model, known.error().message())};
   }
-  const auto has = co_await capabilities(model, request);
-  if (!has) co_return api::status_error(has.error());
+  const auto known_facts = co_await facts(model, request);
+  if (!known_facts) co_return api::status_error(known_facts.error());
+  const std::vector<std::string>& has = known_facts->capabilities;
   const auto lacks = [&](bool wanted, std::string_view what) {
-    return wanted && !std::ranges::contains(*has, what);
+    return wanted && !std::ranges::contains(has, what);
   };
   const auto without = [&](std::string_view what) {
     return api::StatusError{
@@ -777,7 +790,11 @@ Task<std::optional<runner::Embedded>> Inference::rank(Exchange& x, const sched::
   auto scores = co_await answer_to<runner::Embedded>(services_, x, [&](auto done) {
     id = lease.runner().rank(std::move(request), std::move(done));
   });
-  if (!scores) lease.runner().cancel(id);
+  if (scores) {
+    services_.metrics.evaluated(lease.model().name, scores->tokens);
+  } else {
+    lease.runner().cancel(id);
+  }
   co_return scores;
 }
 
@@ -885,6 +902,9 @@ Task<std::optional<std::vector<runner::Embedded>>> Inference::embed(
     }
     results[index] = std::move(*result);
   }
+  std::uint64_t tokens = 0;
+  for (const runner::Embedded& one : results) tokens += one.tokens;
+  services_.metrics.evaluated(lease.model().name, tokens);
   co_return results;
 }
 

@@ -46,6 +46,8 @@ class Inference {
 
   // ---- Steps, for other routes. Without a value the request has been answered, or nobody waits.
 
+  // Adds to a listed model what its weights tell, where they can be read.
+  Task<> describe(api::ListModel& listed);
   // The model that a request names; without a name it is told `when_missing`.
   Task<std::optional<store::Model>> find_model(Exchange& x, const std::string& name,
                                                api::StatusError when_missing,
@@ -79,9 +81,8 @@ class Inference {
     Clock::time_point start;
     Clock::time_point loaded;
   };
-  // What a model can do, with the request's template. Errors: those of reading it.
-  Task<Result<std::vector<std::string>>> capabilities(const store::Model& model,
-                                                      const api::InferenceRequest& request);
+  // What is known of a model, with the request's template. Errors: those of reading it.
+  Task<Result<store::Facts>> facts(const store::Model& model, const api::InferenceRequest& request);
   // What keeps the model from doing what the request asks; thinks where the request leaves that to
   // the model.
   Task<std::optional<api::StatusError>> check(const store::Model& model,
@@ -119,7 +120,7 @@ class Inference {
   Services& services_;
   // By the model's digest and that of a request's own template, which may be large: reading a
   // model's metadata takes its time.
-  std::map<std::string, std::vector<std::string>> capabilities_;
+  std::map<std::string, store::Facts> facts_;
 };
 
 }  // namespace ollama::server

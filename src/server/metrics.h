@@ -23,6 +23,11 @@ class Metrics {
   // An answer of a model; `first` is the time to its first piece.
   void generated(const std::string& model, const engine::Stats& stats, Seconds first);
 
+  // Texts that a model has read and not answered.
+  void evaluated(const std::string& model, std::uint64_t tokens) {
+    models_[model].prompt += tokens;
+  }
+
   // All of it, with what the scheduler says of its queue and of what is loaded.
   std::string text(const sched::Scheduler& scheduler) const;
 

@@ -42,9 +42,10 @@ class Native {
     auto list = co_await services_.blocking.run([this] { return services_.store.list(); });
     if (!list) {
       co_await x.respond_error(list.error());
-    } else {
-      co_await x.respond_json(200, api::to_json(*list));
+      co_return;
     }
+    for (api::ListModel& model : list->models) co_await inference_.describe(model);
+    co_await x.respond_json(200, api::to_json(*list));
   }
 
   Task<> show(Exchange& x) {

@@ -1118,6 +1118,14 @@ TEST_F(ServerTest, NumbersRequestsInEachApisHeader) {
   EXPECT_EQ(ask("GET", "/api/version").header("X-Request-Id"), "");
 }
 
+// So that a program that offers models need not ask for each.
+TEST_F(ServerTest, ListsWhatModelsCanDo) {
+  const json::value model = ask("GET", "/api/tags").json().at_pointer("/models/0");
+  EXPECT_EQ(json::serialize(model.at("capabilities")), R"(["completion"])");
+  EXPECT_EQ(model.at_pointer("/details/context_length").as_int64(), 512);
+  EXPECT_EQ(model.at_pointer("/details/embedding_length").as_int64(), 64);
+}
+
 TEST_F(ServerTest, ListsModelsForAnthropicsClients) {
   const std::string version = "Anthropic-Version: 2023-06-01\r\n";
   const json::value list = ask("GET", "/v1/models", {}, version).json();
@@ -1542,6 +1550,14 @@ TEST_F(ServerTest, CountsForPrometheus) {
     EXPECT_EQ(answer.status, 200) << answer.body;
   }
   ask("GET", "/nowhere/at/all");
+  const auto prompts = [&] {
+    const std::string text = ask("GET", "/metrics").body;
+    const std::string_view line = R"(ollama_prompt_tokens_total{model="stories260k:latest"} )";
+    return std::stoi(text.substr(text.find(line) + line.size()));
+  };
+  const int before = prompts();
+  ask("POST", "/api/embed", R"({"model":"stories260k","input":["ab","c"]})");
+  EXPECT_EQ(prompts(), before + 5) << "two BOS and three letters";
   const auto metrics = ask("GET", "/metrics");
   EXPECT_EQ(metrics.header("Content-Type"), "text/plain; version=0.0.4; charset=utf-8");
   for (const char* line :

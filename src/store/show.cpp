@@ -150,9 +150,12 @@ std::vector<std::string> capabilities_of(const gguf::File& file, const ModelConf
   return result;
 }
 
-Result<std::vector<std::string>> Store::capabilities(const Model& model) const {
+Result<Facts> Store::facts(const Model& model) const {
   OLLAMA_ASSIGN(const gguf::File file, gguf::File::open(model.weights));
-  return capabilities_of(file, model.config, model.template_text, !model.projectors.empty());
+  return Facts{.capabilities = capabilities_of(file, model.config, model.template_text,
+                                               !model.projectors.empty()),
+               .context_length = file.u32(".context_length").value_or(0),
+               .embedding_length = file.u32(".embedding_length").value_or(0)};
 }
 
 Result<api::ShowResponse> Store::show(const api::ShowRequest& request) const {

@@ -63,6 +63,13 @@ std::vector<std::string> capabilities_of(const gguf::File& weights, const ModelC
                                          std::string_view template_text = {},
                                          bool has_projector = false);
 
+// What weights tell of a model, beside its configuration.
+struct Facts {
+  std::vector<std::string> capabilities;  // see capabilities_of
+  std::uint32_t context_length = 0;       // tokens it was trained with; 0: not told
+  std::uint32_t embedding_length = 0;     // numbers a token has inside; 0: not told
+};
+
 // Progress of long calls; returning false cancels them (kCancelled).
 using Progress = std::function<bool(const api::ProgressResponse&)>;
 
@@ -115,8 +122,8 @@ class Store {
   // All models, the latest first; unreadable manifests are left out with a warning.
   Result<api::ListResponse> list() const;
   Result<api::ShowResponse> show(const api::ShowRequest& request) const;
-  // capabilities_of the model; reads the weights' metadata.
-  Result<std::vector<std::string>> capabilities(const Model& model) const;
+  // Reads the weights' metadata. Errors: those of gguf::File::open.
+  Result<Facts> facts(const Model& model) const;
   // Makes a model from `request.files` (blobs: model files, or those of a checkpoint) or
   // `request.from` (a model), with the parameters and texts of the request, and quantised where it
   // says so. Replaces a model of that name. Errors: those of resolve and of Converter;

@@ -335,7 +335,7 @@ TEST_F(StoreTest, ProjectorsAndAdaptersAreKnownByTheirMetadata) {
   EXPECT_EQ(model->projectors.size(), 1U);
   EXPECT_EQ(model->adapters.size(), 1U);
   EXPECT_THAT(model->config.model_families, ElementsAre("llama", "clip"));
-  EXPECT_THAT(store_->capabilities(*model).value(), ElementsAre("completion", "vision"));
+  EXPECT_THAT(store_->facts(*model)->capabilities, ElementsAre("completion", "vision"));
 }
 
 TEST_F(StoreTest, DraftModelsAreKept) {
@@ -576,7 +576,7 @@ TEST_F(StoreTest, ModelsThatGiveNoTextAreKnown) {
     EXPECT_TRUE(writer.write(*index, 0, std::vector<std::byte>(128)));
     EXPECT_TRUE(writer.finish());
     EXPECT_TRUE(store_->create(request_from(folder_ / "e.gguf", "e")));
-    return store_->capabilities(*store_->resolve("e")).value();
+    return store_->facts(*store_->resolve("e"))->capabilities;
   };
   EXPECT_THAT(capabilities(1, "x"), ElementsAre("embedding"));
   EXPECT_THAT(capabilities(4, "x"), ElementsAre("rerank"));
