@@ -12,11 +12,13 @@ namespace {
 constexpr std::uint16_t kNoEnd = kMaxDepth + 1;
 // Each empty turn of a repeat is a reading of its own.
 constexpr std::uint32_t kMaxEmptyTurns = 64;
-constexpr std::size_t kMostReachable = 64;
+// Choices at one place that are looked through for runs of characters.
+constexpr std::size_t kMostReachable = 256;
 
 class Analysis {
  public:
-  explicit Analysis(Grammar& grammar) : g_(grammar), users_(grammar.nodes.size()) {}
+  explicit Analysis(Grammar& grammar)
+      : g_(grammar), users_(grammar.nodes.size()), seen_(grammar.nodes.size()) {}
 
   Result<> run() {
     find_users();
@@ -135,7 +137,6 @@ class Analysis {
     std::vector<std::uint32_t> calls;
     std::vector<NodeId> todo{entry};
     std::vector<bool>& seen = seen_;
-    seen.resize(g_.nodes.size());
     std::vector<NodeId> marked;
     while (!todo.empty()) {
       const NodeId id = todo.back();
@@ -247,32 +248,49 @@ class Analysis {
     }
   }
 
-  // Where `from` leads by choices alone; not all of it where that is a lot.
+  // Where `from` leads by choices alone; empty where that is more than is worth knowing.
   std::vector<NodeId> reachable(NodeId from) const {
-    std::vector<NodeId> found{from};
-    for (std::size_t i = 0; i < found.size() && i < kMostReachable; ++i) {
+    std::vector<NodeId> found;
+    const auto add = [&](NodeId id) {
+      if (!seen_[id]) found.push_back(id);
+      seen_[id] = true;
+      return found.size() <= kMostReachable;
+    };
+    bool all = add(from);
+    for (std::size_t i = 0; i < found.size() && all; ++i) {
       const Node& n = node(found[i]);
-      if (n.kind != NodeKind::kSplit) continue;
-      for (const NodeId target : targets(n)) {
-        if (!std::ranges::contains(found, target)) found.push_back(target);
-      }
+      if (n.kind == NodeKind::kSplit) all = std::ranges::all_of(targets(n), add);
     }
+    for (const NodeId id : found) seen_[id] = false;
+    if (!all) found.clear();
     return found;
   }
 
   void find_runs() {
-    const auto ends_turn = [&](NodeId id) {
-      const std::vector<NodeId> next = reachable(after_one(id));
-      return next.size() <= kMostReachable && std::ranges::all_of(next, [&](NodeId n) {
-               return node(n).kind == NodeKind::kReturn || node(n).kind == NodeKind::kSplit;
-             });
-    };
+    constexpr NodeId kNowhere = ~NodeId{0};
+    std::vector<NodeId> after(g_.nodes.size(), kNowhere);  // each switch that takes characters
     for (NodeId id = 0; id < g_.nodes.size(); ++id) {
-      Grammar::Characters& characters = g_.characters[id];
-      characters.loops = characters.all_of && std::ranges::contains(reachable(after_one(id)), id);
+      if (g_.characters[id].all_of) after[id] = after_one(id);
+    }
+    std::vector<bool> done(g_.nodes.size());
+    std::vector<bool> ends_turn(g_.nodes.size());
+    for (const NodeId next : after) {
+      if (next == kNowhere || done[next]) continue;
+      done[next] = true;
+      const std::vector<NodeId> reached = reachable(next);
+      for (const NodeId id : reached) {
+        if (after[id] == next) g_.characters[id].loops = true;
+      }
+      ends_turn[next] = !reached.empty() && std::ranges::all_of(reached, [&](NodeId id) {
+        return node(id).kind == NodeKind::kReturn || node(id).kind == NodeKind::kSplit;
+      });
+    }
+    for (NodeId id = 0; id < g_.nodes.size(); ++id) {
       if (node(id).kind != NodeKind::kRepeat) continue;
       for (const NodeId inner : reachable(node(id).a)) {
-        if (g_.characters[inner].all_of && ends_turn(inner)) g_.characters[inner].turn_of = id;
+        if (after[inner] != kNowhere && ends_turn[after[inner]]) {
+          g_.characters[inner].turn_of = id;
+        }
       }
     }
   }

@@ -49,6 +49,17 @@ std::string refusal(const Result<GrammarPtr>& result) {
   return result ? "accepted" : std::string(result.error().message());
 }
 
+// `count` times what `make` makes of 0, 1, ..., with `between` between.
+template <typename Make>
+std::string joined(int count, std::string_view between, Make make) {
+  std::string text;
+  for (int i = 0; i < count; ++i) {
+    if (i > 0) text += between;
+    text += make(i);
+  }
+  return text;
+}
+
 struct Case {
   std::string_view grammar;
   std::vector<std::string_view> taken;
@@ -169,6 +180,27 @@ TEST(Gbnf, SaysWhatIsWrongAndWhere) {
   for (const auto& [text, message] : cases) {
     EXPECT_THAT(refusal(compile_gbnf(text)), HasSubstr(message)) << text;
   }
+}
+
+TEST(Gbnf, RunsOfCharactersAreFoundAmongFewChoices) {
+  const auto looping = [](int choices) {
+    const auto grammar =
+        compile_gbnf("root ::= (" + joined(choices, "|", [](int) { return "[a-z]"; }) + ")*");
+    EXPECT_TRUE(grammar) << refusal(grammar);
+    return std::ranges::count(grammar.value()->characters, true, &Grammar::Characters::loops);
+  };
+  EXPECT_EQ(looping(100), 100);
+  EXPECT_EQ(looping(300), 0) << "too many to look through";
+  EXPECT_EQ(looping(100'000), 0) << "nor is it tried for ever";
+  const auto counted = [](int choices) {
+    const auto grammar =
+        compile_gbnf("root ::= (" + joined(choices, "|", [](int) { return "[a-z]"; }) + "){2,9}");
+    EXPECT_TRUE(grammar) << refusal(grammar);
+    return std::ranges::count_if(grammar.value()->characters,
+                                 [](const auto& c) { return c.turn_of != 0; });
+  };
+  EXPECT_EQ(counted(100), 100);
+  EXPECT_EQ(counted(300), 0);
 }
 
 // ---- JSON
