@@ -1,7 +1,6 @@
 // What is found out of a program once: what can end, what recurs without reading, which bytes are
 // told apart, where JSON strings are read.
 #include <algorithm>
-#include <deque>
 #include <unordered_set>
 
 #include "grammar/builder.h"
@@ -47,7 +46,7 @@ class Analysis {
     return std::span(g_.edges).subspan(node.a, node.b - node.a);
   }
 
-  // Calls visit with each node that `n`'s own properties follow from.
+  // Calls visit with each node that `n` leads to, from which its own properties follow.
   template <typename Visit>
   void for_each_source(const Node& n, Visit visit) const {
     switch (n.kind) {
@@ -77,41 +76,30 @@ class Analysis {
     }
   }
 
-  // Evaluates every node, and again those whose sources changed. `update` says whether a node did.
-  template <typename Update>
-  void settle(Update update) {
-    std::deque<NodeId> queue;
-    std::vector<bool> queued(g_.nodes.size(), true);
-    for (NodeId id = 0; id < g_.nodes.size(); ++id) queue.push_back(id);
-    while (!queue.empty()) {
-      const NodeId id = queue.front();
-      queue.pop_front();
-      queued[id] = false;
-      if (!update(id)) continue;
-      for (const NodeId user : users_[id]) {
-        if (!queued[user]) queue.push_back(user);
-        queued[user] = true;
-      }
-    }
-  }
-
-  // Which nodes lead to the end of their rule without a byte.
+  // Which nodes lead to the end of their rule without a byte. Each is looked at when something that
+  // it leads to turns out to.
   void find_nullable() {
     nullable_.assign(g_.nodes.size(), false);
-    settle([&](NodeId id) {
-      const Node& n = node(id);
-      bool value = n.kind == NodeKind::kReturn;
-      if (n.kind == NodeKind::kSplit) {
-        value = std::ranges::any_of(targets(n), [&](NodeId t) { return nullable_[t]; });
-      } else if (n.kind == NodeKind::kCall) {
-        value = nullable_[callee(n)] && nullable_[n.b];
-      } else if (n.kind == NodeKind::kRepeat) {
-        value = skips(n) && nullable_[n.b];
+    std::vector<NodeId> todo;
+    const auto mark = [&](NodeId id) {
+      if (!nullable_[id]) todo.push_back(id);
+      nullable_[id] = true;
+    };
+    for (NodeId id = 0; id < g_.nodes.size(); ++id) {
+      if (node(id).kind == NodeKind::kReturn) mark(id);
+    }
+    while (!todo.empty()) {
+      const NodeId id = todo.back();
+      todo.pop_back();
+      for (const NodeId user : users_[id]) {
+        const Node& n = node(user);
+        const bool leads_on =
+            n.kind == NodeKind::kSplit ||
+            (n.kind == NodeKind::kCall && nullable_[callee(n)] && nullable_[n.b]) ||
+            (n.kind == NodeKind::kRepeat && skips(n) && nullable_[n.b]);
+        if (leads_on) mark(user);
       }
-      const bool changed = value != nullable_[id];
-      nullable_[id] = value;
-      return changed;
-    });
+    }
   }
   bool skips(const Node& repeat) const {
     return g_.bounds[repeat.c].min == 0 || nullable_[repeat.a];
@@ -195,30 +183,41 @@ class Analysis {
     return {};
   }
 
+  // From the least need up, so that the first that is found for a node is its own (Knuth 1977, "A
+  // generalization of Dijkstra's algorithm").
   void find_need() {
     g_.need.assign(g_.nodes.size(), kNoEnd);
+    std::array<std::vector<NodeId>, kNoEnd> found;
+    for (NodeId id = 0; id < g_.nodes.size(); ++id) {
+      if (node(id).kind == NodeKind::kReturn) found[0].push_back(id);
+    }
+    for (std::uint16_t need = 0; need < kNoEnd; ++need) {
+      for (std::size_t i = 0; i < found[need].size(); ++i) {  // which grows
+        const NodeId id = found[need][i];
+        if (g_.need[id] != kNoEnd) continue;
+        g_.need[id] = need;
+        for (const NodeId user : users_[id]) {
+          const std::uint16_t value = need_of(node(user), need);
+          if (g_.need[user] == kNoEnd && value != kNoEnd) found[value].push_back(user);
+        }
+      }
+    }
+  }
+  // Of a node that leads to one whose need is `least`, the least of all that are not known before.
+  std::uint16_t need_of(const Node& n, std::uint16_t least) const {
     const auto deeper = [](std::uint16_t need) {
       return std::min<std::uint16_t>(kNoEnd, static_cast<std::uint16_t>(need + 1));
     };
-    settle([&](NodeId id) {
-      const Node& n = node(id);
-      std::uint16_t value = n.kind == NodeKind::kReturn ? 0 : kNoEnd;
-      if (n.kind == NodeKind::kSplit) {
-        for (const NodeId target : targets(n)) value = std::min(value, g_.need[target]);
-      } else if (n.kind == NodeKind::kSwitch) {
-        for (const auto& edge : edges(n)) value = std::min(value, g_.need[edge.target]);
-      } else if (n.kind == NodeKind::kCall) {
-        const std::uint16_t inner = g_.need[callee(n)];
-        const bool last = node(n.b).kind == NodeKind::kReturn;
-        value = std::max(last ? inner : deeper(inner), g_.need[n.b]);
-      } else if (n.kind == NodeKind::kRepeat) {
-        value = g_.need[n.b];
-        if (g_.bounds[n.c].min > 0) value = std::max(value, deeper(g_.need[n.a]));
-      }
-      const bool changed = value != g_.need[id];
-      g_.need[id] = value;
-      return changed;
-    });
+    if (n.kind == NodeKind::kCall) {
+      const std::uint16_t inner = g_.need[callee(n)];
+      const bool last = node(n.b).kind == NodeKind::kReturn;
+      return std::max(last ? inner : deeper(inner), g_.need[n.b]);
+    }
+    if (n.kind == NodeKind::kRepeat) {
+      const std::uint16_t turn = g_.bounds[n.c].min > 0 ? deeper(g_.need[n.a]) : 0;
+      return std::max(turn, g_.need[n.b]);
+    }
+    return least;
   }
 
   // Splits the bytes by one set after the other.

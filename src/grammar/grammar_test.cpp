@@ -203,6 +203,16 @@ TEST(Gbnf, RunsOfCharactersAreFoundAmongFewChoices) {
   EXPECT_EQ(counted(300), 0);
 }
 
+TEST(Gbnf, ManyRulesThatCallOneAnother) {
+  constexpr int kRules = 30'000;
+  const auto grammar = compile_gbnf(
+      "root ::= " + joined(kRules, "|", [](int i) { return std::format("a{}", i); }) + "\n" +
+      joined(kRules, "\n", [](int i) { return std::format("a{}::=a{}", i, i + 1); }) +
+      std::format("\na{}::=\"x\"?", kRules));
+  ASSERT_TRUE(grammar) << refusal(grammar);
+  EXPECT_EQ((*grammar)->need[(*grammar)->start()], 0) << "last calls go no deeper";
+}
+
 // ---- JSON
 
 TEST(Json, AnyObject) {
