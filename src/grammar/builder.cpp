@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tokenizer/utf8.h"
+
 namespace ollama::grammar {
 namespace {
 
@@ -16,6 +18,12 @@ constexpr ErrorConstant kTooLarge{ErrorCode::kInvalidArgument,
                                   "values or properties are needed"};
 
 }  // namespace
+
+std::string shortened(std::string_view text, std::size_t most) {
+  if (text.size() <= most) return std::string(text);
+  while (most > 0 && tokenizer::utf8::is_continuation(text[most])) --most;
+  return std::string(text.substr(0, most)) + "...";
+}
 
 Builder::Builder() : items_{{Kind::kEmpty}, {Kind::kNever}} {
   add_node({.kind = NodeKind::kNever});   // node 0
@@ -128,8 +136,8 @@ Expression Builder::repeat(Expression part, std::uint32_t min, std::uint32_t max
                    static_cast<std::uint32_t>(program_.bounds.size() - 1), item(list).weight);
 }
 
-RuleId Builder::declare(std::string name) {
-  program_.rules.push_back({.name = std::move(name)});
+RuleId Builder::declare(std::string_view name) {
+  program_.rules.push_back({.name = shortened(name)});
   bodies_.push_back(kNever);
   return static_cast<RuleId>(bodies_.size() - 1);
 }
@@ -142,7 +150,7 @@ Expression Builder::call(RuleId rule) { return add(Kind::kCall, static_cast<std:
 
 Expression Builder::shared(Expression part, std::string_view name) {
   if (item(part).weight <= kSmall) return part;
-  const RuleId rule = declare(std::string(name));
+  const RuleId rule = declare(name);
   define(rule, part);
   return call(rule);
 }

@@ -13,6 +13,9 @@
 
 namespace ollama::grammar {
 
+// The beginning of a text that is longer than `most` bytes, for messages.
+std::string shortened(std::string_view text, std::size_t most = 80);
+
 enum class Expression : std::uint32_t {};
 enum class RuleId : std::uint32_t {};
 
@@ -39,7 +42,8 @@ class Builder {
   // `max` may be kUnbounded.
   Expression repeat(Expression part, std::uint32_t min, std::uint32_t max);
 
-  RuleId declare(std::string name);
+  // `name` is for messages.
+  RuleId declare(std::string_view name);
   void define(RuleId rule, Expression body);
   Expression call(RuleId rule);
 

@@ -50,7 +50,7 @@ class GbnfParser {
     for (const auto& [name, rule] : rules_) {
       if (!rule.defined) {
         return fail(ErrorCode::kInvalidArgument, "invalid grammar: the rule '{}' is not defined",
-                    name);
+                    shortened(name));
       }
     }
     const auto root = rules_.find("root");
@@ -89,7 +89,7 @@ class GbnfParser {
   std::string_view name() { return take_name(rest_); }
   Rule& rule_of(std::string_view name) {
     const auto [found, added] = rules_.try_emplace(std::string(name));
-    if (added) found->second.id = b_.declare(std::string(name));
+    if (added) found->second.id = b_.declare(name);
     return found->second;
   }
 

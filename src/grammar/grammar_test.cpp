@@ -531,6 +531,29 @@ TEST(Schema, HostileOnesAreRefusedOrStaySmall) {
   EXPECT_TRUE(Matcher(*counted).matches("aabcabaabc"));
 }
 
+TEST(Schema, NamesOfRulesAreShortWhereThoseOfPropertiesAreLong) {
+  const std::string properties =
+      joined(500, ",", [](int i) { return std::format("\"p{}\":{{\"type\":\"number\"}}", i); });
+  const auto grammar = compile_schema(parse(R"({"properties":{")" + std::string(40'000, 'x') +
+                                            R"(":{"properties":{)" + properties + "}}}}"));
+  ASSERT_TRUE(grammar) << refusal(grammar);
+  for (const Grammar::Rule& rule : (*grammar)->rules) ASSERT_LT(rule.name.size(), 100U);
+  // Paths in messages say where without all of it, and with whole characters.
+  const std::string long_name(100'000, 'x');
+  for (const std::string& schema :
+       {R"({"properties":{")" + long_name + R"(":{"type":1}}})",
+        R"({"required":[")" + long_name + R"("],"additionalProperties":false})",
+        R"({"$ref":"#/)" + long_name + R"("})", R"({"$ref":"#/)" + long_name + R"(","minItems":1})",
+        R"({"type":")" + long_name + R"("})", R"({"pattern":")" + long_name + "(\"}"}) {
+    EXPECT_LT(refusal(compile_schema(parse(schema))).size(), 300U) << schema.substr(0, 40);
+  }
+  EXPECT_LT(refusal(compile_format(api::Json(long_name))).size(), 200U);
+  std::string umlauts = "x";
+  for (int i = 0; i < 100; ++i) umlauts += "ä";
+  EXPECT_THAT(refusal(compile_schema(parse(R"({"properties":{")" + umlauts + R"(":1}})"))),
+              HasSubstr("ä...: a schema is an object"));
+}
+
 TEST(Format, IsJsonASchemaOrAGrammar) {
   EXPECT_TRUE(compile_format("json"));
   EXPECT_TRUE(compile_format("root ::= \"a\""));

@@ -60,7 +60,7 @@ class PatternParser {
   template <typename T = Expression>
   Result<T> error(std::string_view why) const {
     return fail(ErrorCode::kInvalidArgument, "pattern {}, at character {}: {}",
-                json_quoted(pattern_), pattern_.size() - rest_.size() + 1, why);
+                json_quoted(shortened(pattern_)), pattern_.size() - rest_.size() + 1, why);
   }
   bool peek(char c) const { return rest_.starts_with(c); }
   bool take(char c) {

@@ -25,6 +25,8 @@ constexpr std::size_t kMaxSchemas = 20'000;
 constexpr int kMaxNesting = 60;
 constexpr std::size_t kMaxCopied = 2'000'000;
 constexpr std::uint32_t kMaxCount = 1'000'000'000;
+// Of a path in messages.
+constexpr std::size_t kLongestPath = 1000;
 
 // Keywords of JSON Schema that say which values are valid and are not enforced here.
 constexpr std::array kUnsupported{"not",
@@ -107,9 +109,9 @@ class SchemaCompiler {
         return fail(ErrorCode::kInvalidArgument,
                     "invalid schema: $ref \"{}\" leads nowhere; references lead to a place in the "
                     "schema itself, as in \"#/$defs/name\"",
-                    pointer);
+                    shortened(pointer));
       }
-      path_ = pointer;
+      path_ = shortened(pointer, kLongestPath);
       auto body = value(*schema);
       if (!body) return fail(std::move(body));
       b_.define(rule, *body);
@@ -142,13 +144,12 @@ class SchemaCompiler {
     return fail(ErrorCode::kInvalidArgument, "no value can meet the schema; {}", reason_);
   }
 
-  // Extends the path of messages as long as it lives.
+  // Extends the path of messages as long as it lives, if it is not long already.
   class Step {
    public:
     Step(SchemaCompiler& compiler, std::string_view name)
         : path_(compiler.path_), length_(path_.size()) {
-      path_ += '/';
-      path_ += name;
+      if (length_ < kLongestPath) path_.append("/").append(shortened(name));
     }
     ~Step() { path_.resize(length_); }
     Step(const Step&) = delete;
@@ -205,8 +206,8 @@ class SchemaCompiler {
     auto expression = combined(schema.get_object());
     --nesting_;
     // What is used twice shall not be written twice.
-    if (expression) return b_.shared(*expression, path_);
-    return expression;
+    if (!expression) return expression;
+    return b_.shared(*expression, path_);
   }
 
   // What a schema says beside its references and alternatives.
@@ -231,8 +232,12 @@ class SchemaCompiler {
       const std::string pointer = std::move(parts.references.back());
       parts.references.pop_back();
       const Json* target = resolve(pointer);
-      if (target == nullptr) return error("$ref \"{}\" leads nowhere in this schema", pointer);
-      if (++followed > kMaxNesting) return error("$ref \"{}\" leads back to itself", pointer);
+      if (target == nullptr) {
+        return error("$ref \"{}\" leads nowhere in this schema", shortened(pointer));
+      }
+      if (++followed > kMaxNesting) {
+        return error("$ref \"{}\" leads back to itself", shortened(pointer));
+      }
       OLLAMA_TRY(gather(*target, parts, 0));
     }
     if (parts.never) return impossible("false is what no value meets");
@@ -375,7 +380,7 @@ class SchemaCompiler {
           !std::ranges::contains(kTypes, std::string_view(type.get_string()))) {
         return error<std::set<std::string_view>>(
             "{} is no type; types are object, array, string, number, integer, boolean and null",
-            api::to_string(type));
+            shortened(api::to_string(type)));
       }
       types.insert(*std::ranges::find(kTypes, std::string_view(type.get_string())));
     }
@@ -649,7 +654,7 @@ class SchemaCompiler {
       const Json* additional = schema.if_contains("additionalProperties");
       if (additional != nullptr && *additional == false) {
         impossible("the property {} is required, and additionalProperties forbids it",
-                   json_quoted(name));
+                   json_quoted(shortened(name)));
         return Found();
       }
       OLLAMA_ASSIGN(const bool possible,
@@ -788,7 +793,7 @@ Result<GrammarPtr> compile_format(const api::Json& format) {
   if (text.contains("::=")) return compile_gbnf(text);
   return fail(ErrorCode::kInvalidArgument,
               "invalid format: {}; expected \"json\", a JSON schema or a GBNF grammar",
-              json_quoted(text));
+              json_quoted(shortened(text)));
 }
 
 }  // namespace ollama::grammar
