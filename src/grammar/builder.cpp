@@ -9,13 +9,12 @@ namespace {
 
 // A program of this size takes a few tens of megabytes and milliseconds to analyse.
 constexpr std::size_t kMaxNodes = 200'000;
+constexpr std::size_t kMaxEdges = 500'000;
+// What the expressions may hold, and the work of spelling the sets among them.
 constexpr std::size_t kMaxItems = 1'000'000;
+constexpr std::size_t kMaxSequences = 500'000;
 // What is cheaper to copy than to call.
 constexpr std::size_t kSmall = 24;
-
-constexpr ErrorConstant kTooLarge{ErrorCode::kInvalidArgument,
-                                  "the grammar is too large: fewer or shorter alternatives, enum "
-                                  "values or properties are needed"};
 
 }  // namespace
 
@@ -55,12 +54,22 @@ Expression Builder::add_list(Kind kind, std::span<const Expression> parts) {
 
 Expression Builder::literal(std::string_view bytes) {
   if (bytes.empty()) return kEmpty;
+  literal_bytes_ += bytes.size();
+  if (literal_bytes_ > kMaxItems) {
+    too_large_ = true;
+    return kNever;
+  }
   literals_.emplace_back(bytes);
   return add(Kind::kLiteral, static_cast<std::uint32_t>(literals_.size() - 1), 0, bytes.size());
 }
 
 Expression Builder::characters(const CodeSet& set) {
   if (set.empty()) return kNever;
+  ranges_ += set.ranges().size();
+  if (ranges_ > kMaxItems) {
+    too_large_ = true;
+    return kNever;
+  }
   sets_.push_back(set);
   const bool ascii = set.ranges().back().last < 0x80;
   return add(Kind::kSet, static_cast<std::uint32_t>(sets_.size() - 1), 0, ascii ? 1 : 12);
@@ -194,6 +203,10 @@ NodeId Builder::emit(Expression e, NodeId next) {  // NOLINT(misc-no-recursion)
 }
 
 NodeId Builder::emit_switch(std::span<const Grammar::Edge> edges) {
+  if (program_.edges.size() + edges.size() > kMaxEdges) {
+    too_large_ = true;
+    return 0;
+  }
   const auto first = static_cast<std::uint32_t>(program_.edges.size());
   program_.edges.insert(program_.edges.end(), edges.begin(), edges.end());
   return add_node({.kind = NodeKind::kSwitch,
@@ -222,6 +235,11 @@ NodeId Builder::emit_literal(std::string_view bytes, NodeId next) {
 NodeId Builder::emit_set(const CodeSet& set, NodeId next) {
   std::vector<ByteSequence> sequences;
   for (const CodeRange& range : set.ranges()) append_utf8_sequences(range, sequences);
+  sequences_ += sequences.size();
+  if (sequences_ > kMaxSequences) {
+    too_large_ = true;
+    return 0;
+  }
   std::map<std::array<std::uint32_t, 3>, NodeId> tails;
   std::map<NodeId, ByteSet> first;
   const auto add_range = [](ByteSet& bytes, ByteRange range) {

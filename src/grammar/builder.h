@@ -13,6 +13,10 @@
 
 namespace ollama::grammar {
 
+inline constexpr ErrorConstant kTooLarge{ErrorCode::kInvalidArgument,
+                                         "the grammar is too large: fewer or shorter alternatives, "
+                                         "enum values or properties are needed"};
+
 // The beginning of a text that is longer than `most` bytes, for messages.
 std::string shortened(std::string_view text, std::size_t most = 80);
 
@@ -51,6 +55,9 @@ class Builder {
   Expression shared(Expression part, std::string_view name);
 
   bool is_never(Expression expression) const { return expression == kNever; }
+  // Whether finish() will refuse it: what is made from then on is never(). To be asked where a long
+  // text is read.
+  bool too_large() const { return too_large_; }
 
   // The program. Errors: kInvalidArgument (too large, left recursion, a rule that never ends).
   Result<GrammarPtr> finish(RuleId root);
@@ -94,6 +101,9 @@ class Builder {
   std::vector<std::string> literals_;
   std::vector<CodeSet> sets_;
   std::vector<Expression> bodies_;  // of the rules
+  std::size_t literal_bytes_ = 0;
+  std::size_t ranges_ = 0;     // of all sets
+  std::size_t sequences_ = 0;  // of bytes, that all copies of sets were spelled in
   bool too_large_ = false;
   Grammar program_;
 };

@@ -137,6 +137,7 @@ class GbnfParser {
   }
 
   Result<Expression> element() {  // NOLINT(misc-no-recursion): kMaxParentheses
+    if (b_.too_large()) return error(kTooLarge.message);
     if (take("\"")) return quoted();
     if (take("[")) return bracket();
     if (take(".")) return b_.characters(CodeSet().complement());

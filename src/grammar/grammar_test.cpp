@@ -213,6 +213,22 @@ TEST(Gbnf, ManyRulesThatCallOneAnother) {
   EXPECT_EQ((*grammar)->need[(*grammar)->start()], 0) << "last calls go no deeper";
 }
 
+TEST(Gbnf, HostileOnesAreRefused) {
+  // Each pair of parentheses copies what begins inside it.
+  std::string nested = joined(20'000, "|", [](int) { return "\"a\""; });
+  for (int i = 0; i < 90; ++i) nested = "(" + nested + "|\"b\")";
+  EXPECT_THAT(refusal(compile_gbnf("root ::= " + nested)), HasSubstr("too large"));
+  // A class of which no two characters are neighbours, spelled twice.
+  std::string wide;
+  for (char32_t code = 0x20000; code < 0xA0000; code += 2) tokenizer::utf8::append(wide, code);
+  EXPECT_THAT(refusal(compile_gbnf("root ::= [" + wide + "] [" + wide + "]")),
+              HasSubstr("too large"));
+  // Messages do not repeat what is long.
+  const std::string name(100'000, 'n');
+  EXPECT_LT(refusal(compile_gbnf("root ::= " + name)).size(), 200U);
+  EXPECT_LT(refusal(compile_gbnf("root ::= " + name + "\n" + name + " ::= root")).size(), 200U);
+}
+
 // ---- JSON
 
 TEST(Json, AnyObject) {

@@ -163,7 +163,7 @@ Expression JsonText::other_key(std::span<const std::u32string> names, std::size_
   }
   const Expression rest = b_.call(*key_rest_);
   if (names.empty()) return rest;
-  if (from == kTellApart) return b_.never();
+  if (from == kTellApart || b_.too_large()) return b_.never();
   std::vector<Expression> options;
   if (names.front().size() > from) options.push_back(b_.empty());
   while (!names.empty() && names.front().size() == from) names = names.subspan(1);

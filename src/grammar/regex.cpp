@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kMaxGroups = 50;  // inside one another
 constexpr std::uint32_t kMaxTurns = 1'000'000;
+constexpr std::size_t kMaxRanges = 50'000;  // in one class
 
 const CodeSet kDigits{{'0', '9'}};
 const CodeSet kWord{{'0', '9'}, {'A', 'Z'}, {'a', 'z'}, {'_', '_'}};
@@ -113,6 +114,7 @@ class PatternParser {
     std::vector<Expression> parts;
     Part whole;
     while (!rest_.empty() && !peek('|') && !peek(')') && !peek('$')) {
+      if (b_.too_large()) return error<Part>(kTooLarge.message);
       OLLAMA_ASSIGN(Part part, atom());
       OLLAMA_ASSIGN(part, repeated(part));
       parts.push_back(part.expression);
@@ -276,7 +278,7 @@ class PatternParser {
       return error<CodeSet>("an escape has other than hexadecimal digits");
     }
     rest_.remove_prefix(digits);
-    const CodeSet set{{code, code}};
+    CodeSet set{{code, code}};
     if (set.empty()) return error<CodeSet>("half of a surrogate pair is no character");
     return set;
   }
@@ -287,6 +289,7 @@ class PatternParser {
     std::vector<CodeRange> ranges;
     while (!peek(']')) {
       if (rest_.empty()) return error<CodeSet>("a class is not closed");
+      if (ranges.size() > kMaxRanges) return error<CodeSet>("a class has too many characters");
       OLLAMA_ASSIGN(const CodeSet first, class_item());
       const bool range = rest_.size() > 1 && peek('-') && rest_[1] != ']';
       if (!range) {

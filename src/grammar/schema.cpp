@@ -207,6 +207,7 @@ class SchemaCompiler {
     --nesting_;
     // What is used twice shall not be written twice.
     if (!expression) return expression;
+    if (b_.too_large()) return error("{}", kTooLarge.message);
     return b_.shared(*expression, path_);
   }
 
