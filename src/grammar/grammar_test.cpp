@@ -570,6 +570,75 @@ TEST(Schema, NamesOfRulesAreShortWhereThoseOfPropertiesAreLong) {
               HasSubstr("ä...: a schema is an object"));
 }
 
+TEST(Schema, WhatIsCopiedOrLookedAtAgainAndAgainIsLimited) {
+  const auto names = [](int count, std::string_view of_each) {
+    return joined(count, ",", [&](int i) { return std::format("\"n{}\"{}", i, of_each); });
+  };
+  const std::string numbers = joined(3000, ",", [](int i) { return std::to_string(i); });
+  const std::string text(300'000, 'x');
+  const std::string schemas[] = {
+      // Beside each property that the other schema does not name.
+      R"({"allOf":[{"properties":{)" + names(3000, ":{}") +
+          R"(}},{"additionalProperties":{"enum":[)" + numbers + "]}}]}",
+      // For each name that is required.
+      R"({"additionalProperties":{"enum":[)" + numbers + R"(]},"required":[)" + names(3000, "") +
+          "]}",
+      R"({"additionalProperties":{"properties":{")" + text + R"(":false}},"required":[)" +
+          names(3000, "") + "]}",
+      R"({"additionalProperties":{"pattern":"^[)" + text.substr(0, 40'000) +
+          R"(]$"},"required":[)" + names(3000, "") + "]}",
+      // For each reference that has something beside it.
+      R"({"$defs":{"e":{},"l":{"enum":[)" + numbers + R"(]}},"properties":{)" +
+          names(3000, R"(:{"allOf":[{"$ref":"#/$defs/e"},{"$ref":"#/$defs/l"}]})") + "}}",
+      R"({"$defs":{"e":{},"l":{"$ref":"#/)" + text + R"("}},"properties":{)" +
+          names(3000,
+                R"(:{"allOf":[{"$ref":"#/$defs/e"},{"anyOf":[{"$ref":"#/$defs/l"},true]}]})") +
+          "}}",
+      // For each alternative.
+      R"({"description":"-","properties":{)" + names(3000, ":{}") + R"(},"anyOf":[)" +
+          joined(1000, ",", [](int i) { return std::format(R"({{"required":["n{}"]}})", i); }) +
+          "]}",
+  };
+  for (const std::string& schema : schemas) {
+    EXPECT_THAT(refusal(compile_schema(parse(schema))), HasSubstr("too large"))
+        << schema.substr(0, 60);
+  }
+  // Alternatives of one list do not pay for those of another.
+  const auto large =
+      R"({"enum":[)" + joined(10'000, ",", [](int i) { return std::to_string(i); }) + "]}";
+  const auto choices = compile_schema(
+      parse(R"({"allOf":[{"anyOf":[)" +
+            joined(20, ",", [](int i) { return std::format(R"({{"maximum":{}}})", i); }) +
+            R"(]},{"anyOf":[{"type":"null"},)" + large + "]}]}"));
+  ASSERT_TRUE(choices) << refusal(choices);
+  check(choices, {"choices", {"0", "19"}, {"20", "9999"}});
+  // Nor does what nests pay for each level that it lies in.
+  std::string nested = large;
+  for (int i = 0; i < 50; ++i) nested = R"({"properties":{"a":)" + nested + "}}";
+  const auto deep = compile_schema(parse(nested));
+  EXPECT_TRUE(deep) << refusal(deep);
+}
+
+TEST(Schema, ListsThatMeetAreComparedAsSets) {
+  check(compile_schema(parse(R"({"allOf":[{"enum":[1,"a",{"x":1,"y":[2]},-0.0,null,"b"]},
+                                         {"enum":[{"y":[2],"x":1},1.0,"a",0,true]}]})")),
+        {"enums", {"1", "\"a\"", R"({"x":1,"y":[2]})"}, {"null", "\"b\"", "true"}});
+  check(compile_schema(parse(R"({"allOf":[{"type":["integer","string","null"]},
+                                         {"type":["number","boolean","string","string"]}]})")),
+        {"types", {"1", "\"a\""}, {"1.5", "null", "true"}});
+  const auto list = [](int from, int to) {
+    return joined(to - from, ",", [&](int i) { return std::format("\"n{}\"", from + i); });
+  };
+  const auto required = compile_schema(parse(R"({"allOf":[{"required":[)" + list(0, 1500) +
+                                             R"(]},{"required":[)" + list(1000, 2500) + "]}]}"));
+  ASSERT_TRUE(required) << refusal(required);
+  const auto object = [](int count) {
+    return "{" + joined(count, ",", [](int i) { return std::format("\"n{}\":0", i); }) + "}";
+  };
+  EXPECT_TRUE(Matcher(*required).matches(object(2500)));
+  EXPECT_FALSE(Matcher(*required).matches(object(2499)));
+}
+
 TEST(Format, IsJsonASchemaOrAGrammar) {
   EXPECT_TRUE(compile_format("json"));
   EXPECT_TRUE(compile_format("root ::= \"a\""));

@@ -23,7 +23,6 @@ using JsonArray = boost::json::array;
 // Subschemas looked at, and how deep one lies in another: what allOf and anyOf multiply counts.
 constexpr std::size_t kMaxSchemas = 20'000;
 constexpr int kMaxNesting = 60;
-constexpr std::size_t kMaxCopied = 2'000'000;
 constexpr std::uint32_t kMaxCount = 1'000'000'000;
 // Of a path in messages.
 constexpr std::size_t kLongestPath = 1000;
@@ -194,16 +193,25 @@ class SchemaCompiler {
   // ---- Any schema
 
   Result<Expression> value(const Json& schema) {  // NOLINT(misc-no-recursion): kMaxNesting
-    if (++schemas_ > kMaxSchemas) return error("the schema is too large");
+    OLLAMA_TRY(count());
     if (const bool* anything = schema.if_bool()) {
       return *anything ? json_.any_value() : impossible("false is what no value meets");
     }
     if (!schema.is_object()) return error("a schema is an object, true or false");
+    return nested([&] { return combined(schema); });  // NOLINT(misc-no-recursion)
+  }
+  Result<> count() {
+    if (++schemas_ > kMaxSchemas) return error<void>("the schema is too large");
+    return {};
+  }
+  // What `make` makes, inside all that is being made.
+  template <typename Make>
+  Result<Expression> nested(Make make) {  // NOLINT(misc-no-recursion)
     if (nesting_ == kMaxNesting) {
       return error("more than {} schemas inside one another", kMaxNesting);
     }
     ++nesting_;
-    auto expression = combined(schema.get_object());
+    auto expression = make();
     --nesting_;
     // What is used twice shall not be written twice.
     if (!expression) return expression;
@@ -214,19 +222,33 @@ class SchemaCompiler {
   // What a schema says beside its references and alternatives.
   struct Parts {
     JsonObject own;
-    std::vector<JsonArray> alternatives;  // one of each must hold
+    std::vector<const JsonArray*> alternatives;  // one of each must hold
     std::vector<std::string> references;
     bool never = false;
   };
 
-  Result<Expression> combined(const JsonObject& schema) {  // NOLINT(misc-no-recursion)
+  Result<Expression> combined(const Json& schema) {  // NOLINT(misc-no-recursion)
+    if (std::ranges::none_of(schema.get_object(),
+                             [](const auto& member) { return combines(member.key()); })) {
+      return plain(schema.get_object());
+    }
     Parts parts;
     OLLAMA_TRY(gather(schema, parts, 0));
-    if (parts.never) return impossible("false is what no value meets");
-    const bool only_this = parts.own.empty();
-    if (only_this && parts.alternatives.empty() && parts.references.size() == 1) {
+    if (!parts.never && parts.own.empty() && parts.alternatives.empty() &&
+        parts.references.size() == 1) {
       return b_.call(reference(parts.references.front()));
     }
+    return together(std::move(parts));
+  }
+  // Whether a keyword says more than what plain() enforces.
+  static bool combines(std::string_view keyword) {
+    static constexpr std::array kThese{"$ref",  "allOf",    "anyOf",          "oneOf",
+                                       "const", "nullable", "contentEncoding"};
+    return std::ranges::contains(kThese, keyword) || std::ranges::contains(kUnsupported, keyword);
+  }
+
+  // What meets all the parts, and what they refer to.
+  Result<Expression> together(Parts parts) {  // NOLINT(misc-no-recursion)
     // Beside other keywords a reference is what it refers to.
     int followed = 0;
     while (!parts.references.empty()) {
@@ -244,30 +266,33 @@ class SchemaCompiler {
     if (parts.never) return impossible("false is what no value meets");
     if (parts.alternatives.empty()) return plain(parts.own);
 
-    const JsonArray first = std::move(parts.alternatives.front());
+    const JsonArray& first = *parts.alternatives.front();
     parts.alternatives.erase(parts.alternatives.begin());
     if (first.empty()) return impossible("there is no alternative to choose");
     std::vector<Expression> options;
     for (std::size_t i = 0; i < first.size(); ++i) {
       const Json& alternative = first[i];
       const Step step(*this, std::format("anyOf/{}", i));
-      if (parts.own.empty() && parts.alternatives.empty()) {
-        OLLAMA_ASSIGN(const Expression option, value(alternative));
-        options.push_back(option);
-        continue;
-      }
-      OLLAMA_TRY(charge(parts.own));
-      JsonObject whole = parts.own;
-      JsonArray all{alternative};
-      for (const JsonArray& other : parts.alternatives) all.push_back(JsonObject{{"anyOf", other}});
-      whole["allOf"] = std::move(all);
-      OLLAMA_ASSIGN(const Expression option, value(whole));
+      const bool alone = parts.own.empty() && parts.alternatives.empty();
+      OLLAMA_ASSIGN(const Expression option, alone ? value(alternative) : with(parts, alternative));
       options.push_back(option);
     }
     return b_.choice(options);
   }
+  // One alternative beside all else.
+  Result<Expression> with(const Parts& others,
+                          const Json& alternative) {  // NOLINT(misc-no-recursion)
+    OLLAMA_TRY(count());
+    OLLAMA_TRY(take(others.own));
+    OLLAMA_TRY(take(others.alternatives.size()));
+    Parts parts{.own = others.own, .alternatives = {}, .references = {}};
+    OLLAMA_TRY(gather(alternative, parts, 0));
+    parts.alternatives.insert(parts.alternatives.end(), others.alternatives.begin(),
+                              others.alternatives.end());
+    return nested([&] { return together(std::move(parts)); });  // NOLINT(misc-no-recursion)
+  }
 
-  // Adds what `schema` says to `parts`.
+  // Adds what `schema` says to `parts`, which must not outlive it.
   Result<> gather(const Json& schema, Parts& parts, int depth) {  // NOLINT(misc-no-recursion)
     if (const bool* anything = schema.if_bool()) {
       parts.never = parts.never || !*anything;
@@ -286,24 +311,27 @@ class SchemaCompiler {
       }
       if (name == "$ref") {
         if (!item.is_string()) return error<void>("\"$ref\" is a string");
+        OLLAMA_TRY(take(item));
         parts.references.emplace_back(item.get_string());
       } else if (name == "allOf" || name == "anyOf" || name == "oneOf") {
         if (!item.is_array()) return error<void>("\"{}\" is an array of schemas", name);
         if (name == "allOf") {
           all = &item.get_array();
         } else {
-          parts.alternatives.push_back(item.get_array());
+          parts.alternatives.push_back(&item.get_array());
         }
       } else if (name == "const") {
+        OLLAMA_TRY(take(item));
         OLLAMA_TRY(merge({{"enum", JsonArray{item}}}, parts.own));
       } else if (name == "nullable") {
         // OpenAPI's way to allow null, beside whatever the type is.
         if (item == true) OLLAMA_TRY(allow_null(own, schema.get_object()));
       } else if (says_something(name) && !own.contains(name)) {
+        OLLAMA_TRY(take(item));
         own[name] = item;
       }
     }
-    OLLAMA_TRY(merge(own, parts.own));
+    OLLAMA_TRY(merge(std::move(own), parts.own));
     if (all == nullptr) return {};
     for (const Json& part : *all) OLLAMA_TRY(gather(part, parts, depth + 1));
     return {};
@@ -313,30 +341,19 @@ class SchemaCompiler {
            (keyword != "contentEncoding" &&
             std::ranges::contains(kTypeOfKeyword, keyword, [](const auto& p) { return p.first; }));
   }
-  // Counts what is about to be copied.
-  Result<> charge(const Json& value) {
-    std::vector<const Json*> todo{&value};
-    while (!todo.empty()) {
-      const Json& item = *todo.back();
-      todo.pop_back();
-      if (++copied_ > kMaxCopied) return error<void>("the schema is too large");
-      if (const auto* object = item.if_object()) {
-        for (const auto& member : *object) todo.push_back(&member.value());
-      } else if (const auto* array = item.if_array()) {
-        for (const Json& element : *array) todo.push_back(&element);
-      }
-    }
-    return {};
+  // Of the budget for copies.
+  Result<> take(const auto& what) {
+    auto taken = copies_.take(what);
+    if (!taken) return error<void>("{}", taken.error().message());
+    return taken;
   }
-  Result<> merge(const JsonObject& schema, JsonObject& into) {
+  Result<> merge(JsonObject schema, JsonObject& into) {
     if (into.empty()) {
-      into = schema;
+      into = std::move(schema);
       return {};
     }
     if (schema.empty()) return {};
-    OLLAMA_TRY(charge(into));
-    OLLAMA_TRY(charge(schema));
-    auto merged = merge_schemas(into, schema);
+    auto merged = merge_schemas(into, schema, copies_);
     if (!merged) return error<void>("{}", merged.error().message());
     into = std::move(*merged);
     return {};
@@ -353,9 +370,13 @@ class SchemaCompiler {
   // ---- A schema that is keywords alone
 
   Result<Expression> plain(const JsonObject& schema) {  // NOLINT(misc-no-recursion)
+    // References bring it here again and again.
+    for (const char* keyword : {"type", "enum", "required"}) {
+      if (const Json* item = schema.if_contains(keyword)) OLLAMA_TRY(take(*item));
+    }
     OLLAMA_ASSIGN(const std::set<std::string_view> types, types_of(schema));
     if (const Json* values = schema.if_contains("enum")) return enumeration(schema, *values, types);
-    if (types.empty() && schema.empty()) return json_.any_value();
+    if (types.empty() && !schema.contains("type")) return json_.any_value();
     if (types.empty()) return impossible("no type is left that all of it allows");
     std::vector<Expression> options;
     for (const std::string_view type : types) {
@@ -477,6 +498,7 @@ class SchemaCompiler {
       return error("\"pattern\" and \"format\": \"{}\" cannot be enforced together",
                    std::string_view(format->get_string()));
     }
+    if (pattern != nullptr) OLLAMA_TRY(take(pattern->get_string().size()));
     auto content = compile_pattern(form ? *form : std::string_view(pattern->get_string()),
                                    {length.min, length.max}, b_, json_);
     if (!content) return error("{}", content.error().message());
@@ -629,12 +651,14 @@ class SchemaCompiler {
   Result<std::optional<std::vector<Property>>> properties(const JsonObject& schema,
                                                           std::vector<std::string>& names) {
     using Found = std::optional<std::vector<Property>>;
+    static const Json anything(true);
     OLLAMA_ASSIGN(const std::vector<std::string> required, required_of(schema));
     const std::set<std::string_view> must_be(required.begin(), required.end());
     std::set<std::string, std::less<>> seen;
     std::vector<Property> found;
     const auto add = [&](std::string_view name, const Json& item) -> Result<bool> {
       const Step step(*this, std::format("properties/{}", name));
+      OLLAMA_TRY(take(name.size()));
       const bool must = must_be.contains(name);
       seen.emplace(name);
       names.emplace_back(name);
@@ -658,8 +682,7 @@ class SchemaCompiler {
                    json_quoted(shortened(name)));
         return Found();
       }
-      OLLAMA_ASSIGN(const bool possible,
-                    add(name, additional == nullptr ? Json(true) : *additional));
+      OLLAMA_ASSIGN(const bool possible, add(name, additional == nullptr ? anything : *additional));
       if (!possible) return Found();
     }
     return Found(std::move(found));
@@ -765,7 +788,7 @@ class SchemaCompiler {
   std::string path_;
   std::string reason_;
   std::size_t schemas_ = 0;
-  std::size_t copied_ = 0;
+  CopyBudget copies_;
   int nesting_ = 0;
 };
 

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
+#include <span>
+#include <string>
 #include <vector>
 
 namespace ollama::grammar {
@@ -19,47 +22,98 @@ constexpr std::array kUpperBounds{"maximum", "exclusiveMaximum", "maxLength", "m
 constexpr std::array kSingular{"pattern", "format", "prefixItems", "additionalItems",
                                "uniqueItems"};
 
-// Lists are compared element by element.
-constexpr std::size_t kMaxPairs = 1'000'000;
+constexpr ErrorConstant kTooManyCopies{ErrorCode::kInvalidArgument, "the schema is too large"};
+constexpr std::size_t kTextOfUnit = 8;  // bytes that cost what a value does
 
 Json both(const Json& a, const Json& b) {
   if (a == b) return a;
   return JsonObject{{"allOf", JsonArray{a, b}}};
 }
 
-JsonArray as_list(const Json& value) {
-  return value.is_array() ? value.get_array() : JsonArray{value};
+std::span<const Json> as_list(const Json& value) {
+  if (!value.is_array()) return std::span(&value, 1);
+  return std::span(value.get_array().data(), value.get_array().size());
 }
 
-bool lists(const JsonArray& list, const Json& value) {
-  return std::ranges::any_of(list, [&](const Json& item) { return same_value(item, value); });
+// A text that is the same for equal values.
+// NOLINTNEXTLINE(misc-no-recursion): JSON is parsed to a bounded depth
+void append_key(const Json& value, std::string& key) {
+  if (const auto* object = value.if_object()) {
+    std::vector<std::string_view> names;
+    for (const auto& member : *object) names.push_back(member.key());
+    std::ranges::sort(names);
+    key += '{';
+    for (const std::string_view name : names) {
+      key += api::to_string(Json(name));
+      append_key(object->at(name), key);
+    }
+    key += '}';
+  } else if (const auto* array = value.if_array()) {
+    key += '[';
+    for (const Json& item : *array) {
+      append_key(item, key);
+      key += ',';
+    }
+    key += ']';
+  } else {
+    key += api::to_string(value);
+  }
 }
+
+// Values of a list, equal as they are to JSON Schema: 1 and 1.0 are.
+class Values {
+ public:
+  Values() = default;
+  explicit Values(std::span<const Json> list) {
+    for (const Json& value : list) add(value);
+  }
+  bool contains(const Json& value) const { return keys_.contains(key_of(value)); }
+  // Whether it is a new one.
+  bool add(const Json& value) { return keys_.insert(key_of(value)).second; }
+
+ private:
+  static std::string key_of(const Json& value) {
+    std::string key;
+    // No number is the negative zero that way.
+    append_key(value.is_number() ? Json(value.to_number<double>() + 0.0) : value, key);
+    return key;
+  }
+
+  std::set<std::string> keys_;
+};
 
 Json merge_types(const Json& a, const Json& b) {
-  const JsonArray left = as_list(a);
-  const JsonArray right = as_list(b);
+  const Values left(as_list(a));
+  const Values right(as_list(b));
+  Values found;
   JsonArray types;
-  for (const Json& type : left) {
-    if (lists(right, type) || (type == "integer" && lists(right, "number"))) types.push_back(type);
+  for (const Json& type : as_list(a)) {
+    const bool fits = right.contains(type) || (type == "integer" && right.contains("number"));
+    if (fits && found.add(type)) types.push_back(type);
   }
-  for (const Json& type : right) {
-    if (type == "integer" && lists(left, "number") && !lists(types, type)) types.push_back(type);
+  for (const Json& type : as_list(b)) {
+    const bool fits = type == "integer" && left.contains("number");
+    if (fits && found.add(type)) types.push_back(type);
   }
   return types;
 }
 
 Json merge_enums(const Json& a, const Json& b) {
+  const Values right(as_list(b));
   JsonArray values;
   for (const Json& value : as_list(a)) {
-    if (lists(as_list(b), value)) values.push_back(value);
+    if (right.contains(value)) values.push_back(value);
   }
   return values;
 }
 
 Json merge_required(const Json& a, const Json& b) {
-  JsonArray names = as_list(a);
-  for (const Json& name : as_list(b)) {
-    if (!lists(names, name)) names.push_back(name);
+  Values found;
+  JsonArray names;
+  for (const Json* list : {&a, &b}) {
+    for (const Json& name : as_list(*list)) {
+      if (found.add(name)) names.push_back(name);
+    }
   }
   return names;
 }
@@ -78,22 +132,29 @@ const Json& of_others(const JsonObject& schema) {
   return additional == nullptr ? anything : *additional;
 }
 
-Json merge_properties(const JsonObject& a, const JsonObject& b) {
+Result<Json> merge_properties(const JsonObject& a, const JsonObject& b, CopyBudget& copies) {
   static const JsonObject none;
   const auto properties = [](const JsonObject& schema) -> const JsonObject& {
     const Json* found = schema.if_contains("properties");
     return found != nullptr && found->is_object() ? found->get_object() : none;
   };
-  const auto with = [](const Json& schema, const Json& others) {
-    return others == true ? schema : both(schema, others);
-  };
   JsonObject merged;
-  for (const auto& [name, schema] : properties(a)) {
-    const Json* other = properties(b).if_contains(name);
-    merged[name] = other != nullptr ? both(schema, *other) : with(schema, of_others(b));
-  }
+  // A property of one, beside what the other says of it.
+  const auto add = [&](std::string_view name, const Json& schema,
+                       const JsonObject& other) -> Result<> {
+    const Json* named = properties(other).if_contains(name);
+    const Json& says = named != nullptr ? *named : of_others(other);
+    if (named == nullptr && says == true) {
+      merged[name] = schema;
+      return {};
+    }
+    OLLAMA_TRY(copies.take(says));
+    merged[name] = both(schema, says);
+    return {};
+  };
+  for (const auto& [name, schema] : properties(a)) OLLAMA_TRY(add(name, schema, b));
   for (const auto& [name, schema] : properties(b)) {
-    if (!properties(a).contains(name)) merged[name] = with(schema, of_others(a));
+    if (!properties(a).contains(name)) OLLAMA_TRY(add(name, schema, a));
   }
   return merged;
 }
@@ -105,20 +166,47 @@ bool among(const List& list, std::string_view key) {
 
 }  // namespace
 
-bool same_value(const Json& a, const Json& b) {
-  if (a.is_number() && b.is_number()) return a.to_number<double>() == b.to_number<double>();
-  return a == b;
+Result<> CopyBudget::take(std::size_t units) {
+  if (units > left_) return fail(kTooManyCopies);
+  left_ -= units;
+  return {};
 }
 
-Result<JsonObject> merge_schemas(const JsonObject& a, const JsonObject& b) {
+Result<> CopyBudget::take(const Json& value) {
+  std::vector<const Json*> todo{&value};
+  while (!todo.empty()) {
+    const Json& item = *todo.back();
+    todo.pop_back();
+    std::size_t text = 0;
+    if (const auto* object = item.if_object()) {
+      for (const auto& member : *object) {
+        text += member.key().size();
+        todo.push_back(&member.value());
+      }
+    } else if (const auto* array = item.if_array()) {
+      for (const Json& element : *array) todo.push_back(&element);
+    } else if (const auto* string = item.if_string()) {
+      text = string->size();
+    }
+    OLLAMA_TRY(take(1 + text / kTextOfUnit));
+  }
+  return {};
+}
+
+Result<> CopyBudget::take(const JsonObject& object) {
+  for (const auto& member : object) {
+    OLLAMA_TRY(take(member.key().size() / kTextOfUnit));
+    OLLAMA_TRY(take(member.value()));
+  }
+  return {};
+}
+
+Result<JsonObject> merge_schemas(const JsonObject& a, const JsonObject& b, CopyBudget& copies) {
+  OLLAMA_TRY(copies.take(a));
+  OLLAMA_TRY(copies.take(b));
   JsonObject merged = a;
   for (const auto& [key, value] : b) {
     const Json* mine = a.if_contains(key);
-    if (mine != nullptr && mine->is_array() && value.is_array() &&
-        mine->get_array().size() * value.get_array().size() > kMaxPairs) {
-      return fail(ErrorCode::kInvalidArgument, "\"{}\" is too long to be given twice",
-                  std::string_view(key));
-    }
     if (key == "properties" || mine == nullptr) {
       merged[key] = value;
     } else if (key == "type") {
@@ -145,7 +233,7 @@ Result<JsonObject> merge_schemas(const JsonObject& a, const JsonObject& b) {
                 "\"prefixItems\" and the items of another schema cannot be enforced together");
   }
   if (a.contains("properties") || b.contains("properties")) {
-    merged["properties"] = merge_properties(a, b);
+    OLLAMA_ASSIGN(merged["properties"], merge_properties(a, b, copies));
   }
   return merged;
 }

@@ -1,18 +1,30 @@
 // Schemas that must all hold, as one. Internal to grammar.
 #pragma once
 
-#include <string_view>
+#include <cstddef>
 
 #include "api/types.h"
 #include "base/error.h"
 
 namespace ollama::grammar {
 
-// The keywords of both, for schemas without $ref, allOf, anyOf, oneOf and const. Errors:
-// kInvalidArgument names the keyword that cannot be enforced twice.
-Result<api::JsonObject> merge_schemas(const api::JsonObject& a, const api::JsonObject& b);
+// What the copies of parts of a schema, and looking at the same part again and again, may cost
+// together. Errors: kInvalidArgument, too large.
+class CopyBudget {
+ public:
+  Result<> take(std::size_t units);
+  // Counts what is about to be copied: its values, and its text.
+  Result<> take(const api::Json& value);
+  Result<> take(const api::JsonObject& object);
 
-// Whether the values are equal to JSON Schema: 1 and 1.0 are.
-bool same_value(const api::Json& a, const api::Json& b);
+ private:
+  static constexpr std::size_t kMost = 2'000'000;
+  std::size_t left_ = kMost;
+};
+
+// The keywords of both, for schemas without $ref, allOf, anyOf, oneOf and const. Errors:
+// kInvalidArgument names the keyword that cannot be enforced twice; those of `copies`.
+Result<api::JsonObject> merge_schemas(const api::JsonObject& a, const api::JsonObject& b,
+                                      CopyBudget& copies);
 
 }  // namespace ollama::grammar
