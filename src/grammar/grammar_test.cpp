@@ -639,6 +639,14 @@ TEST(Schema, ListsThatMeetAreComparedAsSets) {
   EXPECT_FALSE(Matcher(*required).matches(object(2499)));
 }
 
+TEST(Schema, OptionalPropertiesPastTheMaximumAreLeftOutFromTheEnd) {
+  check(compile_schema(parse(R"({"properties":{"a":true,"b":true,"c":true,"d":true,"e":true},
+                                "required":["b","e"],"maxProperties":3})")),
+        {"maxProperties",
+         {R"({"a":0,"b":0,"e":0})", R"({"b":0,"e":0})"},
+         {R"({"a":0,"b":0,"c":0,"e":0})", R"({"b":0,"c":0,"e":0})", R"({"a":0,"b":0})"}});
+}
+
 TEST(Format, IsJsonASchemaOrAGrammar) {
   EXPECT_TRUE(compile_format("json"));
   EXPECT_TRUE(compile_format("root ::= \"a\""));

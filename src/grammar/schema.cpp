@@ -728,11 +728,12 @@ class SchemaCompiler {
         std::ranges::count_if(known, [](const Property& p) { return p.required; }));
     if (required > count.max) return kNone;
     auto size = static_cast<std::uint32_t>(known.size());
-    for (std::size_t i = known.size(); i > 0 && size > count.max; --i) {
-      if (known[i - 1].required) continue;
-      known.erase(known.begin() + static_cast<std::ptrdiff_t>(i - 1));
-      --size;
-    }
+    const auto kept = std::remove_if(known.rbegin(), known.rend(), [&](const Property& property) {
+      const bool surplus = size > count.max && !property.required;
+      if (surplus) --size;
+      return surplus;
+    });
+    known.erase(known.begin(), kept.base());
     std::uint32_t missing = count.min - std::min(count.min, required);
     const std::uint32_t from_others = others ? 1 : 0;
     for (Property& property : known) {
