@@ -8,6 +8,9 @@ namespace {
 
 // Readings of one state. Grammars of JSON have a few; one for each property that may come next.
 constexpr std::size_t kMaxReadings = 4096;
+// Of finding them, those included that come to nothing.
+constexpr std::size_t kMaxVisited = 16 * kMaxReadings;
+constexpr std::uint64_t kMaxSteps = 4 * kMaxVisited;
 // What may be kept from token to token, and what one mask may add to it.
 constexpr std::size_t kKeptStates = 8192;
 constexpr std::size_t kKeptFrames = 100'000;
@@ -111,6 +114,7 @@ void Automaton::begin() {
   accepts_ = false;
   overflow_ = false;
   visited_count_ = 0;
+  last_step_ = steps_ + kMaxSteps;
   if (++stamp_ == 0) {  // once in four billion
     std::ranges::fill(stamps_, 0);
     stamp_ = 1;
@@ -150,15 +154,16 @@ void Automaton::visit(NodeId node, std::uint32_t frame) {
 }
 
 void Automaton::step(Reading at) {
-  ++steps_;
+  if (++steps_ > last_step_) overflow_ = true;
   // What could not be ended within the depth is not begun.
   if (frames_[at.frame].depth + grammar_->need[at.node] > kMaxDepth) return;
   if (!first_visit(at)) return;
+  if (visited_count_ > kMaxVisited) overflow_ = true;
   const Node& node = grammar_->nodes[at.node];
   switch (node.kind) {
     case NodeKind::kSwitch:
       found_.push_back(at);
-      overflow_ = found_.size() > kMaxReadings || visited_count_ > 16 * kMaxReadings;
+      if (found_.size() > kMaxReadings) overflow_ = true;
       break;
     case NodeKind::kSplit:
       for (std::uint32_t i = node.a; i < node.b; ++i) {

@@ -174,6 +174,7 @@ class Automaton {
   std::uint32_t stamp_ = 0;
   bool accepts_ = false;
   bool overflow_ = false;
+  std::uint64_t last_step_ = 0;  // from which on it overflows
 
   std::uint64_t steps_ = 0;
   std::uint64_t step_limit_ = ~std::uint64_t{0};

@@ -865,5 +865,26 @@ TEST(Automaton, AmbiguityHasALimit) {
   EXPECT_EQ(automaton.next(state, 'a'), kDead) << "8192 are too many";
 }
 
+// Rules each of which begins with two calls of the next, so that the calls' frames double.
+std::string doubling_rules(int rules, std::string_view before, std::string_view last) {
+  return "root ::= r0 \"!\"\n" +
+         joined(rules, "\n",
+                [&](int i) {
+                  return std::format("r{0} ::= {1} r{2} x | {1} r{2} y", i, before, i + 1);
+                }) +
+         std::format("\nx ::= \"\" | \"x\"\ny ::= \"\" | \"y\"\nr{} ::= {}", rules, last);
+}
+
+TEST(Automaton, WaysThatReadNothingHaveALimit) {
+  const auto few = compile_gbnf(doubling_rules(10, "", "\"\""));
+  ASSERT_TRUE(few) << refusal(few);
+  EXPECT_TRUE(Matcher(*few).matches("xy!"));
+  const auto many = compile_gbnf(doubling_rules(100, "", "\"\""));
+  ASSERT_TRUE(many) << refusal(many);
+  const auto automaton = std::make_shared<Automaton>(*many, byte_vocabulary());
+  EXPECT_EQ(automaton->start(), kDead);
+  EXPECT_EQ(Constraint(automaton).first_allowed(), tokenizer::kNoToken);
+}
+
 }  // namespace
 }  // namespace ollama::grammar
