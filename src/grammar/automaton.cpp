@@ -11,13 +11,14 @@ constexpr std::size_t kMaxReadings = 4096;
 // Of finding them, those included that come to nothing.
 constexpr std::size_t kMaxVisited = 16 * kMaxReadings;
 constexpr std::uint64_t kMaxSteps = 4 * kMaxVisited;
-// What may be kept from token to token, and what one mask may add to it.
+// What may be kept from token to token, and what one mask or token may add to it.
 constexpr std::size_t kKeptStates = 8192;
 constexpr std::size_t kKeptFrames = 100'000;
 constexpr std::size_t kKeptMasks = 512;
 constexpr std::size_t kKeptWalks = 128;
 constexpr std::uint64_t kMaskSteps = 1'000'000;  // some dozen milliseconds
 constexpr std::size_t kMaskFrames = 500'000;
+constexpr std::size_t kMaskStates = 65'536;
 
 constexpr std::uint64_t mix(std::uint64_t hash, std::uint64_t value) {
   hash = (hash ^ value) * 0x9E3779B97F4A7C15ULL;
@@ -163,6 +164,7 @@ void Automaton::step(Reading at) {
   switch (node.kind) {
     case NodeKind::kSwitch:
       found_.push_back(at);
+      look_at(node.b - node.a);
       if (found_.size() > kMaxReadings) overflow_ = true;
       break;
     case NodeKind::kSplit:
@@ -244,12 +246,13 @@ State Automaton::add_state() {
 }
 
 State Automaton::find_next(State from, std::uint8_t byte_class) {
-  if (exhausted()) return kDead;  // and not remembered
   const std::uint8_t byte = grammar_->class_byte[byte_class];
   begin();
   for (std::uint32_t i = states_[from].first; i < states_[from].last; ++i) {
     const Reading reading = readings_[i];
     const Node& node = grammar_->nodes[reading.node];
+    if (exhausted()) return kDead;  // and not remembered
+    look_at(node.b - node.a);
     for (std::uint32_t e = node.a; e < node.b; ++e) {
       const Grammar::Edge& edge = grammar_->edges[e];
       if (edge.bytes[byte]) visit(edge.target, reading.frame);
@@ -261,11 +264,27 @@ State Automaton::find_next(State from, std::uint8_t byte_class) {
 }
 
 State Automaton::next(State from, std::string_view bytes) {
+  begin_work();
   for (const char c : bytes) {
     if (from == kDead) break;
     from = next(from, static_cast<std::uint8_t>(c));
   }
+  end_work();
   return from;
+}
+
+void Automaton::begin_work() {
+  step_limit_ = steps_ + kMaskSteps;
+  frame_limit_ = frames_.size() + kMaskFrames;
+  state_limit_ = states_.size() + kMaskStates;
+}
+
+bool Automaton::end_work() {
+  const bool complete = !exhausted();
+  step_limit_ = ~std::uint64_t{0};
+  frame_limit_ = ~std::size_t{0};
+  state_limit_ = ~std::size_t{0};
+  return complete;
 }
 
 // ---- Masks
@@ -275,13 +294,9 @@ std::span<const std::uint64_t> Automaton::mask(State state) {
   if (masks_used_ == kKeptMasks) forget_masks();
   if (masks_used_ == masks_.size()) masks_.emplace_back(vocabulary_->words());
   Mask& mask = masks_[masks_used_];
-  step_limit_ = steps_ + kMaskSteps;
-  frame_limit_ = kMaskFrames;
+  begin_work();
   find_mask(state, mask);
-  const bool complete = !exhausted();
-  step_limit_ = ~std::uint64_t{0};
-  frame_limit_ = ~std::size_t{0};
-  if (!complete) return {};
+  if (!end_work()) return {};
   states_[state].mask = static_cast<std::int32_t>(masks_used_++);
   return mask;
 }
@@ -404,15 +419,21 @@ std::uint32_t Automaton::walk(const TokenTree& tree, State state, std::span<std:
 }
 
 // Whether the whole branch below a node may follow, as far as that is known without a look at it.
-bool Automaton::takes_all(const TokenTree::Node& node, State state) const {
+bool Automaton::takes_all(const TokenTree::Node& node, State state) {
   constexpr std::uint32_t kWorthIt = 4;
   if (node.kind == kTexts.size() || node.below == TokenTree::kDeep ||
       node.last_token - node.first_token < kWorthIt) {
     return false;
   }
-  return std::ranges::any_of(readings(state), [&](const Reading& reading) {
-    return run_of(reading, static_cast<Text>(node.kind)) >= node.below;
-  });
+  StateInfo& info = states_[state];
+  std::uint32_t& run = info.runs[node.kind];
+  if (!info.has_run[node.kind]) {
+    for (const Reading& reading : readings(state)) {
+      run = std::max(run, run_of(reading, static_cast<Text>(node.kind)));
+    }
+    info.has_run.set(node.kind);
+  }
+  return run >= node.below;
 }
 
 // How many such characters this reading alone takes, at least.
@@ -427,9 +448,10 @@ std::uint32_t Automaton::run_of(Reading reading, Text text) const {
   return max == kUnbounded ? kUnbounded : max - frame.count + 1;
 }
 
-bool Automaton::takes(NodeId node, Text text) const {
+bool Automaton::takes(NodeId node, Text text) {
   const ByteSet& first = first_bytes_[static_cast<std::size_t>(text)];
   const Node& n = grammar_->nodes[node];
+  look_at(n.b - n.a);
   for (std::uint32_t e = n.a; e < n.b; ++e) {
     if ((grammar_->edges[e].bytes & first).any()) return true;
   }
@@ -441,6 +463,7 @@ Automaton::Run Automaton::find_run(State state, Text text) {
   std::size_t takers = 0;
   const Frame* turn = nullptr;  // of the longest, where each character is a turn of a repeat
   for (const Reading& reading : readings(state)) {
+    if (exhausted()) break;
     if (!takes(reading.node, text)) continue;
     ++takers;
     const std::uint32_t length = run_of(reading, text);

@@ -32,7 +32,8 @@ class Automaton {
   // Whether the text so far is whole.
   bool accepts(State state) const { return states_[state].accepts; }
 
-  // Where a byte, or bytes, lead. A state with too many readings counts as dead.
+  // Where a byte, or bytes, lead. A state with too many readings counts as dead; so does a text
+  // that takes as long as a whole mask may.
   State next(State from, std::uint8_t byte) {
     const std::size_t at = from * classes_ + grammar_->byte_class[byte];
     const State known = transitions_[at];
@@ -56,6 +57,7 @@ class Automaton {
 
  private:
   static constexpr State kUnknown = ~State{0};
+  static constexpr std::size_t kEdgesOfStep = 32;
 
   struct Frame {
     NodeId node;  // where to go on, or the repeat that a turn ends in
@@ -74,6 +76,10 @@ class Automaton {
     std::uint32_t last = 0;
     bool accepts = false;
     std::int32_t mask = -1;
+    // How many characters of each kind of text one of the readings takes alone, at least, where
+    // that has been asked for.
+    std::array<std::uint32_t, kTexts.size()> runs{};
+    std::bitset<kTexts.size()> has_run;
   };
   // Of a walk through a tree of tokens: the siblings that are still to be looked at, and the state
   // before them.
@@ -135,18 +141,25 @@ class Automaton {
   };
   Run find_run(State state, Text text);
   std::uint32_t run_of(Reading reading, Text text) const;
-  bool takes(NodeId node, Text text) const;
+  bool takes(NodeId node, Text text);
   void find_mask(State state, std::span<std::uint64_t> mask);
   // As walk(), and remembers what a turn of a counted repeat found for the other turns.
   void walk_once(const TokenTree& tree, State state, std::span<std::uint64_t> mask);
   // How many bytes the longest text has that the grammar and a token have in common.
   std::uint32_t walk(const TokenTree& tree, State state, std::span<std::uint64_t> mask);
-  bool takes_all(const TokenTree::Node& node, State state) const;
+  bool takes_all(const TokenTree::Node& node, State state);
   bool is_turn(std::uint32_t frame) const;
   bool alike(std::uint32_t a, std::uint32_t b, std::uint32_t bytes) const;
   enum class Stage : std::uint8_t { kBelow, kWithin, kOther };
   Stage stage_of(const Frame& turn, std::uint32_t bytes) const;
-  bool exhausted() const { return steps_ > step_limit_ || frames_.size() > frame_limit_; }
+  // Limits what is found out from here on, and ends that: false where it was more.
+  void begin_work();
+  bool end_work();
+  // About so many edges are looked at.
+  void look_at(std::size_t edges) { steps_ += edges / kEdgesOfStep; }
+  bool exhausted() const {
+    return steps_ > step_limit_ || frames_.size() > frame_limit_ || states_.size() > state_limit_;
+  }
 
   GrammarPtr grammar_;
   std::shared_ptr<const Vocabulary> vocabulary_;
@@ -179,6 +192,7 @@ class Automaton {
   std::uint64_t steps_ = 0;
   std::uint64_t step_limit_ = ~std::uint64_t{0};
   std::size_t frame_limit_ = ~std::size_t{0};
+  std::size_t state_limit_ = ~std::size_t{0};
   std::vector<Level> path_;  // walk()'s
 };
 

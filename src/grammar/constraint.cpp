@@ -4,7 +4,9 @@
 
 namespace ollama::grammar {
 Constraint::Constraint(std::shared_ptr<Automaton> automaton)
-    : automaton_(std::move(automaton)), state_(automaton_->start()) {
+    : automaton_(std::move(automaton)), state_(kDead) {
+  automaton_->trim();  // what an answer that could not go on has left
+  reset();
   automaton_->hold(&state_);
 }
 

@@ -886,5 +886,48 @@ TEST(Automaton, WaysThatReadNothingHaveALimit) {
   EXPECT_EQ(Constraint(automaton).first_allowed(), tokenizer::kNoToken);
 }
 
+// Where in the text an "a" was, of its last so many letters: states of many readings.
+GrammarPtr places_of_a(int letters) {
+  const auto grammar =
+      compile_gbnf("root ::= [ab]* \"a\" " + joined(letters, " ", [](int) { return "[ab]"; }));
+  EXPECT_TRUE(grammar) << refusal(grammar);
+  return *grammar;
+}
+
+TEST(Automaton, OneTextTakesNoLongerThanAMask) {
+  std::mt19937 random(1);
+  std::string text;
+  for (int i = 0; i < 4000; ++i) text += random() % 2 == 0 ? 'a' : 'b';
+  const std::array<std::string_view, 3> pieces{"</s>", text, std::string_view(text).substr(0, 500)};
+  Constraint constraint(std::make_shared<Automaton>(
+      places_of_a(4000), std::make_shared<const Vocabulary>(pieces, std::vector<Token>{0})));
+  EXPECT_TRUE(constraint.allows(2));
+  EXPECT_FALSE(constraint.allows(1));
+  EXPECT_TRUE(constraint.accept(2));
+}
+
+TEST(Automaton, AMaskOfTooManyStatesIsNone) {
+  // Every letter is a call to return from, and every token a state of its own.
+  const auto letter = [](int i) { return static_cast<char>(i < 26 ? 'a' + i : 'A' + i - 26); };
+  const auto vocabulary_of = [&](int letters) {
+    std::vector<std::string> pieces{"</s>"};
+    for (int i = 0; i < letters * letters * letters; ++i) {
+      pieces.push_back(
+          {letter(i % letters), letter(i / letters % letters), letter(i / letters / letters)});
+    }
+    const std::vector<std::string_view> views(pieces.begin(), pieces.end());
+    return std::make_shared<const Vocabulary>(views, std::vector<Token>{0});
+  };
+  const auto grammar = compile_gbnf("root ::= \".\" | " + joined(45, " | ", [&](int i) {
+                                      return std::format("\"{}\" root \"{}\"", letter(i), i);
+                                    }));
+  ASSERT_TRUE(grammar) << refusal(grammar);
+  Automaton few(*grammar, vocabulary_of(30));
+  EXPECT_FALSE(few.mask(few.start()).empty());
+  Automaton automaton(*grammar, vocabulary_of(45));
+  EXPECT_TRUE(automaton.mask(automaton.start()).empty());
+  EXPECT_LT(automaton.state_count(), 70'000U);
+}
+
 }  // namespace
 }  // namespace ollama::grammar
