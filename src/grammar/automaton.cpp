@@ -13,6 +13,7 @@ constexpr std::size_t kMaxVisited = 16 * kMaxReadings;
 constexpr std::uint64_t kMaxSteps = 4 * kMaxVisited;
 // What may be kept from token to token, and what one mask or token may add to it.
 constexpr std::size_t kKeptStates = 8192;
+constexpr std::size_t kKeptReadings = 1'000'000;
 constexpr std::size_t kKeptFrames = 100'000;
 constexpr std::size_t kKeptMasks = 512;
 constexpr std::size_t kKeptWalks = 128;
@@ -503,7 +504,10 @@ std::uint32_t Automaton::copy_frame(std::span<const Frame> frames, std::uint32_t
 }
 
 void Automaton::trim() {
-  if (states_.size() <= kKeptStates && frames_.size() <= kKeptFrames) return;
+  if (states_.size() <= kKeptStates && readings_.size() <= kKeptReadings &&
+      frames_.size() <= kKeptFrames) {
+    return;
+  }
   const std::vector<Frame> frames = std::move(frames_);
   const std::vector<Reading> readings = std::move(readings_);
   const std::vector<StateInfo> states = std::move(states_);

@@ -894,6 +894,16 @@ GrammarPtr places_of_a(int letters) {
   return *grammar;
 }
 
+TEST(Automaton, ForgetsReadingsToo) {
+  constexpr int kTokens = 2000;
+  auto automaton = std::make_shared<Automaton>(places_of_a(3000), byte_vocabulary());
+  Constraint constraint(automaton);
+  std::mt19937 random(1);
+  for (int i = 0; i < kTokens; ++i) ASSERT_TRUE(constraint.accept(random() % 2 == 0 ? 'a' : 'b'));
+  EXPECT_LT(automaton->state_count(), kTokens / 2U) << "all are states of their own";
+  EXPECT_TRUE(constraint.allows('a'));
+}
+
 TEST(Automaton, OneTextTakesNoLongerThanAMask) {
   std::mt19937 random(1);
   std::string text;
