@@ -23,9 +23,15 @@ bool Constraint::allows(Token token) {
 std::span<const std::uint64_t> Constraint::mask() { return automaton_->mask(state_); }
 
 Token Constraint::first_allowed() {
+  constexpr int kMostTries = 64;
   const std::span<const std::uint64_t> allowed = mask();
+  int tries = 0;
   for (std::size_t i = 0; i < allowed.size(); ++i) {
-    if (allowed[i] != 0) return static_cast<Token>(64 * i) + std::countr_zero(allowed[i]);
+    for (std::uint64_t word = allowed[i]; word != 0 && tries < kMostTries; word &= word - 1) {
+      const Token token = static_cast<Token>(64 * i) + std::countr_zero(word);
+      if (allows(token)) return token;
+      ++tries;
+    }
   }
   return tokenizer::kNoToken;
 }

@@ -22,7 +22,8 @@ class Constraint {
   // A bit for each token, as allows() has it. Empty where it cannot be told (see Automaton::mask).
   // Valid until the next call of anything here.
   std::span<const std::uint64_t> mask();
-  // The lowest id that mask() has; kNoToken where there is none.
+  // The lowest id that mask() has and accept() takes; kNoToken where there is none. Where a grammar
+  // is so ambiguous that states die of it, accept() refuses some of what mask() has.
   Token first_allowed();
   // `token` is part of the text now. False, and nothing changes, where it may not be. An end token
   // changes nothing.

@@ -886,6 +886,21 @@ TEST(Automaton, WaysThatReadNothingHaveALimit) {
   EXPECT_EQ(Constraint(automaton).first_allowed(), tokenizer::kNoToken);
 }
 
+TEST(Automaton, WhatIsAllowedFirstIsAccepted) {
+  // Of the 13 letters, the last makes too many readings.
+  std::vector<std::string> pieces{"</s>"};
+  for (char c = 'a'; c <= 'h'; ++c) pieces.push_back(std::string(12, 'a') + c);
+  pieces.emplace_back("ab");
+  const std::vector<std::string_view> views(pieces.begin(), pieces.end());
+  const auto grammar = compile_gbnf(doubling_rules(14, "[a-z]", "\"-\""));
+  ASSERT_TRUE(grammar) << refusal(grammar);
+  Constraint constraint(std::make_shared<Automaton>(
+      *grammar, std::make_shared<const Vocabulary>(views, std::vector<Token>{0})));
+  const Token first = constraint.first_allowed();
+  EXPECT_EQ(first, static_cast<Token>(pieces.size() - 1));
+  EXPECT_TRUE(constraint.accept(first));
+}
+
 // Where in the text an "a" was, of its last so many letters: states of many readings.
 GrammarPtr places_of_a(int letters) {
   const auto grammar =
