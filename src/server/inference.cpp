@@ -219,7 +219,7 @@ namespace {
 // What is remembered is had at once: another thread costs more than looking at two files.
 Task<Result<store::Model>> resolve(Services& services, const std::string& name) {
   if (auto known = services.store.recall(name)) co_return std::move(*known);
-  co_return co_await services.resolving.run([&] { return services.store.resolve(name); });
+  co_return co_await services.reading.run([&] { return services.store.resolve(name); });
 }
 
 }  // namespace

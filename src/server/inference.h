@@ -14,14 +14,29 @@
 
 namespace ollama::server {
 
-// A request's body as the type that `parse` makes.
+// Bytes of a body that are read on another thread: the loop has other clients.
+inline constexpr std::size_t kLongBody = 256U << 10;
+
+// Reads a request's body as the type that `parse` makes.
 template <typename T>
-Result<T> parse_body(const Request& request, Result<T> (*parse)(const api::Json&)) {
-  if (request.body.find_first_not_of(" \t\r\n") == std::string::npos) {
-    return fail(ErrorCode::kInvalidArgument, "missing request body");
+struct BodyReader {
+  const Request* request;
+  Result<T> (*parse)(const api::Json&);
+
+  Result<T> operator()() const {
+    if (request->body.find_first_not_of(" \t\r\n") == std::string::npos) {
+      return fail(ErrorCode::kInvalidArgument, "missing request body");
+    }
+    OLLAMA_ASSIGN(const api::Json json, api::parse_json(request->body));
+    return parse(json);
   }
-  OLLAMA_ASSIGN(const api::Json json, api::parse_json(request.body));
-  return parse(json);
+};
+template <typename T>
+Task<Result<T>> parse_body(Services& services, const Request& request,
+                           Result<T> (*parse)(const api::Json&)) {
+  const BodyReader<T> reader{&request, parse};
+  if (request.body.size() < kLongBody) co_return reader();
+  co_return co_await services.reading.run(reader);
 }
 
 // Texts of one request that are evaluated each by itself, as long as the context: documents to be

@@ -7,10 +7,11 @@ namespace {
 
 class Anthropic {
  public:
-  explicit Anthropic(Inference& inference) : inference_(inference) {}
+  Anthropic(Services& services, Inference& inference)
+      : services_(services), inference_(inference) {}
 
   Task<> messages(Exchange& x) {
-    auto chat = parse_body(x.request(), api::anthropic::parse_messages);
+    auto chat = co_await parse_body(services_, x.request(), api::anthropic::parse_messages);
     if (!chat) {
       co_await x.respond_error(chat.error());
     } else {
@@ -19,7 +20,8 @@ class Anthropic {
   }
 
   Task<> count_tokens(Exchange& x) {
-    const auto request = parse_body(x.request(), api::anthropic::parse_count_tokens);
+    const auto request =
+        co_await parse_body(services_, x.request(), api::anthropic::parse_count_tokens);
     if (!request) {
       co_await x.respond_error(request.error());
       co_return;
@@ -29,13 +31,14 @@ class Anthropic {
   }
 
  private:
+  Services& services_;
   Inference& inference_;
 };
 
 }  // namespace
 
-std::vector<Route> anthropic_routes(Inference& inference) {
-  const auto self = std::make_shared<Anthropic>(inference);
+std::vector<Route> anthropic_routes(Services& services, Inference& inference) {
+  const auto self = std::make_shared<Anthropic>(services, inference);
   const auto route = [&](std::string pattern, Task<> (Anthropic::*handler)(Exchange&)) {
     return Route{.method = "POST",
                  .pattern = std::move(pattern),

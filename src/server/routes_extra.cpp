@@ -9,10 +9,7 @@
 #include "server/inference.h"
 
 namespace ollama::server {
-namespace {
-
-using boost::json::array;
-
+// Outside of the unnamed namespace, whose types GCC 14 cannot make coroutines of.
 struct RerankRequest {
   std::string model;
   std::string query;
@@ -21,6 +18,22 @@ struct RerankRequest {
   bool return_documents = false;
   bool raw_scores = false;
 };
+
+struct TokenizeRequest {
+  std::string model;
+  std::string content;
+  bool add_special = false;
+  bool parse_special = true;
+};
+
+struct DetokenizeRequest {
+  std::string model;
+  std::vector<std::int32_t> tokens;
+};
+
+namespace {
+
+using boost::json::array;
 
 // Jina's and Cohere's: documents are texts, or objects with a text. "raw_scores" is
 // text-embeddings-inference's.
@@ -54,12 +67,6 @@ Result<RerankRequest> parse_rerank(const api::Json& json) {
   return request;
 }
 
-struct TokenizeRequest {
-  std::string model;
-  std::string content;
-  bool add_special = false;
-  bool parse_special = true;
-};
 Result<TokenizeRequest> parse_tokenize(const api::Json& json) {
   api::Fields fields(json);
   TokenizeRequest request;
@@ -75,10 +82,6 @@ Result<TokenizeRequest> parse_tokenize(const api::Json& json) {
   return request;
 }
 
-struct DetokenizeRequest {
-  std::string model;
-  std::vector<std::int32_t> tokens;
-};
 Result<DetokenizeRequest> parse_detokenize(const api::Json& json) {
   api::Fields fields(json);
   DetokenizeRequest request;
@@ -92,11 +95,11 @@ Result<DetokenizeRequest> parse_detokenize(const api::Json& json) {
 
 class Extra {
  public:
-  explicit Extra(Inference& inference) : inference_(inference) {}
+  Extra(Services& services, Inference& inference) : services_(services), inference_(inference) {}
 
   // Documents by a cross-encoder's scores, or by how near their embeddings are to the query's.
   Task<> rerank(Exchange& x) {
-    auto request = parse_body(x.request(), parse_rerank);
+    auto request = co_await parse_body(services_, x.request(), parse_rerank);
     if (!request) {
       co_await x.respond_error(request.error());
       co_return;
@@ -119,7 +122,7 @@ class Extra {
   }
 
   Task<> tokenize(Exchange& x) {
-    auto request = parse_body(x.request(), parse_tokenize);
+    auto request = co_await parse_body(services_, x.request(), parse_tokenize);
     if (!request) {
       co_await x.respond_error(request.error());
       co_return;
@@ -138,7 +141,7 @@ class Extra {
   }
 
   Task<> detokenize(Exchange& x) {
-    auto request = parse_body(x.request(), parse_detokenize);
+    auto request = co_await parse_body(services_, x.request(), parse_detokenize);
     if (!request) {
       co_await x.respond_error(request.error());
       co_return;
@@ -229,13 +232,14 @@ class Extra {
             {"results", std::move(results)}};
   }
 
+  Services& services_;
   Inference& inference_;
 };
 
 }  // namespace
 
-std::vector<Route> extra_routes(Inference& inference) {
-  const auto self = std::make_shared<Extra>(inference);
+std::vector<Route> extra_routes(Services& services, Inference& inference) {
+  const auto self = std::make_shared<Extra>(services, inference);
   const auto route = [&](std::string pattern, Task<> (Extra::*handler)(Exchange&)) {
     return Route{.method = "POST",
                  .pattern = std::move(pattern),

@@ -49,7 +49,7 @@ class Native {
   }
 
   Task<> show(Exchange& x) {
-    auto request = parse_body(x.request(), api::parse_show_request);
+    auto request = co_await parse_body(services_, x.request(), api::parse_show_request);
     if (request && request->model.empty()) {
       request = fail(ErrorCode::kInvalidArgument, "model is required");
     }
@@ -90,7 +90,7 @@ class Native {
   // process of its own finds out: drivers are not this one's to load.
   Task<Result<api::MemoryPlan>> plan_of(Exchange& x, const api::ShowRequest& request) {
     auto model =
-        co_await services_.resolving.run([&] { return services_.store.resolve(request.model); });
+        co_await services_.reading.run([&] { return services_.store.resolve(request.model); });
     if (!model) co_return fail(model);
     const auto options = api::parse_options(request.options);
     if (!options) co_return fail(options);
@@ -116,7 +116,7 @@ class Native {
   }
 
   Task<> copy(Exchange& x) {
-    auto request = parse_body(x.request(), api::parse_copy_request);
+    auto request = co_await parse_body(services_, x.request(), api::parse_copy_request);
     if (!request) {
       co_await x.respond_error(request.error());
       co_return;
@@ -142,7 +142,7 @@ class Native {
   }
 
   Task<> remove(Exchange& x) {
-    auto request = parse_body(x.request(), api::parse_delete_request);
+    auto request = co_await parse_body(services_, x.request(), api::parse_delete_request);
     if (!request) {
       co_await x.respond_error(request.error());
       co_return;
@@ -163,7 +163,7 @@ class Native {
   }
 
   Task<> create(Exchange& x) {
-    auto request = parse_body(x.request(), api::parse_create_request);
+    auto request = co_await parse_body(services_, x.request(), api::parse_create_request);
     if (request && request->model.empty()) {
       request = fail(ErrorCode::kInvalidArgument, "model is required");
     }
@@ -297,7 +297,7 @@ class Native {
   // ---- Answers
 
   Task<> generate(Exchange& x) {
-    auto request = parse_body(x.request(), api::parse_generate_request);
+    auto request = co_await parse_body(services_, x.request(), api::parse_generate_request);
     if (!request) {
       co_await x.respond_error(request.error());
     } else {
@@ -306,7 +306,7 @@ class Native {
   }
 
   Task<> chat(Exchange& x) {
-    auto request = parse_body(x.request(), api::parse_chat_request);
+    auto request = co_await parse_body(services_, x.request(), api::parse_chat_request);
     if (!request) {
       co_await x.respond_error(request.error());
       co_return;
@@ -329,7 +329,7 @@ class Native {
   }
 
   Task<> embed(Exchange& x) {
-    auto parsed = parse_body(x.request(), api::parse_embed_request);
+    auto parsed = co_await parse_body(services_, x.request(), api::parse_embed_request);
     if (!parsed) {
       co_await x.respond_error(parsed.error());
       co_return;
@@ -347,7 +347,7 @@ class Native {
   }
 
   Task<> embeddings(Exchange& x) {
-    auto parsed = parse_body(x.request(), api::parse_embeddings_request);
+    auto parsed = co_await parse_body(services_, x.request(), api::parse_embeddings_request);
     if (!parsed) {
       co_await x.respond_error(parsed.error());
       co_return;

@@ -16,7 +16,7 @@ class OpenAi {
   Task<> responses(Exchange& x) { co_await answer(x, api::openai::parse_responses); }
 
   Task<> completions(Exchange& x) {
-    auto completion = parse_body(x.request(), api::openai::parse_completion);
+    auto completion = co_await parse_body(services_, x.request(), api::openai::parse_completion);
     if (!completion) {
       co_await x.respond_error(completion.error());
     } else {
@@ -25,7 +25,7 @@ class OpenAi {
   }
 
   Task<> embeddings(Exchange& x) {
-    auto parsed = parse_body(x.request(), api::openai::parse_embeddings);
+    auto parsed = co_await parse_body(services_, x.request(), api::openai::parse_embeddings);
     if (!parsed) {
       co_await x.respond_error(parsed.error());
       co_return;
@@ -78,7 +78,7 @@ class OpenAi {
 
  private:
   Task<> answer(Exchange& x, Result<api::ForeignChat> (*parse)(const api::Json&)) {
-    auto chat = parse_body(x.request(), parse);
+    auto chat = co_await parse_body(services_, x.request(), parse);
     if (!chat) {
       co_await x.respond_error(chat.error());
     } else {

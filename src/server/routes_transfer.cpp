@@ -19,7 +19,7 @@ Result<api::TransferRequest> parse_transfer(const api::Json& json) {
 }
 
 Task<> transfer(Services& services, Exchange& x, Method method) {
-  const auto request = parse_body(x.request(), parse_transfer);
+  const auto request = co_await parse_body(services, x.request(), parse_transfer);
   if (!request) {
     co_await x.respond_error(request.error());
     co_return;

@@ -107,7 +107,7 @@ struct Server::State {
                   [] { return sched::TimePoint(std::chrono::steady_clock::now()); }),
         blocking(loop.get_executor()),
         making(loop.get_executor(), kModelsMadeAtOnce),
-        resolving(loop.get_executor()),
+        reading(loop.get_executor()),
         transfers(store, store::Transfers::options_of(settings.config)),
         services{.config = settings.config,
                  .store = store,
@@ -116,7 +116,7 @@ struct Server::State {
                  .blocking = blocking,
                  .metrics = metrics,
                  .making = making,
-                 .resolving = resolving,
+                 .reading = reading,
                  .transfers = transfers,
                  .transfer_threads = transfer_threads},
         inference(services),
@@ -125,8 +125,8 @@ struct Server::State {
         signals(loop) {
     connections.router.add(native_routes(services, inference));
     connections.router.add(openai_routes(services, inference));
-    connections.router.add(anthropic_routes(inference));
-    connections.router.add(extra_routes(inference));
+    connections.router.add(anthropic_routes(services, inference));
+    connections.router.add(extra_routes(services, inference));
     connections.answered = [this](std::string_view route, int status, Metrics::Seconds took) {
       metrics.answered(route, status, took);
     };
@@ -142,7 +142,7 @@ struct Server::State {
     transfer_threads.join();  // before what their work refers to
     blocking.join();
     making.join();
-    resolving.join();
+    reading.join();
     // Requests that were being answered end before what they use; they have been told to.
     loop.restart();
     for (int i = 0; i < 100 && !connections.open.empty(); ++i) {
@@ -266,7 +266,7 @@ struct Server::State {
   Blocking blocking;
   Metrics metrics;
   Blocking making;
-  Blocking resolving;
+  Blocking reading;
   store::Transfers transfers;
   TransferThreads transfer_threads;
   Services services;

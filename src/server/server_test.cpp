@@ -22,6 +22,7 @@
 #include "runner/fake_engine.h"
 #include "runner/process_runner.h"
 #include "server/access.h"
+#include "server/inference.h"
 #include "server/long_work.h"
 #include "server/router.h"
 #include "server/services.h"
@@ -1107,6 +1108,21 @@ TEST_F(ServerTest, CompletesTokensAsTheyAre) {
               HasSubstr(R"("text":"abA")"));
 }
 
+// Long bodies are read on another thread, and are refused and answered as short ones are.
+TEST_F(ServerTest, ReadsLongBodies) {
+  const std::string blanks(kLongBody, ' ');
+  EXPECT_EQ(ask("POST", "/api/generate",
+                blanks + R"({"model":"stories260k","prompt":"abc","stream":false})")
+                .json()
+                .at("response")
+                .as_string(),
+            "ABC");
+  EXPECT_EQ(ask("POST", "/api/generate", blanks).error(), "missing request body");
+  const Answer broken = ask("POST", "/v1/messages", blanks + "{");
+  EXPECT_EQ(broken.status, 400);
+  EXPECT_THAT(broken.body, HasSubstr("invalid JSON at byte"));
+}
+
 // Clients show it with their errors.
 TEST_F(ServerTest, NumbersRequestsInEachApisHeader) {
   const Answer chat = ask("POST", "/v1/chat/completions", "{}");
@@ -1827,11 +1843,11 @@ TEST_F(ServerTest, ListAndShowHaveOllamasShape) {
     return names;
   };
   const json::value listed = ask("GET", "/api/tags").json().at("models").at(0);
-  EXPECT_THAT(keys(listed),
-              testing::ElementsAre("name", "model", "modified_at", "size", "digest", "details"));
+  EXPECT_THAT(keys(listed), testing::ElementsAre("name", "model", "modified_at", "size", "digest",
+                                                 "details", "capabilities"));
   EXPECT_THAT(keys(listed.at("details")),
               testing::ElementsAre("parent_model", "format", "family", "families", "parameter_size",
-                                   "quantization_level"));
+                                   "quantization_level", "context_length", "embedding_length"));
   const json::value shown = ask("POST", "/api/show", R"({"model":"mine"})").json();
   for (const char* key : {"license", "modelfile", "parameters", "template", "system", "details",
                           "model_info", "tensors", "capabilities", "modified_at"}) {

@@ -79,8 +79,8 @@ struct Services {
   runner::RunnerFactory& runners;  // for questions that no loaded model answers
   Blocking& blocking;
   Metrics& metrics;
-  Blocking& making;     // of models, which may take minutes: nothing else waits behind it
-  Blocking& resolving;  // of models' names, for every request: waits behind nothing else
+  Blocking& making;   // of models, which may take minutes: nothing else waits behind it
+  Blocking& reading;  // of what any request may need: models' names, long bodies
   store::Transfers& transfers;
   TransferThreads& transfer_threads;
 };
@@ -132,8 +132,8 @@ api::StatusError answer_error(const Error& error);
 class Inference;
 std::vector<Route> native_routes(Services& services, Inference& inference);
 std::vector<Route> openai_routes(Services& services, Inference& inference);
-std::vector<Route> anthropic_routes(Inference& inference);
-std::vector<Route> extra_routes(Inference& inference);
+std::vector<Route> anthropic_routes(Services& services, Inference& inference);
+std::vector<Route> extra_routes(Services& services, Inference& inference);
 std::vector<Route> transfer_routes(Services& services);
 
 }  // namespace ollama::server
