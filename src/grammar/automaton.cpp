@@ -247,12 +247,13 @@ State Automaton::add_state() {
 }
 
 State Automaton::find_next(State from, std::uint8_t byte_class) {
+  if (exhausted()) return kDead;  // and not remembered
   const std::uint8_t byte = grammar_->class_byte[byte_class];
   begin();
   for (std::uint32_t i = states_[from].first; i < states_[from].last; ++i) {
     const Reading reading = readings_[i];
     const Node& node = grammar_->nodes[reading.node];
-    if (exhausted()) return kDead;  // and not remembered
+    if (steps_ > step_limit_) return kDead;
     look_at(node.b - node.a);
     for (std::uint32_t e = node.a; e < node.b; ++e) {
       const Grammar::Edge& edge = grammar_->edges[e];
@@ -265,10 +266,17 @@ State Automaton::find_next(State from, std::uint8_t byte_class) {
 }
 
 State Automaton::next(State from, std::string_view bytes) {
+  std::size_t i = 0;
+  for (; i < bytes.size() && from != kDead; ++i) {
+    const auto byte = static_cast<std::uint8_t>(bytes[i]);
+    const State known = transitions_[from * classes_ + grammar_->byte_class[byte]];
+    if (known == kUnknown) break;
+    from = known;
+  }
+  if (i == bytes.size() || from == kDead) return from;
   begin_work();
-  for (const char c : bytes) {
-    if (from == kDead) break;
-    from = next(from, static_cast<std::uint8_t>(c));
+  for (; i < bytes.size() && from != kDead; ++i) {
+    from = next(from, static_cast<std::uint8_t>(bytes[i]));
   }
   end_work();
   return from;
@@ -428,11 +436,12 @@ bool Automaton::takes_all(const TokenTree::Node& node, State state) {
   }
   StateInfo& info = states_[state];
   std::uint32_t& run = info.runs[node.kind];
-  if (!info.has_run[node.kind]) {
+  const auto asked = static_cast<std::uint8_t>(1U << node.kind);
+  if ((info.asked_runs & asked) == 0) {
     for (const Reading& reading : readings(state)) {
       run = std::max(run, run_of(reading, static_cast<Text>(node.kind)));
     }
-    info.has_run.set(node.kind);
+    info.asked_runs |= asked;
   }
   return run >= node.below;
 }

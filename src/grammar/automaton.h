@@ -75,11 +75,11 @@ class Automaton {
     std::uint32_t first = 0;  // readings_
     std::uint32_t last = 0;
     bool accepts = false;
+    std::uint8_t asked_runs = 0;
     std::int32_t mask = -1;
     // How many characters of each kind of text one of the readings takes alone, at least, where
-    // that has been asked for.
+    // the bit of that kind says that it has been asked for.
     std::array<std::uint32_t, kTexts.size()> runs{};
-    std::bitset<kTexts.size()> has_run;
   };
   // Of a walk through a tree of tokens: the siblings that are still to be looked at, and the state
   // before them.

@@ -56,9 +56,16 @@ int speak(std::string_view text) {
     int tries = 0;
     while (tries++ < 264 && !has_bit(mask, token)) token = (token + 1) % 264;
     const bool may = tries <= 264;
+    if (!may) {
+      if (constraint.accept(token)) std::abort();
+      return 0;
+    }
     // What has been begun can be ended, unless it became too ambiguous.
-    if (may != constraint.accept(token)) std::abort();
-    if (!may) return 0;
+    if (!constraint.accept(token)) {
+      token = constraint.first_allowed();
+      if (token == tokenizer::kNoToken) return 0;
+      if (!constraint.accept(token)) std::abort();
+    }
     if (token == 263) {
       if (text.front() != 'g' && !answer.empty() && !api::parse_json(answer) &&
           !text.contains("::=")) {
