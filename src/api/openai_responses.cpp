@@ -199,8 +199,9 @@ class ToolReader {
     });
     return fields.check();
   }
-  Json tools() && { return std::move(tools_); }
-  ToolOrigins origins() && { return std::move(origins_); }
+  // Each once.
+  Json take_tools() { return std::move(tools_); }
+  ToolOrigins take_origins() { return std::move(origins_); }
 
  private:
   Result<> read_one(const Json& item, std::string_view type, const std::string& name_space) {
@@ -600,7 +601,7 @@ Result<ForeignChat> parse_responses(const Json& json) {
   }
   if (const Json* input = fields.find("input")) OLLAMA_TRY(read_input(*input, request.messages));
   OLLAMA_ASSIGN(chat, std::move(fields).finish(std::move(chat)));
-  chat.request.tools = std::move(tools).tools();
+  chat.request.tools = tools.take_tools();
   OLLAMA_TRY(foreign::apply_allowed_tools(chat.request));
   if (!previous.empty() || background || stored) {
     return fail(ErrorCode::kInvalidArgument,
@@ -622,7 +623,7 @@ Result<ForeignChat> parse_responses(const Json& json) {
     return fail(ErrorCode::kInvalidArgument, "input is required");
   }
   chat.format = std::make_unique<ResponsesFormat>(
-      chat.request.model, repeated_of(json.as_object()), std::move(tools).origins(),
+      chat.request.model, repeated_of(json.as_object()), tools.take_origins(),
       std::ranges::contains(include, std::string_view("reasoning.encrypted_content")));
   return chat;
 }
