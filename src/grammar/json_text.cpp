@@ -9,12 +9,12 @@ namespace ollama::grammar {
 namespace {
 
 constexpr std::uint32_t kIndentation = 32;
-// What a double tells apart, and exponents that it holds.
-constexpr std::uint32_t kNumberDigits = 15;
-constexpr std::uint32_t kExponentDigits = 2;
+// Enough for what people write; without an end a model may not find one.
+constexpr std::uint32_t kNumberDigits = 32;
 
 // Keys that share so much with a property's name are left out rather than told apart from it.
 constexpr std::size_t kTellApart = 64;
+constexpr std::size_t kKeptEscapes = 64;
 
 const CodeSet kHex{{'0', '9'}, {'a', 'f'}, {'A', 'F'}};
 const CodeSet kDigit{{'0', '9'}};
@@ -64,12 +64,12 @@ std::string escaped(char32_t code) {
   }
 }
 
-// The characters of a key, unless one of them is written with an escape.
-std::optional<std::u32string> plain_codes(std::string_view name) {
+// The characters of a key; nullopt where it is no text.
+std::optional<std::u32string> codes_of(std::string_view name) {
   std::u32string codes;
   while (!name.empty()) {
     const auto character = tokenizer::utf8::decode_lenient(name);
-    if (!character.valid || !plain_characters().contains(character.code)) return std::nullopt;
+    if (!character.valid) return std::nullopt;
     codes.push_back(character.code);
     name.remove_prefix(character.length);
   }
@@ -91,12 +91,21 @@ JsonText::JsonText(Builder& builder)
       character_(b_.choice({b_.characters(plain_characters()), b_.shared(escape(b_), "escape")})) {}
 
 Expression JsonText::character_of(const CodeSet& set) {
+  return b_.choice({b_.characters(set.intersect(plain_characters())),
+                    escapes_of(set.intersect(plain_characters().complement()))});
+}
+
+// The characters of `special`, each escaped. There are few such sets, and many uses of each.
+Expression JsonText::escapes_of(const CodeSet& special) {
+  const auto known = std::ranges::find(escapes_, special, &std::pair<CodeSet, Expression>::first);
+  if (known != escapes_.end()) return known->second;
   std::vector<std::string> escapes;
-  const CodeSet special = set.intersect(plain_characters().complement());
   for (const auto& [first, last] : special.ranges()) {
     for (char32_t code = first; code <= last; ++code) escapes.push_back(escaped(code));
   }
-  return b_.choice({b_.characters(set.intersect(plain_characters())), b_.literals(escapes)});
+  const Expression made = b_.shared(b_.literals(escapes), "escape");
+  if (escapes_.size() < kKeptEscapes) escapes_.emplace_back(special, made);
+  return made;
 }
 
 Expression JsonText::quoted(Expression content) {
@@ -119,9 +128,13 @@ Expression JsonText::number() {
       {b_.literal("0"),
        b_.sequence({b_.characters({{'1', '9'}}), b_.repeat(digit, 0, kNumberDigits - 1)})});
   const Expression fraction = b_.sequence({b_.literal("."), b_.repeat(digit, 1, kNumberDigits)});
+  // No more than a double holds.
+  const Expression large =
+      b_.choice({b_.sequence({b_.literal("1"), digit, digit}),
+                 b_.sequence({b_.literal("2"), b_.characters({{'0', '6'}}), digit})});
   const Expression exponent = b_.sequence({b_.characters({{'e', 'e'}, {'E', 'E'}}),
                                            b_.optional(b_.characters({{'+', '+'}, {'-', '-'}})),
-                                           b_.repeat(digit, 1, kExponentDigits)});
+                                           b_.choice({b_.repeat(digit, 1, 2), large})});
   return b_.sequence(
       {b_.optional(b_.literal("-")), whole, b_.optional(fraction), b_.optional(exponent)});
 }
@@ -144,10 +157,10 @@ Expression JsonText::member(std::string_view name, Expression value) {
 }
 
 Expression JsonText::other_member(std::span<const std::string> names, Expression value) {
-  // Without escapes a key is spelled in one way; a name that needs them is never met.
+  // Up to where it is another one, a key is spelled in the one way in which a name is told apart.
   std::vector<std::u32string> sorted;
   for (const std::string& name : names) {
-    if (auto codes = plain_codes(name)) sorted.push_back(std::move(*codes));
+    if (auto codes = codes_of(name)) sorted.push_back(std::move(*codes));
   }
   std::ranges::sort(sorted);
   return b_.sequence({other_key(sorted, 0), b_.literal("\":"), space_, value});
@@ -159,7 +172,7 @@ Expression JsonText::other_member(std::span<const std::string> names, Expression
 Expression JsonText::other_key(std::span<const std::u32string> names, std::size_t from) {
   if (!key_rest_) {
     key_rest_ = b_.declare("the rest of a key");
-    b_.define(*key_rest_, b_.repeat(b_.characters(plain_characters()), 0, kUnbounded));
+    b_.define(*key_rest_, b_.repeat(character_, 0, kUnbounded));
   }
   const Expression rest = b_.call(*key_rest_);
   if (names.empty()) return rest;
@@ -174,12 +187,11 @@ Expression JsonText::other_key(std::span<const std::u32string> names, std::size_
         std::ranges::find_if(names, [&](const auto& name) { return name[from] != code; }) -
         names.begin());
     options.push_back(
-        b_.sequence({b_.characters({{code, code}}), other_key(names.first(same), from + 1)}));
+        b_.sequence({character_of({{code, code}}), other_key(names.first(same), from + 1)}));
     taken.push_back({code, code});
     names = names.subspan(same);
   }
-  const CodeSet others = CodeSet(taken).complement().intersect(plain_characters());
-  options.push_back(b_.sequence({b_.characters(others), rest}));
+  options.push_back(b_.sequence({character_of(CodeSet(taken).complement()), rest}));
   return b_.choice(options);
 }
 

@@ -24,7 +24,7 @@ class JsonText {
   Expression character_of(const CodeSet& set);
   Expression string(std::uint32_t min, std::uint32_t max);
   Expression quoted(Expression content);
-  // A number that a double holds, in at most 32 characters.
+  // A number that a double holds, of at most 32 digits before and after the point.
   Expression number();
   Expression integer();
   // The elements with commas between; `open` and `close` around them.
@@ -41,12 +41,14 @@ class JsonText {
   Expression any_array();
 
  private:
+  Expression escapes_of(const CodeSet& special);
   Expression other_key(std::span<const std::u32string> names, std::size_t from);
   void define_any();
 
   Builder& b_;
   Expression space_;
   Expression character_;
+  std::vector<std::pair<CodeSet, Expression>> escapes_;
   std::optional<RuleId> key_rest_;
   std::optional<RuleId> value_;
   RuleId object_{};
