@@ -492,7 +492,7 @@ class SchemaCompiler {
       if (item != nullptr && !item->is_string()) return error("\"{}\" is a string", key);
     }
     const std::optional<std::string> form =
-        format == nullptr ? std::nullopt : format_pattern(format->get_string());
+        format == nullptr ? std::nullopt : format_pattern(format->get_string(), kUnbounded);
     if (pattern == nullptr && !form) return json_.string(length.min, length.max);
     if (pattern != nullptr && form) {
       return error("\"pattern\" and \"format\": \"{}\" cannot be enforced together",
@@ -546,8 +546,9 @@ class SchemaCompiler {
       const Json* rule = of == type ? schema.if_contains(keyword) : nullptr;
       if (rule == nullptr || keyword == "minLength" || keyword == "maxLength") continue;
       // A format that is not known binds nothing.
-      const bool binds = keyword != "format" ||
-                         (rule->is_string() && format_pattern(rule->get_string()).has_value());
+      const bool binds =
+          keyword != "format" ||
+          (rule->is_string() && format_pattern(rule->get_string(), kUnbounded).has_value());
       if (binds) return error<bool>("\"{}\" beside \"enum\" is not supported", keyword);
     }
     return true;

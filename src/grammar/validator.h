@@ -130,7 +130,8 @@ class Validator {
       return parts && std::ranges::all_of(*parts, [](unsigned byte) { return byte <= 255; });
     }
     if (format == "email") {
-      return std::regex_match(value, std::regex("[\\w.+-]+@[\\w-]+(\\.[\\w-]+)+"));
+      return std::regex_match(value,
+                              std::regex("[\\w!#$%&'*+/=?^`{|}~.-]{1,64}@[\\w-]+(\\.[\\w-]+)+"));
     }
     return true;
   }
