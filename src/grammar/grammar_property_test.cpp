@@ -71,15 +71,36 @@ class SchemaMaker {
     };
     if (chance(50)) schema[chance(50) ? "minimum" : "exclusiveMinimum"] = bound();
     if (chance(50)) schema[chance(50) ? "maximum" : "exclusiveMaximum"] = bound();
+    static const Json factors[] = {1, 2, 5, 7, 60, 0.5, 2.5};
+    if (chance(20)) schema["multipleOf"] = factors[below(std::size(factors))];
     return schema;
   }
   Json string() {
-    static constexpr const char* kPatterns[] = {
-        "^[a-c]+$", "x|y", "^\\d{2,4}-?[a-z]*$", "^(ab|c){1,3}", "^[^a]{3}$",
-        "\\\\|\"",  "^$",  "^\\w+\\s\\w+$"};
-    static constexpr const char* kFormats[] = {"date", "uuid", "ipv4", "email", "time", "unknown"};
+    static constexpr const char* kPatterns[] = {"^[a-c]+$",
+                                                "x|y",
+                                                "^\\d{2,4}-?[a-z]*$",
+                                                "^(ab|c){1,3}",
+                                                "^[^a]{3}$",
+                                                "\\\\|\"",
+                                                "^$",
+                                                "^\\w+\\s\\w+$",
+                                                "^[^\\s]{2}$",
+                                                "^.{2,4}$",
+                                                "^(?=.*b)(?!.*c)[a-e]+$",
+                                                "(^a+$|^b-?)",
+                                                "^[a-z]+-\\d*$"};
+    static constexpr const char* kFormats[] = {"date", "uuid",    "ipv4", "email",
+                                               "time", "unknown", "uri"};
     JsonObject schema{{"type", "string"}};
-    switch (below(5)) {
+    switch (below(7)) {
+      case 5:
+        schema["format"] = kFormats[below(std::size(kFormats))];
+        schema["maxLength"] = 4 + below(60);
+        break;
+      case 6:
+        schema["minLength"] = below(4);
+        schema["maxLength"] = 2 + below(8);
+        [[fallthrough]];
       case 0:
         schema["pattern"] = kPatterns[below(std::size(kPatterns))];
         break;
@@ -98,13 +119,15 @@ class SchemaMaker {
     return schema;
   }
   Json enumeration() {
-    static const Json kValues[] = {
+    static const Json given[] = {
         1, "one", "o", "ö\"\n", nullptr, true, 2.5, JsonArray{1, "x"}, JsonObject{{"k", 1}}, ""};
-    if (chance(30)) return JsonObject{{"const", kValues[below(std::size(kValues))]}};
+    if (chance(30)) return JsonObject{{"const", given[below(std::size(given))]}};
     JsonArray values;
-    for (int i = 0; i < 3; ++i) values.push_back(kValues[below(std::size(kValues))]);
+    for (int i = 0; i < 3; ++i) values.push_back(given[below(std::size(given))]);
     JsonObject schema{{"enum", values}};
     if (chance(20)) schema["type"] = "string";
+    if (chance(15)) schema["pattern"] = "^o";
+    if (chance(15)) schema["minimum"] = 2;
     return schema;
   }
   Json array(int depth) {
@@ -113,6 +136,10 @@ class SchemaMaker {
     if (chance(25)) made["prefixItems"] = JsonArray{schema(depth - 1), schema(depth - 1)};
     if (chance(40)) made["minItems"] = below(4);
     if (chance(50)) made["maxItems"] = below(5);
+    if (chance(15)) {
+      made = JsonObject{{"items", enumeration()}, {"uniqueItems", true}};
+      if (chance(40)) made["maxItems"] = below(3);
+    }
     return made;
   }
   Json object(int depth) {
@@ -130,6 +157,11 @@ class SchemaMaker {
     if (!required.empty() || chance(10)) made["required"] = std::move(required);
     if (chance(40))
       made["additionalProperties"] = chance(50) ? Json(chance(50)) : schema(depth - 1);
+    if (chance(15)) {
+      made["patternProperties"] = JsonObject{{"^a", schema(depth - 1)}, {"b$", schema(depth - 1)}};
+    }
+    if (chance(10)) made["propertyNames"] = JsonObject{{"pattern", "^[a-z\\x22]*$"}};
+    if (chance(10)) made["unevaluatedProperties"] = false;
     if (chance(15)) made["minProperties"] = below(4);
     if (chance(15)) made["maxProperties"] = 1 + below(5);
     return made;

@@ -34,6 +34,10 @@ class JsonText {
   Expression member(std::string_view name, Expression value);
   // The same with a key that is none of `names`.
   Expression other_member(std::span<const std::string> names, Expression value);
+  // The same with a key that `key` writes.
+  Expression keyed_member(Expression key, Expression value) {
+    return b_.sequence({key, b_.literal("\":"), space_, value});
+  }
 
   // Any value, any object, any array; rules of their own, made when first asked for.
   Expression any_value();

@@ -9,24 +9,41 @@ namespace {
 constexpr std::size_t kMostDigits = Decimal::kMostDigits;
 
 // Writes the numbers from 0 on, digit by digit, beside the digits of the two bounds while those
-// are the same so far.
+// are the same so far. `B` builds expressions or terms, which are `Expression` here.
+template <typename B, typename Expression>
 class DigitWriter {
  public:
-  DigitWriter(Builder& builder, const Bound& low, const std::optional<Bound>& high, bool integer)
-      : b_(builder), low_(low), high_(high), integer_(integer) {}
+  DigitWriter(B& builder, const Bound& low, const std::optional<Bound>& high,
+              const NumberRange& range)
+      : b_(builder), low_(low), high_(high), integer_(range.integer), most_(range.most_digits) {}
 
   Expression write() {
     std::vector<Expression> options;
     const std::size_t shortest = low_.value.whole.size();
-    const std::size_t longest = high_ ? high_->value.whole.size() : kMostDigits;
-    for (length_ = shortest; length_ <= longest; ++length_) {
-      const bool at_high = high_ && length_ == longest;
-      options.push_back(whole_digits(0, length_ == shortest, at_high));
+    const std::size_t end = high_ ? high_->value.whole.size() : most_ + 1;
+    if (high_ && end <= most_) options.push_back(digits_of_length(end, end == shortest, true));
+    if (shortest < end && shortest <= most_) {
+      options.push_back(digits_of_length(shortest, true, false));
+    }
+    // Of other lengths all are between the bounds.
+    std::size_t length = shortest + 1;
+    for (; !integer_ && length < std::min(end, kMostDigits); ++length) {
+      options.push_back(digits_of_length(length, false, false));
+    }
+    const std::size_t longest = std::min(end - 1, most_);
+    if (length <= longest) {
+      options.push_back(b_.sequence(
+          {digits('1', '9'), b_.repeat(digits('0', '9'), static_cast<std::uint32_t>(length - 1),
+                                       static_cast<std::uint32_t>(longest - 1))}));
     }
     return b_.choice(options);
   }
 
  private:
+  Expression digits_of_length(std::size_t length, bool at_low, bool at_high) {
+    length_ = length;
+    return whole_digits(0, at_low, at_high);
+  }
   Expression digits(char first, char last) {
     if (first > last) return b_.never();
     return b_.characters({{static_cast<char32_t>(first), static_cast<char32_t>(last)}});
@@ -90,7 +107,7 @@ class DigitWriter {
   // At least one digit more.
   // NOLINTNEXTLINE(misc-no-recursion): bounded by kMostDigits
   Expression fraction(std::size_t at, bool at_low, bool at_high) {
-    const std::size_t most = kMostDigits - length_;
+    const std::size_t most = kMostDigits - std::min(length_, kMostDigits);
     if (at == most) return b_.never();
     // Past the digits of the lower bound nothing is below it.
     if (at_low && at >= low_.value.fraction.size() && !low_.exclusive) at_low = false;
@@ -105,10 +122,11 @@ class DigitWriter {
                  });
   }
 
-  Builder& b_;
+  B& b_;
   const Bound& low_;
   const std::optional<Bound>& high_;
   bool integer_;
+  std::size_t most_;
   std::size_t length_ = 0;  // digits of the whole part
 };
 
@@ -140,11 +158,10 @@ Result<Decimal> Decimal::parse(const api::Json& number) {
   decimal.fraction.erase(decimal.fraction.find_last_not_of('0') + 1);
   if (decimal.zero()) decimal.negative = false;
   if (decimal.huge()) decimal.fraction.clear();
-  const std::size_t whole_digits =
-      decimal.whole == "0" || decimal.huge() ? 0 : decimal.whole.size();
-  if (whole_digits + decimal.fraction.size() > kMostDigits) {
-    return fail(ErrorCode::kInvalidArgument, "the bound {} has more than {} digits",
-                api::to_string(number), kMostDigits);
+  const std::size_t whole_digits = decimal.whole == "0" ? 0 : decimal.whole.size();
+  if (!decimal.fraction.empty() && whole_digits + decimal.fraction.size() > kMostDigits) {
+    return fail(ErrorCode::kInvalidArgument, "{} has more than {} digits", api::to_string(number),
+                kMostDigits);
   }
   return decimal;
 }
@@ -159,14 +176,29 @@ int compare(const Decimal& a, const Decimal& b) {
   return a.negative ? magnitude(b, a) : magnitude(a, b);
 }
 
-Expression bounded_number(const NumberRange& range, Builder& builder) {
+Bound Bound::inclusive(bool low) const {
+  constexpr std::size_t kSure = Decimal::kMostDigits;
+  if (!exclusive || value.whole.size() <= kSure) return *this;
+  std::uint64_t head = 0;
+  std::from_chars(value.whole.data(), value.whole.data() + kSure, head);
+  head = low != value.negative ? head + 1 : head - 1;
+  Bound bound = *this;
+  bound.value.whole = std::to_string(head) + std::string(value.whole.size() - kSure, '0');
+  bound.exclusive = false;
+  return bound;
+}
+
+namespace {
+
+template <typename Expression, typename B>
+Expression within(const NumberRange& range, B& builder) {
   const Bound zero;
   std::vector<Expression> options;
   // From 0 up.
   if (!range.high || !range.high->value.negative) {
     const Bound& low = range.low && !range.low->value.negative ? *range.low : zero;
     if (!range.high || compare(low.value, range.high->value) <= 0) {
-      options.push_back(DigitWriter(builder, low, range.high, range.integer).write());
+      options.push_back(DigitWriter<B, Expression>(builder, low, range.high, range).write());
     }
   }
   // Below 0: a minus before the numbers of the mirrored range, without 0.
@@ -180,10 +212,20 @@ Expression bounded_number(const NumberRange& range, Builder& builder) {
         range.low ? std::optional(mirrored(*range.low)) : std::nullopt;
     if (!high || compare(low.value, high->value) <= 0) {
       options.push_back(builder.sequence(
-          {builder.literal("-"), DigitWriter(builder, low, high, range.integer).write()}));
+          {builder.literal("-"), DigitWriter<B, Expression>(builder, low, high, range).write()}));
     }
   }
   return builder.choice(options);
+}
+
+}  // namespace
+
+Expression bounded_number(const NumberRange& range, Builder& builder) {
+  return within<Expression>(range, builder);
+}
+
+Term bounded_number(const NumberRange& range, Language& language) {
+  return within<Term>(range, language);
 }
 
 }  // namespace ollama::grammar

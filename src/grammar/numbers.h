@@ -8,6 +8,7 @@
 #include "api/types.h"
 #include "base/error.h"
 #include "grammar/builder.h"
+#include "grammar/language.h"
 
 namespace ollama::grammar {
 
@@ -23,7 +24,8 @@ struct Decimal {
   // Errors: kInvalidArgument (more digits, some of them after the point).
   static Result<Decimal> parse(const api::Json& number);
   // Beyond every number that is written.
-  bool huge() const { return whole.size() > kMostDigits; }
+  static constexpr std::size_t kMostWhole = 32;
+  bool huge() const { return whole.size() > kMostWhole; }
   bool zero() const { return whole == "0" && fraction.empty(); }
   Decimal negated() const { return {zero() ? false : !negative, whole, fraction}; }
 };
@@ -33,16 +35,22 @@ int compare(const Decimal& a, const Decimal& b);
 struct Bound {
   Decimal value;
   bool exclusive = false;
+
+  // The same, or where its digits are too many for a double to tell numbers from their neighbours,
+  // a bound of less digits a little within it. `low`: it is a lower one.
+  Bound inclusive(bool low) const;
 };
 
 struct NumberRange {
   std::optional<Bound> low;
   std::optional<Bound> high;
   bool integer = false;
+  std::size_t most_digits = Decimal::kMostWhole;  // before the point
 };
 
-// Every number of the range that has at most Decimal::kMostDigits digits, without exponent; never()
-// where there is none. The bounds are not huge().
+// Every number of the range, without exponent; with a fraction at most Decimal::kMostDigits digits.
+// never() where there is none. The bounds are not huge().
 Expression bounded_number(const NumberRange& range, Builder& builder);
+Term bounded_number(const NumberRange& range, Language& language);
 
 }  // namespace ollama::grammar

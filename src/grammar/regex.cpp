@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <optional>
 
 #include "tokenizer/utf8.h"
 
@@ -11,7 +10,10 @@ namespace {
 
 constexpr int kMaxGroups = 50;  // inside one another
 constexpr std::uint32_t kMaxTurns = 1'000'000;
-constexpr std::size_t kMaxRanges = 50'000;  // in one class
+constexpr std::size_t kMaxRanges = 50'000;      // in one class
+constexpr std::size_t kMaxNodes = 200'000;      // about what a grammar has room for
+constexpr std::size_t kMaxParts = 2000;         // of one that is no grammar by itself
+constexpr std::uint32_t kMaxSpelledTurns = 16;  // of a repeat that looks ahead
 
 const CodeSet kDigits{{'0', '9'}};
 const CodeSet kWord{{'0', '9'}, {'A', 'Z'}, {'a', 'z'}, {'_', '_'}};
@@ -21,17 +23,8 @@ const CodeSet kMaybeSpace{{'\t', '\r'},     {0x1C, ' '},      {0x85, 0x85},     
                           {0x1680, 0x1680}, {0x180E, 0x180E}, {0x2000, 0x200A}, {0x2028, 0x2029},
                           {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}, {0xFEFF, 0xFEFF}};
 const CodeSet kLineEnds{{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}};
-// What a model writes for an undefined part of a string. No control characters, though any would
-// match.
-const CodeSet& anything() { return plain_characters(); }
 
-// A part of a pattern and the lengths of what it matches, in characters.
-struct Part {
-  Expression expression{};
-  Lengths lengths{0, 0};
-  // Where the part is one class, repeated: that class and how often, for bounds to be met.
-  std::optional<Expression> single = std::nullopt;
-};
+CodeSet any_character() { return CodeSet().complement(); }
 
 std::uint64_t add(std::uint64_t a, std::uint64_t b) {
   return a >= kUnbounded || b >= kUnbounded ? kUnbounded
@@ -43,22 +36,37 @@ std::uint64_t multiply(std::uint64_t a, std::uint64_t b) {
                                             : std::min<std::uint64_t>(a * b, kUnbounded);
 }
 
+// The characters that an escape means for every implementation, and for any of them: white space
+// is not the same for all. What a class takes must be sure, and so must be what it leaves out.
+struct Meaning {
+  CodeSet sure;
+  CodeSet maybe;
+
+  static Meaning of(const CodeSet& set) { return {set, set}; }
+  Meaning opposite() const { return {maybe.complement(), sure.complement()}; }
+};
+
+}  // namespace
+
+// ---- Reading
+
 class PatternParser {
  public:
-  PatternParser(std::string_view pattern, Lengths wanted, Builder& builder, JsonText& json)
-      : pattern_(pattern), rest_(pattern), wanted_(wanted), b_(builder), json_(json) {}
+  explicit PatternParser(std::string_view pattern) : pattern_(pattern), rest_(pattern) {}
 
-  Result<Expression> parse() {
-    std::vector<Expression> branches;
-    do {
-      OLLAMA_ASSIGN(const Expression branch, top_branch());
-      branches.push_back(branch);
-    } while (take('|'));
-    return b_.choice(branches);
+  Result<Pattern> parse() {
+    OLLAMA_TRY(alternatives());
+    if (!rest_.empty()) return error<Pattern>("there is nothing for this to close");
+    made_.text_ = pattern_;
+    return std::move(made_);
   }
 
  private:
-  template <typename T = Expression>
+  using Index = Pattern::NodeIndex;
+  using Kind = Pattern::Kind;
+  using Node = Pattern::Node;
+
+  template <typename T = Index>
   Result<T> error(std::string_view why) const {
     return fail(ErrorCode::kInvalidArgument, "pattern {}, at character {}: {}",
                 json_quoted(shortened(pattern_)), pattern_.size() - rest_.size() + 1, why);
@@ -69,86 +77,71 @@ class PatternParser {
     rest_.remove_prefix(1);
     return true;
   }
-
-  // One alternative of the whole, with its own anchors.
-  Result<Expression> top_branch() {
-    const bool from_start = take('^');
-    while (take('^')) {
-    }
-    OLLAMA_ASSIGN(Part part, concatenation());
-    const bool to_end = take('$');
-    while (take('$')) {
-    }
-    if (peek(')')) return error("there is nothing for this to close");
-    if (!rest_.empty() && !peek('|')) return error("an anchor may stand only at either end");
-    const Expression any = json_.character_of(anything());
-    if (from_start && to_end && part.single) {
-      const auto min = static_cast<std::uint32_t>(
-          std::min<std::uint64_t>(std::max(part.lengths.min, wanted_.min), kUnbounded - 1));
-      const auto max = static_cast<std::uint32_t>(std::min(part.lengths.max, wanted_.max));
-      return b_.repeat(*part.single, min, max);
-    }
-    const Expression around = b_.repeat(any, 0, kUnbounded);
-    const std::uint64_t most = from_start && to_end ? part.lengths.max : kUnbounded;
-    if (part.lengths.min < wanted_.min || most > wanted_.max) {
-      return error(
-          "minLength and maxLength beside a pattern are met only where the pattern says so itself, "
-          "or is one class between ^ and $");
-    }
-    return b_.sequence(
-        {from_start ? b_.empty() : around, part.expression, to_end ? b_.empty() : around});
+  bool take(std::string_view text) {
+    if (!rest_.starts_with(text)) return false;
+    rest_.remove_prefix(text.size());
+    return true;
   }
 
-  Result<Part> alternatives() {  // NOLINT(misc-no-recursion): bounded by kMaxGroups
-    std::vector<Expression> options;
-    Lengths lengths{kUnbounded, 0};
+  Index add(Node node) {
+    made_.nodes_.push_back(std::move(node));
+    return static_cast<Index>(made_.nodes_.size() - 1);
+  }
+  Index add(Kind kind) { return add(Node{.kind = kind, .plain = false}); }
+  Index add_set(CodeSet set) {
+    return add(Node{.kind = Kind::kSet, .set = std::move(set), .lengths = {1, 1}});
+  }
+  const Node& at(Index index) const { return made_.nodes_[index]; }
+
+  Result<Index> alternatives() {  // NOLINT(misc-no-recursion): bounded by kMaxGroups
+    Node node{.kind = Kind::kChoice, .lengths = {kUnbounded, 0}};
     do {
-      OLLAMA_ASSIGN(const Part part, concatenation());
-      options.push_back(part.expression);
-      lengths = {std::min(lengths.min, part.lengths.min), std::max(lengths.max, part.lengths.max)};
+      OLLAMA_ASSIGN(const Index option, concatenation());
+      node.parts.push_back(option);
+      const auto [min, max] = at(option).lengths;
+      node.lengths = {std::min(node.lengths.min, min), std::max(node.lengths.max, max)};
+      node.plain = node.plain && at(option).plain;
+      if (made_.nodes_.size() > kMaxNodes) return error(kTooLarge.message);
     } while (take('|'));
-    return Part{b_.choice(options), lengths};
+    return add(std::move(node));
   }
 
-  Result<Part> concatenation() {  // NOLINT(misc-no-recursion): bounded by kMaxGroups
-    std::vector<Expression> parts;
-    Part whole;
-    while (!rest_.empty() && !peek('|') && !peek(')') && !peek('$')) {
-      if (b_.too_large()) return error<Part>(kTooLarge.message);
-      OLLAMA_ASSIGN(Part part, atom());
+  Result<Index> concatenation() {  // NOLINT(misc-no-recursion): bounded by kMaxGroups
+    Node node{.kind = Kind::kSequence};
+    while (!rest_.empty() && !peek('|') && !peek(')')) {
+      if (made_.nodes_.size() > kMaxNodes) return error(kTooLarge.message);
+      OLLAMA_ASSIGN(Index part, atom());
       OLLAMA_ASSIGN(part, repeated(part));
-      parts.push_back(part.expression);
-      whole.lengths = {add(whole.lengths.min, part.lengths.min),
-                       add(whole.lengths.max, part.lengths.max)};
-      whole.single = part.single;
+      node.parts.push_back(part);
+      const auto [min, max] = at(part).lengths;
+      node.lengths = {grammar::add(node.lengths.min, min), grammar::add(node.lengths.max, max)};
+      node.plain = node.plain && at(part).plain;
     }
-    if (parts.size() != 1) whole.single.reset();
-    whole.expression = b_.sequence(parts);
-    return whole;
+    return add(std::move(node));
   }
 
-  Result<Part> repeated(Part part) {
-    std::uint32_t min = 1;
-    std::uint32_t max = 1;
+  bool repeats() const { return peek('*') || peek('+') || peek('?') || peek('{'); }
+
+  Result<Index> repeated(Index part) {
+    if (!repeats()) return part;
+    if (at(part).kind >= Kind::kStart) return error("there is nothing to repeat");
+    Node node{.kind = Kind::kRepeat, .parts = {part}, .min = 1, .max = 1};
     if (take('*')) {
-      min = 0;
-      max = kUnbounded;
+      node.min = 0;
+      node.max = kUnbounded;
     } else if (take('+')) {
-      max = kUnbounded;
+      node.max = kUnbounded;
     } else if (take('?')) {
-      min = 0;
-    } else if (peek('{')) {
-      OLLAMA_TRY(braces(min, max));
+      node.min = 0;
     } else {
-      return part;
+      OLLAMA_TRY(braces(node.min, node.max));
     }
     take('?');  // a lazy repeat matches the same texts
-    if (peek('*') || peek('+') || peek('?') || peek('{')) return error<Part>("repeated twice");
-    const bool one = part.single && part.lengths.min == 1 && part.lengths.max == 1;
-    part.expression = b_.repeat(part.expression, min, max);
-    part.lengths = {multiply(part.lengths.min, min), multiply(part.lengths.max, max)};
-    if (!one) part.single.reset();
-    return part;
+    if (repeats()) return error("repeated twice");
+    node.lengths = {multiply(at(part).lengths.min, node.min),
+                    multiply(at(part).lengths.max, node.max)};
+    node.plain = at(part).plain;
+    return add(std::move(node));
   }
 
   Result<> braces(std::uint32_t& min, std::uint32_t& max) {
@@ -171,74 +164,72 @@ class PatternParser {
     return {};
   }
 
-  Part of_set(const CodeSet& set) {
-    const Expression one = json_.character_of(set);
-    return {one, {1, 1}, one};
-  }
-
-  Result<Part> atom() {  // NOLINT(misc-no-recursion): bounded by kMaxGroups
+  Result<Index> atom() {  // NOLINT(misc-no-recursion): bounded by kMaxGroups
     if (take('(')) return group();
     if (take('[')) {
-      OLLAMA_ASSIGN(const CodeSet set, bracket());
-      return of_set(set);
+      OLLAMA_ASSIGN(CodeSet set, bracket());
+      return add_set(std::move(set));
     }
-    if (take('.')) return of_set(kLineEnds.complement().intersect(anything()));
-    if (peek('*') || peek('+') || peek('?') || peek('{')) {
-      return error<Part>("there is nothing to repeat");
-    }
-    if (peek('^')) return error<Part>("an anchor may stand only at either end");
+    if (take('.')) return add_set(kLineEnds.complement());
+    if (take('^')) return add(Kind::kStart);
+    if (take('$')) return add(Kind::kEnd);
+    if (repeats()) return error("there is nothing to repeat");
     if (take('\\')) {
-      OLLAMA_ASSIGN(const CodeSet set, escape(false));
-      return of_set(set);
+      OLLAMA_ASSIGN(Meaning meaning, escape(false));
+      return add_set(std::move(meaning.sure));
     }
-    OLLAMA_ASSIGN(const char32_t code, character());
-    return of_set({{code, code}});
+    const char32_t code = character();
+    return add_set({{code, code}});
   }
 
-  Result<Part> group() {  // NOLINT(misc-no-recursion): bounded by kMaxGroups
-    if (++groups_ > kMaxGroups) return error<Part>("groups nest too deeply");
-    if (take('?')) {
-      const bool named = rest_.size() > 1 && peek('<') && rest_[1] != '=' && rest_[1] != '!';
-      if (named) {
-        const std::size_t end = rest_.find('>');
-        if (end == std::string_view::npos) return error<Part>("the group's name does not end");
-        rest_.remove_prefix(end + 1);
-      } else if (!take(':')) {
-        return error<Part>("lookaround and flags are not supported");
+  Result<Index> group() {  // NOLINT(misc-no-recursion): bounded by kMaxGroups
+    if (++groups_ > kMaxGroups) return error("groups nest too deeply");
+    std::optional<Kind> ahead;
+    if (take("?=")) {
+      ahead = Kind::kAhead;
+    } else if (take("?!")) {
+      ahead = Kind::kNotAhead;
+    } else if (peek('?') && !take("?:")) {
+      if (rest_.starts_with("?<=") || rest_.starts_with("?<!")) {
+        return error("lookbehind is not supported");
       }
+      if (!rest_.starts_with("?<")) return error("flags are not supported");
+      const std::size_t end = rest_.find('>');
+      if (end == std::string_view::npos) return error("the group's name does not end");
+      rest_.remove_prefix(end + 1);
     }
-    OLLAMA_ASSIGN(Part inner, alternatives());
-    if (peek('$')) return error<Part>("an anchor may stand only at either end");
-    if (!take(')')) return error<Part>("a group is not closed");
+    OLLAMA_ASSIGN(const Index inner, alternatives());
+    if (!take(')')) return error("a group is not closed");
     --groups_;
-    return inner;
+    if (!ahead) return inner;
+    return add(Node{.kind = *ahead, .parts = {inner}, .plain = false});
   }
 
-  Result<char32_t> character() {
+  char32_t character() {
     const auto decoded = tokenizer::utf8::decode_lenient(rest_);
     rest_.remove_prefix(decoded.length);
     return decoded.code;
   }
 
   // What follows a backslash.
-  Result<CodeSet> escape(bool in_class) {
-    if (rest_.empty()) return error<CodeSet>("a backslash at the end");
+  Result<Meaning> escape(bool in_class) {
+    if (rest_.empty()) return error<Meaning>("a backslash at the end");
     const char c = rest_.front();
     rest_.remove_prefix(1);
-    const auto one = [](char32_t code) { return CodeSet{{code, code}}; };
+    const auto one = [](char32_t code) { return Meaning::of({{code, code}}); };
     switch (c) {
       case 'd':
-        return kDigits;
+        return Meaning::of(kDigits);
       case 'D':
-        return kDigits.complement();
+        return Meaning::of(kDigits).opposite();
       case 'w':
-        return kWord;
+        return Meaning::of(kWord);
       case 'W':
-        return kWord.complement();
+        return Meaning::of(kWord).opposite();
       case 's':
-        return kSpace;
+        return Meaning{kSpace, kMaybeSpace};
       case 'S':
-        return kMaybeSpace.complement();
+        return Meaning{kSpace, kMaybeSpace}.opposite();
       case 'n':
         return one('\n');
       case 'r':
@@ -257,81 +248,237 @@ class PatternParser {
         return hex(4);
       case 'b':
         if (in_class) return one('\b');
-        return error<CodeSet>("word boundaries are not supported");
+        return error<Meaning>("word boundaries are not supported");
       default:
         break;
     }
     const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
     if (letter || (c >= '1' && c <= '9')) {
-      return error<CodeSet>("this escape is not supported");
+      return error<Meaning>("this escape is not supported");
     }
     rest_ = pattern_.substr(pattern_.size() - rest_.size() - 1);
-    OLLAMA_ASSIGN(const char32_t code, character());
-    return one(code);
+    return one(character());
   }
 
-  Result<CodeSet> hex(std::size_t digits) {
+  Result<Meaning> hex(std::size_t digits) {
     std::uint32_t code = 0;
-    if (rest_.size() < digits) return error<CodeSet>("an escape is cut off");
+    if (rest_.size() < digits) return error<Meaning>("an escape is cut off");
     const auto [end, problem] = std::from_chars(rest_.data(), rest_.data() + digits, code, 16);
     if (problem != std::errc() || end != rest_.data() + digits) {
-      return error<CodeSet>("an escape has other than hexadecimal digits");
+      return error<Meaning>("an escape has other than hexadecimal digits");
     }
     rest_.remove_prefix(digits);
-    CodeSet set{{code, code}};
-    if (set.empty()) return error<CodeSet>("half of a surrogate pair is no character");
-    return set;
+    const CodeSet set{{code, code}};
+    if (set.empty()) return error<Meaning>("half of a surrogate pair is no character");
+    return Meaning::of(set);
   }
 
   // After "[".
   Result<CodeSet> bracket() {
     const bool negated = take('^');
-    std::vector<CodeRange> ranges;
+    std::vector<CodeRange> sure;
+    std::vector<CodeRange> maybe;
+    const auto add_to = [](std::vector<CodeRange>& ranges, const CodeSet& set) {
+      ranges.insert(ranges.end(), set.ranges().begin(), set.ranges().end());
+    };
+    // What may be white space is in one of \s and \S, whichever.
+    bool space = false;
+    bool no_space = false;
     while (!peek(']')) {
       if (rest_.empty()) return error<CodeSet>("a class is not closed");
-      if (ranges.size() > kMaxRanges) return error<CodeSet>("a class has too many characters");
-      OLLAMA_ASSIGN(const CodeSet first, class_item());
+      if (std::max(sure.size(), maybe.size()) > kMaxRanges) {
+        return error<CodeSet>("a class has too many characters");
+      }
+      space = space || rest_.starts_with("\\s");
+      no_space = no_space || rest_.starts_with("\\S");
+      OLLAMA_ASSIGN(const Meaning first, class_item());
       const bool range = rest_.size() > 1 && peek('-') && rest_[1] != ']';
       if (!range) {
-        ranges.insert(ranges.end(), first.ranges().begin(), first.ranges().end());
+        add_to(sure, first.sure);
+        add_to(maybe, first.maybe);
         continue;
       }
       take('-');
-      OLLAMA_ASSIGN(const CodeSet last, class_item());
-      const auto code = [](const CodeSet& set) -> std::optional<char32_t> {
-        if (set.ranges().size() != 1) return std::nullopt;
-        const auto [from, to] = set.ranges().front();
+      OLLAMA_ASSIGN(const Meaning last, class_item());
+      const auto code = [](const Meaning& meaning) -> std::optional<char32_t> {
+        if (meaning.sure.ranges().size() != 1) return std::nullopt;
+        const auto [from, to] = meaning.sure.ranges().front();
         return from == to ? std::optional(from) : std::nullopt;
       };
       if (!code(first) || !code(last) || *code(first) > *code(last)) {
         return error<CodeSet>("a range goes from one character to a later one");
       }
-      ranges.push_back({*code(first), *code(last)});
+      for (auto* ranges : {&sure, &maybe}) ranges->push_back({*code(first), *code(last)});
     }
     take(']');
-    const CodeSet set(std::move(ranges));
-    return negated ? set.complement() : set;
+    if (space && no_space) return negated ? CodeSet() : any_character();
+    return negated ? CodeSet(maybe).complement() : CodeSet(sure);
   }
-  Result<CodeSet> class_item() {
+  Result<Meaning> class_item() {
     if (take('\\')) return escape(true);
-    if (rest_.empty()) return error<CodeSet>("a class is not closed");
-    OLLAMA_ASSIGN(const char32_t code, character());
-    return CodeSet{{code, code}};
+    if (rest_.empty()) return error<Meaning>("a class is not closed");
+    const char32_t code = character();
+    return Meaning::of({{code, code}});
   }
 
   std::string_view pattern_;
   std::string_view rest_;
-  Lengths wanted_;
-  Builder& b_;
-  JsonText& json_;
+  Pattern made_;
   int groups_ = 0;
 };
 
-}  // namespace
+Result<Pattern> Pattern::parse(std::string_view text) { return PatternParser(text).parse(); }
 
-Result<Expression> compile_pattern(std::string_view pattern, Lengths lengths, Builder& builder,
-                                   JsonText& json) {
-  return PatternParser(pattern, lengths, builder, json).parse();
+std::unexpected<Error> Pattern::error(std::string_view why) const {
+  return fail(ErrorCode::kInvalidArgument, "pattern {}: {}", json_quoted(shortened(text_)), why);
+}
+
+// ---- As a grammar
+
+std::optional<Pattern::Branch> Pattern::branch_of(NodeIndex index) const {
+  Branch branch{.parts = nodes_[index].parts};
+  while (!branch.parts.empty() && nodes_[branch.parts.front()].kind == Kind::kStart) {
+    branch.from_start = true;
+    branch.parts = branch.parts.subspan(1);
+  }
+  while (!branch.parts.empty() && nodes_[branch.parts.back()].kind == Kind::kEnd) {
+    branch.to_end = true;
+    branch.parts = branch.parts.first(branch.parts.size() - 1);
+  }
+  const auto plain = [&](NodeIndex part) { return nodes_[part].plain; };
+  if (!std::ranges::all_of(branch.parts, plain)) return std::nullopt;
+  return branch;
+}
+
+std::optional<Expression> Pattern::write(Lengths wanted, Builder& builder, JsonText& json) const {
+  std::vector<Expression> options;
+  const Expression around = builder.repeat(json.character(), 0, kUnbounded);
+  for (const NodeIndex index : root().parts) {
+    const auto branch = branch_of(index);
+    if (!branch) return std::nullopt;
+    const bool whole = branch->from_start && branch->to_end;
+    const Node& only = nodes_[branch->parts.size() == 1 ? branch->parts.front() : index];
+    const bool one_class =
+        only.kind == Kind::kSet ||
+        (only.kind == Kind::kRepeat && nodes_[only.parts.front()].kind == Kind::kSet);
+    if (whole && one_class) {
+      const CodeSet& set = only.kind == Kind::kSet ? only.set : nodes_[only.parts.front()].set;
+      const auto min = static_cast<std::uint32_t>(
+          std::min<std::uint64_t>(std::max(only.lengths.min, wanted.min), kUnbounded - 1));
+      const auto max = static_cast<std::uint32_t>(std::min(only.lengths.max, wanted.max));
+      options.push_back(builder.repeat(json.character_of(set), min, max));
+      continue;
+    }
+    const auto [min, max] = nodes_[index].lengths;
+    if (min < wanted.min || (whole ? max : kUnbounded) > wanted.max) return std::nullopt;
+    std::vector<Expression> parts;
+    if (!branch->from_start) parts.push_back(around);
+    for (const NodeIndex part : branch->parts) parts.push_back(write(part, builder, json));
+    if (!branch->to_end) parts.push_back(around);
+    options.push_back(builder.sequence(parts));
+  }
+  return builder.choice(options);
+}
+
+// NOLINTNEXTLINE(misc-no-recursion): bounded by kMaxGroups
+Expression Pattern::write(NodeIndex index, Builder& builder, JsonText& json) const {
+  if (builder.too_large()) return builder.never();
+  const Node& node = nodes_[index];
+  if (node.kind == Kind::kSet) return json.character_of(node.set);
+  std::vector<Expression> parts;
+  for (const NodeIndex part : node.parts) parts.push_back(write(part, builder, json));
+  if (node.kind == Kind::kRepeat) return builder.repeat(parts.front(), node.min, node.max);
+  return node.kind == Kind::kChoice ? builder.choice(parts) : builder.sequence(parts);
+}
+
+// ---- As a language
+
+Result<Term> Pattern::language(Language& language) const {
+  // Derivatives look as deep as parts that may be empty follow one another.
+  if (nodes_.size() > kMaxParts) return error("it has too many parts");
+  const auto root = static_cast<NodeIndex>(nodes_.size() - 1);
+  OLLAMA_ASSIGN(const Term at_start, term(root, language.anything(), Place::kStart, language));
+  OLLAMA_ASSIGN(const Term later, term(root, language.anything(), Place::kPast, language));
+  const Term before =
+      language.sequence({language.characters(any_character()), language.anything()});
+  return language.choice({at_start, language.sequence({before, later})});
+}
+
+// NOLINTNEXTLINE(misc-no-recursion): bounded by kMaxGroups
+Term Pattern::plain_term(NodeIndex index, Language& language) const {
+  const Node& node = nodes_[index];
+  if (node.kind == Kind::kSet) return language.characters(node.set);
+  std::vector<Term> parts;
+  for (const NodeIndex part : node.parts) parts.push_back(plain_term(part, language));
+  if (node.kind == Kind::kRepeat) return language.repeat(parts.front(), node.min, node.max);
+  return node.kind == Kind::kChoice ? language.choice(parts) : language.sequence(parts);
+}
+
+// The texts that a node and then `rest`, all that follows it, match.
+// NOLINTNEXTLINE(misc-no-recursion): bounded by kMaxGroups
+Result<Term> Pattern::term(NodeIndex index, Term rest, Place place, Language& language) const {
+  const Node& node = nodes_[index];
+  if (node.plain) return language.sequence({plain_term(index, language), rest});
+  switch (node.kind) {
+    case Kind::kSet:
+      break;
+    case Kind::kSequence: {
+      std::vector<Place> places;
+      for (const NodeIndex part : node.parts) {
+        places.push_back(place);
+        place = after(place, part);
+      }
+      for (std::size_t i = node.parts.size(); i > 0; --i) {
+        OLLAMA_ASSIGN(rest, term(node.parts[i - 1], rest, places[i - 1], language));
+      }
+      return rest;
+    }
+    case Kind::kChoice: {
+      std::vector<Term> options;
+      for (const NodeIndex part : node.parts) {
+        OLLAMA_ASSIGN(const Term option, term(part, rest, place, language));
+        options.push_back(option);
+      }
+      return language.choice(options);
+    }
+    case Kind::kRepeat:
+      return turns(node, rest, place, language);
+    case Kind::kStart:
+      if (place == Place::kUnknown) {
+        return error("^ cannot follow what may be empty or not");
+      }
+      return place == Place::kStart ? rest : language.never();
+    case Kind::kEnd:
+      return language.nullable(rest) ? language.empty() : language.never();
+    case Kind::kAhead:
+    case Kind::kNotAhead: {
+      OLLAMA_ASSIGN(const Term ahead,
+                    term(node.parts.front(), language.anything(), place, language));
+      return language.both(node.kind == Kind::kAhead ? ahead : language.complement(ahead), rest);
+    }
+  }
+  return rest;
+}
+
+// NOLINTNEXTLINE(misc-no-recursion): bounded by kMaxGroups
+Result<Term> Pattern::turns(const Node& repeat, Term rest, Place place, Language& language) const {
+  if (repeat.max > kMaxSpelledTurns) {
+    return error("an anchor or lookahead cannot be in what is repeated without end or often");
+  }
+  const NodeIndex body = repeat.parts.front();
+  Term made = rest;
+  for (std::uint32_t turn = repeat.max; turn > 0; --turn) {
+    const Place here = turn == 1 ? place : after(place, body);
+    OLLAMA_ASSIGN(const Term taken, term(body, made, here, language));
+    made = turn > repeat.min ? language.choice({rest, taken}) : taken;
+  }
+  return made;
+}
+
+Pattern::Place Pattern::after(Place place, NodeIndex index) const {
+  const auto [min, max] = nodes_[index].lengths;
+  if (min > 0) return Place::kPast;
+  return place == Place::kStart && max > 0 ? Place::kUnknown : place;
 }
 
 }  // namespace ollama::grammar

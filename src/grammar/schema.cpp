@@ -1,7 +1,7 @@
 // JSON Schema to grammar.
 #include <algorithm>
 #include <array>
-#include <cmath>
+#include <bit>
 #include <deque>
 #include <optional>
 #include <set>
@@ -9,6 +9,8 @@
 #include "grammar/formats.h"
 #include "grammar/grammar.h"
 #include "grammar/json_text.h"
+#include "grammar/keywords.h"
+#include "grammar/language.h"
 #include "grammar/numbers.h"
 #include "grammar/regex.h"
 #include "grammar/schema_merge.h"
@@ -23,21 +25,17 @@ using JsonArray = boost::json::array;
 // Subschemas looked at, and how deep one lies in another: what allOf and anyOf multiply counts.
 constexpr std::size_t kMaxSchemas = 20'000;
 constexpr int kMaxNesting = 60;
-constexpr std::uint32_t kMaxCount = 1'000'000'000;
 // Of a path in messages.
 constexpr std::size_t kLongestPath = 1000;
+// Patterns of patternProperties, each of which a key meets or does not.
+constexpr std::size_t kMaxPatterns = 5;
+// Of different values in an array: every set of them is a state.
+constexpr std::size_t kMaxUnique = 10;
 
 // Keywords of JSON Schema that say which values are valid and are not enforced here.
 constexpr std::array kUnsupported{"not",
                                   "if",
-                                  "then",
-                                  "else",
-                                  "multipleOf",
-                                  "patternProperties",
-                                  "propertyNames",
                                   "contains",
-                                  "minContains",
-                                  "maxContains",
                                   "dependencies",
                                   "dependentRequired",
                                   "dependentSchemas",
@@ -47,10 +45,12 @@ constexpr std::array kUnsupported{"not",
                                   "$recursiveRef"};
 constexpr std::array kTypes{"object", "array", "string", "number", "integer", "boolean", "null"};
 // The keywords that say something of one type of value, which is meant where no type is given.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 20> kTypeOfKeyword{{
+constexpr std::array<std::pair<std::string_view, std::string_view>, 23> kTypeOfKeyword{{
     {"properties", "object"},
     {"required", "object"},
     {"additionalProperties", "object"},
+    {"patternProperties", "object"},
+    {"propertyNames", "object"},
     {"minProperties", "object"},
     {"maxProperties", "object"},
     {"items", "array"},
@@ -67,31 +67,9 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 20> kTypeOfK
     {"maximum", "number"},
     {"exclusiveMinimum", "number"},
     {"exclusiveMaximum", "number"},
+    {"multipleOf", "number"},
     {"contentEncoding", "string"},
 }};
-
-std::string_view type_of(const Json& value) {
-  if (value.is_object()) return "object";
-  if (value.is_array()) return "array";
-  if (value.is_string()) return "string";
-  if (value.is_bool()) return "boolean";
-  return value.is_null() ? "null" : "number";
-}
-
-bool is_integer(const Json& value) {
-  if (const double* number = value.if_double()) return std::floor(*number) == *number;
-  return value.is_number();
-}
-
-std::uint64_t code_points(std::string_view text) {
-  return static_cast<std::uint64_t>(std::ranges::count_if(
-      text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
-}
-
-struct Counts {
-  std::uint32_t min = 0;
-  std::uint32_t max = kUnbounded;
-};
 
 class SchemaCompiler {
  public:
@@ -219,6 +197,13 @@ class SchemaCompiler {
     return b_.shared(*expression, path_);
   }
 
+  // A result of what does not know where in the schema it is.
+  template <typename T>
+  Result<T> here(Result<T> result) const {
+    if (!result) return error<T>("{}", result.error().message());
+    return result;
+  }
+
   // What a schema says beside its references and alternatives.
   struct Parts {
     JsonObject own;
@@ -228,8 +213,9 @@ class SchemaCompiler {
   };
 
   Result<Expression> combined(const Json& schema) {  // NOLINT(misc-no-recursion)
-    if (std::ranges::none_of(schema.get_object(),
-                             [](const auto& member) { return combines(member.key()); })) {
+    if (std::ranges::none_of(schema.get_object(), [](const auto& member) {
+          return combines(member.key(), member.value());
+        })) {
       return plain(schema.get_object());
     }
     Parts parts;
@@ -240,29 +226,16 @@ class SchemaCompiler {
     }
     return together(std::move(parts));
   }
-  // Whether a keyword says more than what plain() enforces.
-  static bool combines(std::string_view keyword) {
-    static constexpr std::array kThese{"$ref",  "allOf",    "anyOf",          "oneOf",
-                                       "const", "nullable", "contentEncoding"};
-    return std::ranges::contains(kThese, keyword) || std::ranges::contains(kUnsupported, keyword);
+  // Whether a keyword says more than what plain() enforces, or less than it seems to.
+  static bool combines(std::string_view keyword, const Json& value) {
+    static constexpr std::array kThese{"$ref", "allOf", "anyOf", "oneOf", "const", "nullable"};
+    return std::ranges::contains(kThese, keyword) || std::ranges::contains(kUnsupported, keyword) ||
+           (is_of_type(keyword) && !says_something(keyword, value));
   }
 
   // What meets all the parts, and what they refer to.
   Result<Expression> together(Parts parts) {  // NOLINT(misc-no-recursion)
-    // Beside other keywords a reference is what it refers to.
-    int followed = 0;
-    while (!parts.references.empty()) {
-      const std::string pointer = std::move(parts.references.back());
-      parts.references.pop_back();
-      const Json* target = resolve(pointer);
-      if (target == nullptr) {
-        return error("$ref \"{}\" leads nowhere in this schema", shortened(pointer));
-      }
-      if (++followed > kMaxNesting) {
-        return error("$ref \"{}\" leads back to itself", shortened(pointer));
-      }
-      OLLAMA_TRY(gather(*target, parts, 0));
-    }
+    OLLAMA_TRY(follow(parts));
     if (parts.never) return impossible("false is what no value meets");
     if (parts.alternatives.empty()) return plain(parts.own);
 
@@ -286,10 +259,28 @@ class SchemaCompiler {
     OLLAMA_TRY(take(others.own));
     OLLAMA_TRY(take(others.alternatives.size()));
     Parts parts{.own = others.own, .alternatives = {}, .references = {}};
-    OLLAMA_TRY(gather(alternative, parts, 0));
+    OLLAMA_TRY(gather(alternative, parts, 1));
     parts.alternatives.insert(parts.alternatives.end(), others.alternatives.begin(),
                               others.alternatives.end());
     return nested([&] { return together(std::move(parts)); });  // NOLINT(misc-no-recursion)
+  }
+
+  // Beside other keywords a reference is what it refers to.
+  Result<> follow(Parts& parts) {
+    int followed = 0;
+    while (!parts.references.empty()) {
+      const std::string pointer = std::move(parts.references.back());
+      parts.references.pop_back();
+      const Json* target = resolve(pointer);
+      if (target == nullptr) {
+        return error<void>("$ref \"{}\" leads nowhere in this schema", shortened(pointer));
+      }
+      if (++followed > kMaxNesting) {
+        return error<void>("$ref \"{}\" leads back to itself", shortened(pointer));
+      }
+      OLLAMA_TRY(gather(*target, parts, 1));
+    }
+    return {};
   }
 
   // Adds what `schema` says to `parts`, which must not outlive it.
@@ -307,7 +298,8 @@ class SchemaCompiler {
     for (const auto& [key, item] : schema.get_object()) {
       const std::string_view name = key;
       if (std::ranges::contains(kUnsupported, name)) {
-        return error<void>("\"{}\" is not supported", name);
+        OLLAMA_TRY(unsupported(name, item, schema.get_object(), own, parts, depth));
+        continue;
       }
       if (name == "$ref") {
         if (!item.is_string()) return error<void>("\"$ref\" is a string");
@@ -326,7 +318,7 @@ class SchemaCompiler {
       } else if (name == "nullable") {
         // OpenAPI's way to allow null, beside whatever the type is.
         if (item == true) OLLAMA_TRY(allow_null(own, schema.get_object()));
-      } else if (says_something(name) && !own.contains(name)) {
+      } else if (says_something(name, item) && !own.contains(name)) {
         OLLAMA_TRY(take(item));
         own[name] = item;
       }
@@ -336,10 +328,48 @@ class SchemaCompiler {
     for (const Json& part : *all) OLLAMA_TRY(gather(part, parts, depth + 1));
     return {};
   }
-  static bool says_something(std::string_view keyword) {
-    return keyword == "type" || keyword == "enum" ||
-           (keyword != "contentEncoding" &&
-            std::ranges::contains(kTypeOfKeyword, keyword, [](const auto& p) { return p.first; }));
+  static bool is_of_type(std::string_view keyword) {
+    return std::ranges::contains(kTypeOfKeyword, keyword, [](const auto& p) { return p.first; });
+  }
+  static bool says_something(std::string_view keyword, const Json& value) {
+    if (keyword == "type" || keyword == "enum") return true;
+    if (keyword == "patternProperties") return value != Json(JsonObject());
+    if (keyword == "propertyNames") {
+      return value != true && value != Json(JsonObject()) &&
+             value != Json(JsonObject{{"type", "string"}});
+    }
+    return keyword != "contentEncoding" && is_of_type(keyword);
+  }
+  // Of the keywords that are not enforced, those forms that say nothing, or what others say too.
+  Result<> unsupported(std::string_view name, const Json& item, const JsonObject& schema,
+                       JsonObject& own, Parts& parts, int depth) {
+    const bool composed =
+        std::ranges::any_of(std::array{"allOf", "anyOf", "oneOf", "$ref"},
+                            [&](const char* keyword) { return schema.contains(keyword); });
+    if (name == "not" && (item == true || item == Json(JsonObject()))) {
+      parts.never = true;
+      return {};
+    }
+    if (name == "not" && item == false) return {};
+    if (name == "if" && !schema.contains("then") && !schema.contains("else")) return {};
+    if (name.starts_with("depend") && item == Json(JsonObject())) return {};
+    if (name.starts_with("unevaluated")) {
+      if (item == true) return {};
+      const bool items = name == "unevaluatedItems";
+      const std::string_view same = items ? "items" : "additionalProperties";
+      // Beside allOf and its like it is about what they say as well, which is one schema here.
+      if (!composed && !(items && schema.contains("items") && schema.at("items").is_array())) {
+        if (schema.contains(same)) return {};
+        OLLAMA_TRY(take(item));
+        own[same] = item;
+        return {};
+      }
+      if (!items && item == false && depth == 0) {
+        own[name] = item;
+        return {};
+      }
+    }
+    return error<void>("\"{}\" is not supported", name);
   }
   // Of the budget for copies.
   Result<> take(const auto& what) {
@@ -353,9 +383,46 @@ class SchemaCompiler {
       return {};
     }
     if (schema.empty()) return {};
+    OLLAMA_TRY(check_joined(into, schema));
+    for (const char* key : {"pattern", "format", "multipleOf"}) OLLAMA_TRY(join(key, into, schema));
     auto merged = merge_schemas(into, schema, copies_);
     if (!merged) return error<void>("{}", merged.error().message());
     into = std::move(*merged);
+    return {};
+  }
+  // What one value must meet twice becomes a list in both.
+  Result<> join(std::string_view key, JsonObject& a, JsonObject& b) {
+    Json* one = a.if_contains(key);
+    Json* other = b.if_contains(key);
+    if (one == nullptr || other == nullptr || *one == *other) return {};
+    Values seen;
+    JsonArray all;
+    for (const Json* list : {one, other}) {
+      OLLAMA_TRY(take(*list));
+      for (const Json& item : as_list(*list)) {
+        if (seen.add(item)) all.push_back(item);
+      }
+    }
+    *one = all;
+    *other = std::move(all);
+    return {};
+  }
+  // Which names patternProperties means depends on what stands beside it.
+  Result<> check_joined(const JsonObject& a, const JsonObject& b) const {
+    for (const auto& [one, other] : {std::pair(&a, &b), std::pair(&b, &a)}) {
+      if (one->contains("propertyNames") && other->contains("propertyNames") &&
+          one->at("propertyNames") != other->at("propertyNames")) {
+        return error<void>("\"propertyNames\" is given twice, and only one can be enforced");
+      }
+      if (!one->contains("patternProperties")) continue;
+      for (const char* key : {"properties", "additionalProperties", "patternProperties"}) {
+        if (other->contains(key)) {
+          return error<void>(
+              "\"patternProperties\" and the \"{}\" of another schema cannot be enforced together",
+              key);
+        }
+      }
+    }
     return {};
   }
   Result<> allow_null(JsonObject& own, const JsonObject& schema) const {
@@ -371,12 +438,14 @@ class SchemaCompiler {
 
   Result<Expression> plain(const JsonObject& schema) {  // NOLINT(misc-no-recursion)
     // References bring it here again and again.
-    for (const char* keyword : {"type", "enum", "required"}) {
+    for (const char* keyword : {"type", "enum", "required", "pattern", "format", "multipleOf"}) {
       if (const Json* item = schema.if_contains(keyword)) OLLAMA_TRY(take(*item));
     }
     OLLAMA_ASSIGN(const std::set<std::string_view> types, types_of(schema));
-    if (const Json* values = schema.if_contains("enum")) return enumeration(schema, *values, types);
-    if (types.empty() && !schema.contains("type")) return json_.any_value();
+    if (const Json* values = schema.if_contains("enum")) return enumeration(schema, *values);
+    if (types.empty() && !schema.contains("type") && !schema.contains("unevaluatedProperties")) {
+      return json_.any_value();
+    }
     if (types.empty()) return impossible("no type is left that all of it allows");
     std::vector<Expression> options;
     for (const std::string_view type : types) {
@@ -420,152 +489,154 @@ class SchemaCompiler {
     return number(schema, type == "integer");
   }
 
-  // ---- Keywords' values
-
-  Result<Counts> counts(const JsonObject& schema, std::string_view min_key,
-                        std::string_view max_key) const {
-    Counts found;
-    for (const auto& [key, out] :
-         {std::pair(min_key, &found.min), std::pair(max_key, &found.max)}) {
-      const Json* item = schema.if_contains(key);
-      if (item == nullptr) continue;
-      const double number = item->is_number() ? item->to_number<double>() : -1;
-      if (!(number >= 0) || std::floor(number) != number) {
-        return error<Counts>("\"{}\" is a whole number from 0", key);
-      }
-      // More than that is never said.
-      *out = static_cast<std::uint32_t>(std::min<double>(number, kMaxCount));
-      if (out == &found.max && number >= kMaxCount) *out = kUnbounded;
-    }
-    return found;
-  }
-
-  struct Bounds {
-    NumberRange range;
-    bool none = false;  // no number is within them
-  };
-  Result<Bounds> number_bounds(const JsonObject& schema, bool integer) const {
-    Bounds bounds{.range = {.low = {}, .high = {}, .integer = integer}};
-    for (const bool low : {true, false}) {
-      for (const bool exclusive : {false, true}) {
-        const std::string_view key = low ? (exclusive ? "exclusiveMinimum" : "minimum")
-                                         : (exclusive ? "exclusiveMaximum" : "maximum");
-        const Json* item = schema.if_contains(key);
-        if (item == nullptr) continue;
-        if (!item->is_number()) return error<Bounds>("\"{}\" is a number", key);
-        auto decimal = Decimal::parse(*item);
-        if (!decimal) return error<Bounds>("{}", decimal.error().message());
-        if (decimal->huge()) {
-          if (decimal->negative != low) bounds.none = true;
-          continue;
-        }
-        std::optional<Bound>& bound = low ? bounds.range.low : bounds.range.high;
-        const int order = bound ? compare(*decimal, bound->value) : 0;
-        // The narrower one counts.
-        if (!bound || (low ? order > 0 : order < 0) || order == 0) bound = {*decimal, exclusive};
-      }
-    }
-    return bounds;
-  }
-
   // ---- Scalars
 
   Result<Expression> number(const JsonObject& schema, bool integer) {
-    OLLAMA_ASSIGN(const Bounds bounds, number_bounds(schema, integer));
+    OLLAMA_ASSIGN(const NumberBounds bounds, here(number_bounds(schema, integer)));
+    OLLAMA_ASSIGN(const std::vector<Multiple> factors, here(multiples(schema)));
     const NumberRange& range = bounds.range;
-    if (!bounds.none && !range.low && !range.high) {
+    if (!range.low && !range.high && factors.empty()) {
       return integer ? json_.integer() : json_.number();
     }
-    const Expression within = bounds.none ? b_.never() : bounded_number(range, b_);
-    if (!b_.is_never(within)) return within;
-    return impossible("no {} is within its minimum and maximum", integer ? "integer" : "number");
+    const std::string_view kind = integer ? "integer" : "number";
+    const Expression within = bounded_number(range, b_);
+    if (b_.is_never(within)) return impossible("no {} is within its minimum and maximum", kind);
+    if (factors.empty()) return within;
+    return multiple_of(factors, range, kind);
+  }
+
+  Result<Expression> multiple_of(const std::vector<Multiple>& factors, NumberRange range,
+                                 std::string_view kind) {
+    // Every remainder at every digit is a state.
+    constexpr std::size_t kDigitStates = 3000;
+    constexpr std::size_t kFewDigits = 6;
+    std::size_t remainders = 1;
+    for (const Multiple& multiple : factors) {
+      remainders = std::min(remainders * multiple.period(), kDigitStates);
+    }
+    if (remainders * kFewDigits > kDigitStates) {
+      return error("\"multipleOf\" is too large to be enforced, beside others or by itself");
+    }
+    range.most_digits = std::min(Decimal::kMostDigits, kDigitStates / remainders);
+    Term term = bounded_number(range, language_);
+    const Term sign = language_.optional(language_.literal("-"));
+    for (const Multiple& multiple : factors) {
+      term = language_.both(term, language_.sequence({sign, language_.multiples(multiple)}));
+    }
+    auto written = language_.write(term, b_, json_);
+    if (!written) return error("\"multipleOf\": {}", written.error().message());
+    if (!b_.is_never(*written)) return written;
+    return impossible("no {} of up to {} digits is within its minimum and maximum and a multiple",
+                      kind, range.most_digits);
+  }
+
+  // Which of the keywords a schema has, and what it says by them.
+  static std::string said(const JsonObject& schema, std::initializer_list<const char*> keywords) {
+    std::string text;
+    for (const char* keyword : keywords) {
+      if (const Json* item = schema.if_contains(keyword)) {
+        text += std::format(", \"{}\": {}", keyword, api::to_string(*item));
+      }
+    }
+    return text;
   }
 
   Result<Expression> string(const JsonObject& schema) {
-    OLLAMA_ASSIGN(const Counts length, counts(schema, "minLength", "maxLength"));
+    OLLAMA_ASSIGN(const Counts length, here(counts(schema, "minLength", "maxLength")));
     if (length.min > length.max) {
       return impossible("minLength {} is above maxLength {}", length.min, length.max);
     }
-    const Json* pattern = schema.if_contains("pattern");
-    const Json* format = schema.if_contains("format");
-    for (const auto& [key, item] : {std::pair("pattern", pattern), std::pair("format", format)}) {
-      if (item != nullptr && !item->is_string()) return error("\"{}\" is a string", key);
+    OLLAMA_ASSIGN(const std::vector<std::string> given, here(texts(schema, "pattern")));
+    OLLAMA_ASSIGN(const std::vector<std::string> formats, here(texts(schema, "format")));
+    for (const std::string& pattern : given) OLLAMA_TRY(take(pattern.size()));
+    // Texts of the same kind are one rule, and the patterns of formats are read once.
+    std::string key = std::format("{} {}", length.min, length.max);
+    for (const auto* list : {&formats, &given}) {
+      key += '\n';
+      for (const std::string& text : *list) key += json_quoted(text);
     }
-    const std::optional<std::string> form =
-        format == nullptr ? std::nullopt : format_pattern(format->get_string(), kUnbounded);
-    if (pattern == nullptr && !form) return json_.string(length.min, length.max);
-    if (pattern != nullptr && form) {
-      return error("\"pattern\" and \"format\": \"{}\" cannot be enforced together",
-                   std::string_view(format->get_string()));
-    }
-    if (pattern != nullptr) OLLAMA_TRY(take(pattern->get_string().size()));
-    auto content = compile_pattern(form ? *form : std::string_view(pattern->get_string()),
-                                   {length.min, length.max}, b_, json_);
-    if (!content) return error("{}", content.error().message());
-    if (b_.is_never(*content)) return impossible("no string matches its pattern and length");
-    return json_.quoted(*content);
+    const auto known = texts_.find(key);
+    if (known != texts_.end()) return known->second;
+    OLLAMA_ASSIGN(Expression made, text(schema, length, given, formats));
+    if (b_.is_never(made)) return made;
+    made = b_.shared(made, path_);
+    texts_.emplace(std::move(key), made);
+    return made;
   }
 
-  Result<Expression> enumeration(const JsonObject& schema, const Json& values,
-                                 const std::set<std::string_view>& types) {
+  Result<Expression> text(const JsonObject& schema, Counts length,
+                          const std::vector<std::string>& given,
+                          const std::vector<std::string>& formats) {
+    std::vector<std::string> patterns = given;
+    std::string names;  // of what is to be met
+    const auto add_name = [&](std::string_view keyword, std::string_view text) {
+      names += std::format("{}\"{}\": {}", names.empty() ? "" : ", ", keyword,
+                           json_quoted(shortened(text)));
+    };
+    for (const std::string& format : formats) {
+      auto pattern = format_pattern(format, length.max);
+      if (!pattern) continue;
+      patterns.push_back(std::move(*pattern));
+      add_name("format", format);
+    }
+    if (patterns.empty()) return json_.string(length.min, length.max);
+    for (const std::string& pattern : given) add_name("pattern", pattern);
+    names = shortened(names, kLongestPath) + said(schema, {"minLength", "maxLength"});
+    Expression content = b_.never();
+    bool written = false;
+    if (patterns.size() == 1) {
+      OLLAMA_ASSIGN(const Pattern pattern, here(Pattern::parse(patterns.front())));
+      const auto simple = pattern.write({length.min, length.max}, b_, json_);
+      written = simple.has_value();
+      content = simple.value_or(content);
+    }
+    if (!written) {
+      OLLAMA_ASSIGN(const Term term, here(string_language(schema, language_)));
+      auto made = language_.write(term, b_, json_);
+      // A long text of a known format is rather given up than all of them.
+      if (!made && patterns.size() > given.size() && length.min <= kShortText) {
+        JsonObject shorter;
+        for (const char* keyword : {"pattern", "format", "minLength"}) {
+          if (const Json* item = schema.if_contains(keyword)) shorter[keyword] = *item;
+        }
+        shorter["maxLength"] = std::min(length.max, kShortText);
+        OLLAMA_ASSIGN(const Term part, here(string_language(shorter, language_)));
+        made = language_.write(part, b_, json_);
+      }
+      if (!made) return error("{}: {}", names, made.error().message());
+      content = *made;
+    }
+    if (b_.too_large()) return error("{}", kTooLarge.message);
+    if (b_.is_never(content)) return impossible("no string meets {}", names);
+    return json_.quoted(content);
+  }
+
+  Result<Expression> enumeration(const JsonObject& schema, const Json& values) {
     if (!values.is_array()) return error("\"enum\" is an array");
     if (values.get_array().empty()) return impossible("enum has no value that may be taken");
+    OLLAMA_ASSIGN(const std::vector<const Json*> kept, allowed(schema, values.get_array()));
+    if (kept.empty()) return impossible("no value of enum meets the other keywords beside it");
     std::vector<std::string> texts;
-    for (const Json& item : values.get_array()) {
-      OLLAMA_ASSIGN(const bool fits, allows(schema, item, types));
-      if (fits) texts.push_back(api::to_string(item));
-    }
-    if (texts.empty()) return impossible("no value of enum meets the other keywords beside it");
+    for (const Json* item : kept) texts.push_back(api::to_string(*item));
     return b_.literals(std::move(texts));
   }
-
-  // Whether a value of an enum meets the keywords beside it.
-  Result<bool> allows(const JsonObject& schema, const Json& value,
-                      const std::set<std::string_view>& types) const {
-    const std::string_view type = type_of(value);
-    if (schema.contains("type") && !types.contains(type) &&
-        !(type == "number" && is_integer(value) && types.contains("integer"))) {
-      return false;
-    }
-    if (type == "number") {
-      OLLAMA_ASSIGN(const Bounds bounds, number_bounds(schema, false));
-      if (bounds.none) return false;
-      const auto& [low, high, _] = bounds.range;
-      if (!low && !high) return true;
-      OLLAMA_ASSIGN(const Decimal number, Decimal::parse(value));
-      const int above = low ? compare(number, low->value) : 1;
-      const int below = high ? compare(high->value, number) : 1;
-      return above >= (low && low->exclusive ? 1 : 0) && below >= (high && high->exclusive ? 1 : 0);
-    }
-    if (type == "string") {
-      OLLAMA_ASSIGN(const Counts length, counts(schema, "minLength", "maxLength"));
-      const std::uint64_t size = code_points(std::string_view(value.get_string()));
-      if (size < length.min || size > length.max) return false;
-    }
-    for (const auto& [keyword, of] : kTypeOfKeyword) {
-      const Json* rule = of == type ? schema.if_contains(keyword) : nullptr;
-      if (rule == nullptr || keyword == "minLength" || keyword == "maxLength") continue;
-      // A format that is not known binds nothing.
-      const bool binds =
-          keyword != "format" ||
-          (rule->is_string() && format_pattern(rule->get_string(), kUnbounded).has_value());
-      if (binds) return error<bool>("\"{}\" beside \"enum\" is not supported", keyword);
-    }
-    return true;
+  // The values of an enum that meet what stands beside it.
+  Result<std::vector<const Json*>> allowed(const JsonObject& schema, const JsonArray& values) {
+    return here(values_that_meet(root_, schema, values, language_, copies_));
   }
 
   // ---- Arrays
 
   Result<Expression> array(const JsonObject& schema) {  // NOLINT(misc-no-recursion)
-    OLLAMA_ASSIGN(Counts count, counts(schema, "minItems", "maxItems"));
+    OLLAMA_ASSIGN(Counts count, here(counts(schema, "minItems", "maxItems")));
     if (count.min > count.max) {
       return impossible("minItems {} is above maxItems {}", count.min, count.max);
     }
-    if (const Json* unique = schema.if_contains("uniqueItems");
-        unique != nullptr && *unique == true) {
-      return error("\"uniqueItems\" is not supported");
-    }
     const Json* items = schema.if_contains("items");
+    const Json* unique = schema.if_contains("uniqueItems");
+    if (unique != nullptr && *unique == true && count.max > 1) {
+      return unique_array(schema, items, count);
+    }
     const Json* prefix = schema.if_contains("prefixItems");
     if (prefix == nullptr && items != nullptr && items->is_array()) {
       // Until draft 2019-09.
@@ -582,6 +653,65 @@ class SchemaCompiler {
       count.max = 0;
     }
     return json_.list('[', element, count.min, count.max, ']');
+  }
+
+  // An array whose elements are different: of a few values that an enum lists. Rules for every set
+  // of those that are left.
+  Result<Expression> unique_array(const JsonObject& schema, const Json* items, Counts count) {
+    Parts parts;
+    if (items != nullptr && !schema.contains("prefixItems")) {
+      const Step step(*this, "items");
+      OLLAMA_TRY(gather(*items, parts, 0));
+      OLLAMA_TRY(follow(parts));
+    }
+    const Json* listed = parts.own.if_contains("enum");
+    const JsonArray truths{false, true};
+    if (listed == nullptr && parts.own == JsonObject{{"type", "boolean"}})
+      parts.own["enum"] = truths;
+    listed = parts.own.if_contains("enum");
+    std::vector<const Json*> values;
+    if (listed != nullptr && listed->is_array() && parts.alternatives.empty() && !parts.never) {
+      OLLAMA_ASSIGN(values, allowed(parts.own, listed->get_array()));
+      Values seen;
+      std::erase_if(values, [&](const Json* item) { return !seen.add(*item); });
+    }
+    if (values.empty() || values.size() > kMaxUnique) {
+      return error(
+          "\"uniqueItems\" is enforced only where \"items\" is an enum of at most {} values, or "
+          "\"maxItems\" is 1",
+          kMaxUnique);
+    }
+    const std::size_t size = values.size();
+    if (count.min > size) {
+      return impossible("minItems {} is above the number of different values", count.min);
+    }
+    const Expression space = json_.space();
+    const Expression comma = b_.sequence({b_.literal(","), space});
+    std::vector<Expression> elements;
+    for (const Json* item : values) {
+      const RuleId rule = b_.declare("element at " + path_);
+      b_.define(rule, b_.sequence({b_.literal(api::to_string(*item)), space}));
+      elements.push_back(b_.call(rule));
+    }
+    // After the elements whose bits are set. Larger sets come first.
+    std::vector<Expression> rest(std::size_t{1} << size);
+    for (std::size_t set = rest.size(); set > 0; --set) {
+      const std::size_t taken = set - 1;
+      const auto have = static_cast<std::uint32_t>(std::popcount(taken));
+      if (have > count.max) continue;
+      std::vector<Expression> options;
+      for (std::size_t i = 0; i < size && have < count.max; ++i) {
+        const std::size_t bit = std::size_t{1} << i;
+        if ((taken & bit) == 0) options.push_back(b_.sequence({elements[i], rest[taken | bit]}));
+      }
+      const Expression next = b_.choice(options);
+      const Expression end = have >= count.min ? b_.literal("]") : b_.never();
+      if (have == 0) return b_.sequence({b_.literal("["), space, b_.choice({end, next})});
+      const RuleId rule = b_.declare("elements at " + path_);
+      b_.define(rule, b_.choice({end, b_.sequence({comma, next})}));
+      rest[taken] = b_.call(rule);
+    }
+    return b_.never();
   }
 
   Result<Expression> element_of(const Json* items) {  // NOLINT(misc-no-recursion)
@@ -624,20 +754,19 @@ class SchemaCompiler {
   };
 
   Result<Expression> object(const JsonObject& schema) {  // NOLINT(misc-no-recursion)
-    OLLAMA_ASSIGN(const Counts count, counts(schema, "minProperties", "maxProperties"));
+    OLLAMA_ASSIGN(const Counts count, here(counts(schema, "minProperties", "maxProperties")));
     if (count.min > count.max) {
       return impossible("minProperties {} is above maxProperties {}", count.min, count.max);
     }
+    OLLAMA_ASSIGN(const NameRules rules, name_rules(schema));
     std::vector<std::string> names;  // also of those that no value has
-    OLLAMA_ASSIGN(std::optional<std::vector<Property>> known, properties(schema, names));
+    OLLAMA_ASSIGN(std::optional<std::vector<Property>> known, properties(schema, rules, names));
     if (!known) return b_.never();
-    OLLAMA_ASSIGN(const Expression others, other_properties(schema, names));
+    OLLAMA_ASSIGN(const Expression others, other_properties(schema, rules, names));
     OLLAMA_ASSIGN(const Counts extra, fit_count(*known, count, !b_.is_never(others)));
     if (extra.min > extra.max) {
-      return impossible(
-          "there are too few or too many properties for minProperties {} and "
-          "maxProperties {}",
-          count.min, count.max);
+      return impossible("its properties are too few or too many for {}",
+                        said(schema, {"minProperties", "maxProperties"}).substr(2));
     }
     if (known->empty()) {
       const Expression member = b_.sequence({b_.literal("\""), others});
@@ -646,24 +775,113 @@ class SchemaCompiler {
     return members(*known, b_.is_never(others) ? b_.never() : others, extra);
   }
 
+  // What propertyNames and patternProperties say of names.
+  struct NameRules {
+    std::optional<Term> allowed;
+    std::vector<std::pair<Term, const Json*>> patterns;  // and the schemas of the values
+  };
+  Result<NameRules> name_rules(const JsonObject& schema) {  // NOLINT(misc-no-recursion)
+    NameRules rules;
+    if (const Json* names = schema.if_contains("propertyNames")) {
+      const Step step(*this, "propertyNames");
+      OLLAMA_ASSIGN(rules.allowed, allowed_names(*names));
+    }
+    const Json* patterns = schema.if_contains("patternProperties");
+    if (patterns == nullptr) return rules;
+    if (!patterns->is_object()) return error<NameRules>("\"patternProperties\" is an object");
+    if (patterns->get_object().size() > kMaxPatterns) {
+      return error<NameRules>("\"patternProperties\" has more than {} patterns", kMaxPatterns);
+    }
+    for (const auto& [text, item] : patterns->get_object()) {
+      OLLAMA_TRY(take(text.size()));
+      OLLAMA_ASSIGN(const Pattern pattern, here(Pattern::parse(text)));
+      OLLAMA_ASSIGN(const Term term, here(pattern.language(language_)));
+      rules.patterns.emplace_back(term, &item);
+    }
+    return rules;
+  }
+  Result<Term> allowed_names(const Json& names) {
+    Parts parts;
+    OLLAMA_TRY(gather(names, parts, 0));
+    OLLAMA_TRY(follow(parts));
+    if (!parts.alternatives.empty()) {
+      return error<Term>("alternatives for names cannot be enforced; an enum or a pattern can");
+    }
+    OLLAMA_ASSIGN(const std::set<std::string_view> types, types_of(parts.own));
+    if (parts.never || (!types.empty() && !types.contains("string"))) return language_.never();
+    const Json* listed = parts.own.if_contains("enum");
+    if (listed == nullptr || !listed->is_array()) {
+      return here(string_language(parts.own, language_));
+    }
+    OLLAMA_ASSIGN(const std::vector<const Json*> kept, allowed(parts.own, listed->get_array()));
+    std::vector<Term> options;
+    for (const Json* item : kept) {
+      if (item->is_string()) options.push_back(language_.literal(item->get_string()));
+    }
+    return language_.choice(options);
+  }
+  // Where a value has one schema, that; otherwise `joined`, which becomes all of them.
+  Result<const Json*> one_schema(std::span<const Json* const> schemas, Json& joined) {
+    if (schemas.size() == 1) return schemas.front();
+    JsonArray all;
+    for (const Json* schema : schemas) {
+      OLLAMA_TRY(take(*schema));
+      all.push_back(*schema);
+    }
+    joined = JsonObject{{"allOf", std::move(all)}};
+    return &joined;
+  }
+  // The schema of a property: its own, if there is one, and those of the patterns that its name
+  // matches; `others` where there is none. It may be `joined`.
+  Result<const Json*> schema_of(std::string_view name, const Json* own, const NameRules& rules,
+                                const Json& others, Json& joined) {
+    std::vector<const Json*> all;
+    if (own != nullptr) all.push_back(own);
+    for (const auto& [pattern, item] : rules.patterns) {
+      OLLAMA_ASSIGN(const bool matches, here(language_.contains(pattern, name)));
+      if (matches) all.push_back(item);
+    }
+    if (all.empty()) return &others;
+    return one_schema(all, joined);
+  }
+
   // The properties by name, in order, without those that no value has. nullopt: one of those is
   // required.
   // NOLINTNEXTLINE(misc-no-recursion)
   Result<std::optional<std::vector<Property>>> properties(const JsonObject& schema,
+                                                          const NameRules& rules,
                                                           std::vector<std::string>& names) {
     using Found = std::optional<std::vector<Property>>;
-    static const Json anything(true);
     OLLAMA_ASSIGN(const std::vector<std::string> required, required_of(schema));
     const std::set<std::string_view> must_be(required.begin(), required.end());
     std::set<std::string, std::less<>> seen;
     std::vector<Property> found;
-    const auto add = [&](std::string_view name, const Json& item) -> Result<bool> {
+    static const Json anything(true);
+    const Json* additional = schema.if_contains("additionalProperties");
+    const auto add = [&](std::string_view name, const Json* own) -> Result<bool> {
       const Step step(*this, std::format("properties/{}", name));
       OLLAMA_TRY(take(name.size()));
       const bool must = must_be.contains(name);
       seen.emplace(name);
       names.emplace_back(name);
-      OLLAMA_ASSIGN(const Expression content, value(item));
+      if (rules.allowed) {
+        OLLAMA_ASSIGN(const bool may_be, here(language_.contains(*rules.allowed, name)));
+        if (!may_be) {
+          impossible("the property {} is required, and propertyNames forbids it",
+                     json_quoted(shortened(name)));
+          return !must;
+        }
+      }
+      Json joined;
+      OLLAMA_ASSIGN(
+          const Json* item,
+          schema_of(name, own, rules, additional == nullptr ? anything : *additional, joined));
+      if (own == nullptr && *item == false) {
+        impossible("the property {} is required, and additionalProperties forbids it",
+                   json_quoted(shortened(name)));
+        return false;
+      }
+      OLLAMA_ASSIGN(const Expression content, value(*item));
       if (b_.is_never(content)) return !must;
       found.push_back({std::string(name), json_.member(name, content), must});
       return true;
@@ -671,19 +889,13 @@ class SchemaCompiler {
     if (const Json* given = schema.if_contains("properties")) {
       if (!given->is_object()) return error<Found>("\"properties\" is an object");
       for (const auto& [name, item] : given->get_object()) {
-        OLLAMA_ASSIGN(const bool possible, add(name, item));
+        OLLAMA_ASSIGN(const bool possible, add(name, &item));
         if (!possible) return Found();
       }
     }
     for (const std::string& name : required) {
       if (seen.contains(name)) continue;
-      const Json* additional = schema.if_contains("additionalProperties");
-      if (additional != nullptr && *additional == false) {
-        impossible("the property {} is required, and additionalProperties forbids it",
-                   json_quoted(shortened(name)));
-        return Found();
-      }
-      OLLAMA_ASSIGN(const bool possible, add(name, additional == nullptr ? anything : *additional));
+      OLLAMA_ASSIGN(const bool possible, add(name, nullptr));
       if (!possible) return Found();
     }
     return Found(std::move(found));
@@ -708,17 +920,56 @@ class SchemaCompiler {
   // A property that the schema does not name; never() where there may be none. A schema with
   // properties means these and no others, unless it says so.
   // NOLINTNEXTLINE(misc-no-recursion)
-  Result<Expression> other_properties(const JsonObject& schema,
+  Result<Expression> other_properties(const JsonObject& schema, const NameRules& rules,
                                       const std::vector<std::string>& names) {
+    static const Json anything(true);
+    static const Json nothing(false);
     const Json* additional = schema.if_contains("additionalProperties");
-    if (additional == nullptr && !names.empty()) return b_.never();
-    const Step step(*this, "additionalProperties");
-    if (additional == nullptr || *additional == true) {
-      return json_.other_member(names, json_.any_value());
+    if (additional == nullptr) {
+      const bool closed =
+          !names.empty() || !rules.patterns.empty() || schema.contains("unevaluatedProperties");
+      additional = closed ? &nothing : &anything;
     }
+    if (rules.allowed || !rules.patterns.empty()) return named_by(rules, names, *additional);
     if (*additional == false) return b_.never();
+    const Step step(*this, "additionalProperties");
     OLLAMA_ASSIGN(const Expression content, value(*additional));
     return b_.is_never(content) ? content : json_.other_member(names, content);
+  }
+
+  // For each choice of patterns, a property with a name that matches these and no others.
+  // NOLINTNEXTLINE(misc-no-recursion)
+  Result<Expression> named_by(const NameRules& rules, const std::vector<std::string>& names,
+                              const Json& others) {
+    std::vector<Term> known;
+    for (const std::string& name : names) known.push_back(language_.literal(name));
+    Term free = language_.complement(language_.choice(known));
+    if (rules.allowed) free = language_.both(free, *rules.allowed);
+    const std::string_view where = rules.patterns.empty() ? "propertyNames" : "patternProperties";
+    std::vector<Expression> options;
+    for (std::size_t matched = 0; matched < std::size_t{1} << rules.patterns.size(); ++matched) {
+      Term name = free;
+      std::vector<const Json*> schemas;
+      for (std::size_t i = 0; i < rules.patterns.size(); ++i) {
+        const auto& [pattern, item] = rules.patterns[i];
+        const bool matches = ((matched >> i) & 1U) != 0;
+        name = language_.both(name, matches ? pattern : language_.complement(pattern));
+        if (matches) schemas.push_back(item);
+      }
+      if (matched == 0 && others == false) continue;
+      auto key = language_.write(name, b_, json_);
+      if (!key) return error("\"{}\": {}", where, key.error().message());
+      if (b_.is_never(*key)) continue;
+      const Step step(*this, matched == 0 ? "additionalProperties" : "patternProperties");
+      Json joined;
+      const Json* schema = &others;
+      if (matched != 0) {
+        OLLAMA_ASSIGN(schema, one_schema(schemas, joined));
+      }
+      OLLAMA_ASSIGN(const Expression content, value(*schema));
+      if (!b_.is_never(content)) options.push_back(json_.keyed_member(*key, content));
+    }
+    return b_.choice(options);
   }
 
   // Keeps to minProperties and maxProperties by what is simplest: optional properties are required,
@@ -785,7 +1036,9 @@ class SchemaCompiler {
   const Json& root_;
   Builder b_;
   JsonText json_;
+  Language language_;
   std::map<std::string, RuleId> references_;
+  std::map<std::string, Expression> texts_;
   std::deque<std::pair<std::string, RuleId>> pending_;
   std::string path_;
   std::string reason_;

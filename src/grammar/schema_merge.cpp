@@ -2,9 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <set>
-#include <span>
-#include <string>
 #include <vector>
 
 namespace ollama::grammar {
@@ -28,11 +25,6 @@ constexpr std::size_t kTextOfUnit = 8;  // bytes that cost what a value does
 Json both(const Json& a, const Json& b) {
   if (a == b) return a;
   return JsonObject{{"allOf", JsonArray{a, b}}};
-}
-
-std::span<const Json> as_list(const Json& value) {
-  if (!value.is_array()) return std::span(&value, 1);
-  return std::span(value.get_array().data(), value.get_array().size());
 }
 
 // A text that is the same for equal values.
@@ -59,28 +51,6 @@ void append_key(const Json& value, std::string& key) {
     key += api::to_string(value);
   }
 }
-
-// Values of a list, equal as they are to JSON Schema: 1 and 1.0 are.
-class Values {
- public:
-  Values() = default;
-  explicit Values(std::span<const Json> list) {
-    for (const Json& value : list) add(value);
-  }
-  bool contains(const Json& value) const { return keys_.contains(key_of(value)); }
-  // Whether it is a new one.
-  bool add(const Json& value) { return keys_.insert(key_of(value)).second; }
-
- private:
-  static std::string key_of(const Json& value) {
-    std::string key;
-    // No number is the negative zero that way.
-    append_key(value.is_number() ? Json(value.to_number<double>() + 0.0) : value, key);
-    return key;
-  }
-
-  std::set<std::string> keys_;
-};
 
 Json merge_types(const Json& a, const Json& b) {
   const Values left(as_list(a));
@@ -165,6 +135,18 @@ bool among(const List& list, std::string_view key) {
 }
 
 }  // namespace
+
+std::span<const Json> as_list(const Json& value) {
+  if (!value.is_array()) return std::span(&value, 1);
+  return std::span(value.get_array().data(), value.get_array().size());
+}
+
+std::string Values::key_of(const Json& value) {
+  std::string key;
+  // No number is the negative zero that way.
+  append_key(value.is_number() ? Json(value.to_number<double>() + 0.0) : value, key);
+  return key;
+}
 
 Result<> CopyBudget::take(std::size_t units) {
   if (units > left_) return fail(kTooManyCopies);

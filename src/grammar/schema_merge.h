@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstddef>
+#include <set>
+#include <span>
+#include <string>
 
 #include "api/types.h"
 #include "base/error.h"
@@ -20,6 +23,26 @@ class CopyBudget {
  private:
   static constexpr std::size_t kMost = 2'000'000;
   std::size_t left_ = kMost;
+};
+
+// The elements of an array; of anything else that itself.
+std::span<const api::Json> as_list(const api::Json& value);
+
+// Values of a list, equal as they are to JSON Schema: 1 and 1.0 are.
+class Values {
+ public:
+  Values() = default;
+  explicit Values(std::span<const api::Json> list) {
+    for (const api::Json& value : list) add(value);
+  }
+  bool contains(const api::Json& value) const { return keys_.contains(key_of(value)); }
+  // Whether it is a new one.
+  bool add(const api::Json& value) { return keys_.insert(key_of(value)).second; }
+
+ private:
+  static std::string key_of(const api::Json& value);
+
+  std::set<std::string> keys_;
 };
 
 // The keywords of both, for schemas without $ref, allOf, anyOf, oneOf and const. Errors:

@@ -91,6 +91,7 @@ class Validator {
     if (key == "maximum") return value <= rule.to_number<double>();
     if (key == "exclusiveMinimum") return value > rule.to_number<double>();
     if (key == "exclusiveMaximum") return value < rule.to_number<double>();
+    if (key == "multipleOf") return std::remainder(value, rule.to_number<double>()) == 0;
     return true;
   }
   static bool string_holds(std::string_view key, const Json& rule, std::string_view value) {
@@ -133,6 +134,10 @@ class Validator {
       return std::regex_match(value,
                               std::regex("[\\w!#$%&'*+/=?^`{|}~.-]{1,64}@[\\w-]+(\\.[\\w-]+)+"));
     }
+    if (format == "uri") {
+      return std::regex_match(value, std::regex("[A-Za-z][\\w+.-]*:[^\\s#\"<>\\\\^`{|}]*"
+                                                "(#[^\\s#\"<>\\\\^`{|}]*)?"));
+    }
     return true;
   }
 
@@ -140,6 +145,13 @@ class Validator {
                    const boost::json::array& value) const {
     if (key == "minItems") return value.size() >= rule.to_number<std::size_t>();
     if (key == "maxItems") return value.size() <= rule.to_number<std::size_t>();
+    if (key == "uniqueItems" && rule == true) {
+      for (std::size_t i = 0; i < value.size(); ++i) {
+        for (std::size_t j = 0; j < i; ++j) {
+          if (equal(value[i], value[j])) return false;
+        }
+      }
+    }
     if (key == "prefixItems") {
       for (std::size_t i = 0; i < std::min(value.size(), rule.get_array().size()); ++i) {
         if (!valid(rule.get_array()[i], value[i])) return false;
@@ -170,10 +182,33 @@ class Validator {
         return found == nullptr || valid(member.value(), *found);
       });
     }
-    if (key == "additionalProperties") {
+    const auto matches = [](std::string_view name, std::string_view pattern) {
+      return std::regex_search(wide(name), std::wregex(wide(pattern)));
+    };
+    if (key == "propertyNames") {
+      return std::ranges::all_of(value, [&](const auto& member) {
+        return valid(rule, Json(boost::json::string(member.key())));
+      });
+    }
+    const Json* patterns = schema.if_contains("patternProperties");
+    if (key == "patternProperties") {
+      return std::ranges::all_of(rule.get_object(), [&](const auto& pattern) {
+        return std::ranges::all_of(value, [&](const auto& member) {
+          return !matches(member.key(), pattern.key()) || valid(pattern.value(), member.value());
+        });
+      });
+    }
+    if (key == "additionalProperties" ||
+        (key == "unevaluatedProperties" && !schema.contains("additionalProperties") &&
+         !schema.contains("anyOf") && !schema.contains("allOf"))) {
       const Json* properties = schema.if_contains("properties");
       return std::ranges::all_of(value, [&](const auto& member) {
-        const bool named = properties != nullptr && properties->get_object().contains(member.key());
+        const bool named =
+            (properties != nullptr && properties->get_object().contains(member.key())) ||
+            (patterns != nullptr &&
+             std::ranges::any_of(patterns->get_object(), [&](const auto& pattern) {
+               return matches(member.key(), pattern.key());
+             }));
         return named || valid(rule, member.value());
       });
     }
