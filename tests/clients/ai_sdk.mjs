@@ -6,7 +6,7 @@ import { APICallError, embed, embedMany, generateText, Output, stepCountIs, stre
 import { createOllama } from "ollama-ai-provider-v2";
 import { z } from "zod";
 import {
-  abortEndless, answerTo, assertSame, families, host, prompt, resultOf, scriptedThought, scripts, toldNatively,
+  Scored, abortEndless, answerTo, assertSame, families, host, prompt, resultOf, scriptedThought, scripts, toldNatively,
 } from "./common.mjs";
 
 globalThis.AI_SDK_LOG_WARNINGS = false;
@@ -55,6 +55,10 @@ for (const [name, of] of Object.entries(interfaces)) {
     ...greedy, model: of("stories260k"), maxOutputTokens: 500, ...own({ num_predict: 500 }), output: Output.object({ schema: Weather }),
   });
   assert.ok(Weather.safeParse(formatted.output).success, name);
+  const scored = await generateText({
+    ...greedy, model: of("stories260k"), maxOutputTokens: 500, ...own({ num_predict: 500 }), output: Output.object({ schema: Scored }),
+  });
+  assert.ok(Scored.safeParse(scored.output).success, name);
   const growing = streamText({
     ...greedy, model: of("stories260k"), maxOutputTokens: 500, ...own({ num_predict: 500 }), output: Output.object({ schema: Weather }),
   });

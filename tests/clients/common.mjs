@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Ollama } from "ollama";
+import { z } from "zod";
 
 export { answerTo, families, scripts, thought as scriptedThought } from "./scripted_model.mjs";
 
@@ -11,6 +12,17 @@ export const host = `http://${process.env.OLLAMA_HOST}`;
 // Set in a second run: the server asks for this key.
 export const key = process.env.API_KEY;
 export const prompt = "Once upon a time";
+
+// zod says these by patterns, formats and lengths at once.
+export const Contact = z.object({
+  mail: z.email().max(40),
+  born: z.iso.date(),
+  code: z.string().regex(/^[a-z]{2}-\d+$/).max(8),
+});
+// By propertyNames; openai's helper refuses those by itself.
+export const Scored = Contact.extend({
+  points: z.record(z.enum(["home", "away"]), z.int().min(0).max(100).multipleOf(5)),
+});
 
 // What the bundled model tells greedily, as the server's own API has it. The other APIs give the same.
 export async function toldNatively() {

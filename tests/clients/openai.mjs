@@ -4,7 +4,7 @@ import OpenAI, { AuthenticationError, BadRequestError, NotFoundError } from "ope
 import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
 import {
-  abortEndless, answerTo, assertSame, families, host, key, prompt, resultOf, scriptedThought, scripts, toldNatively, weatherTool,
+  Contact, abortEndless, answerTo, assertSame, families, host, key, prompt, resultOf, scriptedThought, scripts, toldNatively, weatherTool,
 } from "./common.mjs";
 
 const baseURL = `${host}/v1`;
@@ -152,6 +152,11 @@ const formatted = await client.responses.parse({
 });
 assert.equal(formatted.status, "completed");
 assert.deepEqual(formatted.output_parsed, parsed.choices[0].message.parsed);
+const contact = await client.chat.completions.parse({
+  ...greedy, messages, max_tokens: 500, response_format: zodResponseFormat(Contact, "contact"),
+});
+assert.equal(contact.choices[0].finish_reason, "stop");
+assert.ok(Contact.safeParse(contact.choices[0].message.parsed).success);
 const free = await client.chat.completions.create({
   ...greedy, messages, max_tokens: 2000, response_format: { type: "json_object" },
 });
