@@ -24,7 +24,8 @@ expect "$(generate '"format":"root ::= \"yes\" | \"no\""')" '"response":"(yes|no
 
 # Refused, with the reason.
 expect "$(generate '"format":{"type":"integer","minimum":2,"maximum":1}')" '"error":"no value can meet the schema; at #: no integer is within'
-expect "$(generate '"format":{"not":{}}')" '"error":"invalid schema, at #: \\"not\\" is not supported"'
+expect "$(generate '"format":{"not":{"type":"null"}}')" '"error":"invalid schema, at #: \\"not\\" is not supported"'
+expect "$(generate '"format":{"not":{}}')" '"error":"no value can meet the schema; at #: false is what no value meets"'
 expect "$(generate '"format":"xml"')" '"error":"invalid format: \\"xml\\"'
 status=$(curl -s -o /dev/null -w '%{http_code}' "$url/api/generate" -d '{"model":"stories260k","prompt":"a","format":{"enum":[]}}')
 expect_same "$status" 400
