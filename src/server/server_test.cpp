@@ -1095,16 +1095,16 @@ TEST_F(ServerTest, AnswersInEachApisShape) {
 
 // No template and no BOS is put around them.
 TEST_F(ServerTest, CompletesTokensAsTheyAre) {
-  static constexpr std::string_view body =
+  static constexpr std::string_view kBody =
       R"({{"model":"stories260k","prompt":[[97,98],[99]],"echo":{},"stream":{}}})";
-  const json::value plain = ask("POST", "/v1/completions", std::format(body, false, false)).json();
+  const json::value plain = ask("POST", "/v1/completions", std::format(kBody, false, false)).json();
   EXPECT_EQ(plain.at_pointer("/choices/0/text").as_string(), "AB");
   EXPECT_EQ(plain.at_pointer("/choices/1/text").as_string(), "C");
   EXPECT_EQ(plain.at_pointer("/usage/prompt_tokens").as_int64(), 3);
-  const json::value echo = ask("POST", "/v1/completions", std::format(body, true, false)).json();
+  const json::value echo = ask("POST", "/v1/completions", std::format(kBody, true, false)).json();
   EXPECT_EQ(echo.at_pointer("/choices/0/text").as_string(), "abAB");
   EXPECT_EQ(echo.at_pointer("/choices/1/text").as_string(), "cC");
-  EXPECT_THAT(ask("POST", "/v1/completions", std::format(body, true, true)).body,
+  EXPECT_THAT(ask("POST", "/v1/completions", std::format(kBody, true, true)).body,
               HasSubstr(R"("text":"abA")"));
 }
 
