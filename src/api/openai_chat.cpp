@@ -431,7 +431,8 @@ Result<> read_prompts(const Json& value, std::string_view name, Completion& comp
   }
   if (list != nullptr && !list->empty() && list->front().is_array()) {
     for (const Json& one : *list) {
-      if (!one.is_array()) {
+      const auto* tokens = one.if_array();
+      if (tokens == nullptr || tokens->empty() || !tokens->front().is_number()) {
         return fail(ErrorCode::kInvalidArgument, "\"{}\" must hold either texts or lists of tokens",
                     name);
       }

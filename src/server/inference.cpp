@@ -684,7 +684,7 @@ Task<> Inference::complete(Exchange& x, api::openai::Completion completion) {
         generate.sampling.logprobs = 0;  // to choose by
       }
       vary_seed(generate, choice);
-      if (!tokens.empty()) {
+      if (number < tokens.size()) {
         generate.tokens = tokens[number];
       } else if (request.suffix.empty()) {
         if (!model->system.empty()) {
