@@ -93,10 +93,8 @@ class Check {
     }
     if (key == "$ref") {
       OLLAMA_TRY(budget_.take(rule));
-      boost::system::error_code problem;
       const std::string_view pointer = rule.is_string() ? std::string_view(rule.get_string()) : "";
-      const Json* target =
-          pointer.starts_with('#') ? root_.find_pointer(pointer.substr(1), problem) : nullptr;
+      const Json* target = target_of(root_, pointer);
       if (target == nullptr) return error("$ref \"{}\" leads nowhere", shortened(pointer));
       return valid(*target, value);
     }
@@ -331,6 +329,26 @@ Result<std::vector<std::string>> texts(const JsonObject& schema, std::string_vie
     found.emplace_back(text.get_string());
   }
   return found;
+}
+
+const Json* target_of(const Json& root, std::string_view reference) {
+  if (!reference.starts_with('#')) return nullptr;
+  std::string decoded;
+  for (std::size_t i = 1; i < reference.size(); ++i) {
+    unsigned code = 0;
+    const char* digits = reference.data() + i + 1;
+    if (reference[i] == '%' && i + 2 < reference.size() &&
+        std::from_chars(digits, digits + 2, code, 16).ptr == digits + 2) {
+      decoded += static_cast<char>(code);
+      i += 2;
+    } else {
+      decoded += reference[i];
+    }
+  }
+  if (decoded.empty()) return &root;
+  boost::system::error_code problem;
+  const Json* found = root.find_pointer(decoded, problem);
+  return problem ? nullptr : found;
 }
 
 std::string_view type_of(const Json& value) {

@@ -35,6 +35,9 @@ Result<std::vector<Multiple>> multiples(const api::JsonObject& schema);
 // The texts of a keyword: a string, or several in an array where schemas were joined.
 Result<std::vector<std::string>> texts(const api::JsonObject& schema, std::string_view key);
 
+// What a "$ref" leads to within `root`, a pointer behind "#" with percent escapes; null: nothing.
+const api::Json* target_of(const api::Json& root, std::string_view reference);
+
 // "object", ..., "number".
 std::string_view type_of(const api::Json& value);
 

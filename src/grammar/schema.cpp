@@ -81,7 +81,7 @@ class SchemaCompiler {
     while (!pending_.empty()) {
       const auto [pointer, rule] = pending_.front();
       pending_.pop_front();
-      const Json* schema = resolve(pointer);
+      const Json* schema = target_of(root_, pointer);
       if (schema == nullptr) {
         return fail(ErrorCode::kInvalidArgument,
                     "invalid schema: $ref \"{}\" leads nowhere; references lead to a place in the "
@@ -146,26 +146,6 @@ class SchemaCompiler {
       pending_.emplace_back(pointer, found->second);
     }
     return found->second;
-  }
-
-  const Json* resolve(std::string_view pointer) const {
-    if (!pointer.starts_with('#')) return nullptr;
-    std::string decoded;
-    for (std::size_t i = 1; i < pointer.size(); ++i) {
-      unsigned code = 0;
-      const char* digits = pointer.data() + i + 1;
-      if (pointer[i] == '%' && i + 2 < pointer.size() &&
-          std::from_chars(digits, digits + 2, code, 16).ptr == digits + 2) {
-        decoded += static_cast<char>(code);
-        i += 2;
-      } else {
-        decoded += pointer[i];
-      }
-    }
-    if (decoded.empty()) return &root_;
-    boost::system::error_code problem;
-    const Json* found = root_.find_pointer(decoded, problem);
-    return problem ? nullptr : found;
   }
 
   // ---- Any schema
@@ -271,7 +251,7 @@ class SchemaCompiler {
     while (!parts.references.empty()) {
       const std::string pointer = std::move(parts.references.back());
       parts.references.pop_back();
-      const Json* target = resolve(pointer);
+      const Json* target = target_of(root_, pointer);
       if (target == nullptr) {
         return error<void>("$ref \"{}\" leads nowhere in this schema", shortened(pointer));
       }
