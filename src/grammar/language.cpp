@@ -39,7 +39,7 @@ Language::Language() {
   for (const Kind kind : {Kind::kEmpty, Kind::kNever, Kind::kAnything}) add(kind, {});
 }
 
-bool Language::exhausted() const { return work_ > kMaxWork; }
+bool Language::too_large() const { return work_ > kMaxWork; }
 
 // ---- Terms
 
@@ -50,7 +50,7 @@ Term Language::add(Kind kind, std::initializer_list<std::uint32_t> operands) {
 }
 
 Term Language::add(Item item) {
-  if (exhausted()) return kNever;
+  if (too_large()) return kNever;
   const auto [found, added] = terms_.try_emplace(std::move(item), static_cast<Term>(items_.size()));
   if (added) {
     work_ += found->first.size();
@@ -203,7 +203,7 @@ Term Language::multiple_term(std::uint32_t factor, std::uint32_t decimals, std::
 
 Term Language::derive(Term term, char32_t code) {  // NOLINT(misc-no-recursion): as deep as terms
   if (term == kAnything || term == kNever) return term;
-  if (term == kEmpty || exhausted()) return kNever;
+  if (term == kEmpty || too_large()) return kNever;
   const std::uint64_t key = std::uint64_t{number_of(term)} << 21U | code;
   const auto known = derivatives_.find(key);
   if (known != derivatives_.end()) return known->second;
@@ -262,7 +262,7 @@ Result<bool> Language::contains(Term term, std::string_view text) {
     term = derive(term, character.code);
     text.remove_prefix(character.length);
   }
-  if (exhausted()) return fail(kTooManyStates);
+  if (too_large()) return fail(kTooManyStates);
   return nullable(term);
 }
 
@@ -275,7 +275,7 @@ std::vector<CodeSet> Language::classes(Term term) {
   const CodeSet number{{'0', '9'}, {'.', '.'}};
   std::vector<CodeSet> found{CodeSet().complement()};
   const auto split = [&](const CodeSet& by) {
-    if (exhausted()) return;
+    if (too_large()) return;
     const CodeSet others = by.complement();
     std::vector<CodeSet> parts;
     for (const CodeSet& old : found) {
@@ -335,7 +335,7 @@ Result<std::vector<Language::State>> Language::states(Term term) {
       auto& ranges = edges[number->second];
       ranges.insert(ranges.end(), set.ranges().begin(), set.ranges().end());
     }
-    if (exhausted() || found.size() > kMaxTextStates || ++states_ > kMaxAllStates) {
+    if (too_large() || found.size() > kMaxTextStates || ++states_ > kMaxAllStates) {
       return fail(kTooManyStates);
     }
     State state{.accepts = nullable(found[i])};
@@ -375,7 +375,7 @@ Result<std::vector<Language::State>> Language::states(Term term) {
 }
 
 Result<Expression> Language::write(Term term, Builder& builder, JsonText& json) {
-  if (exhausted()) return fail(kTooManyStates);  // whatever the term has become
+  if (too_large()) return fail(kTooManyStates);  // whatever the term has become
   const auto known = written_.find(number_of(term));
   if (known != written_.end()) return known->second;
   auto made = write_states(term, builder, json);

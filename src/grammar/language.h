@@ -57,6 +57,8 @@ class Language {
   Term complement(Term part);
   Term multiples(Multiple multiple);
 
+  // Whether all that is made from now on is never(): so much work may be done, and no more.
+  bool too_large() const;
   bool nullable(Term term) const { return nullable_[static_cast<std::uint32_t>(term)]; }
   Term derive(Term term, char32_t code);
   // Whether the text, in UTF-8, is of the language. Errors: as write()'s.
@@ -106,7 +108,6 @@ class Language {
                      std::uint32_t rest);
   bool find_nullable(const Item& item) const;
   Term find_derivative(Term term, char32_t code);
-  bool exhausted() const;
   // Sets of characters that no set within the term tells apart, without those in none of them
   // where they lead nowhere else.
   std::vector<CodeSet> classes(Term term);

@@ -350,9 +350,22 @@ std::optional<Pattern::Branch> Pattern::branch_of(NodeIndex index) const {
   return branch;
 }
 
+template <typename Made, typename Maker, typename OfSet>
+// NOLINTNEXTLINE(misc-no-recursion): bounded by kMaxGroups
+Made Pattern::plain(NodeIndex index, Maker& maker, const OfSet& of_set) const {
+  if (maker.too_large()) return maker.never();
+  const Node& node = nodes_[index];
+  if (node.kind == Kind::kSet) return of_set(node.set);
+  std::vector<Made> parts;
+  for (const NodeIndex part : node.parts) parts.push_back(plain<Made>(part, maker, of_set));
+  if (node.kind == Kind::kRepeat) return maker.repeat(parts.front(), node.min, node.max);
+  return node.kind == Kind::kChoice ? maker.choice(parts) : maker.sequence(parts);
+}
+
 std::optional<Expression> Pattern::write(Lengths wanted, Builder& builder, JsonText& json) const {
   std::vector<Expression> options;
   const Expression around = builder.repeat(json.character(), 0, kUnbounded);
+  const auto of_set = [&](const CodeSet& set) { return json.character_of(set); };
   for (const NodeIndex index : root().parts) {
     const auto branch = branch_of(index);
     if (!branch) return std::nullopt;
@@ -373,22 +386,12 @@ std::optional<Expression> Pattern::write(Lengths wanted, Builder& builder, JsonT
     if (min < wanted.min || (whole ? max : kUnbounded) > wanted.max) return std::nullopt;
     std::vector<Expression> parts;
     if (!branch->from_start) parts.push_back(around);
-    for (const NodeIndex part : branch->parts) parts.push_back(write(part, builder, json));
+    for (const NodeIndex part : branch->parts)
+      parts.push_back(plain<Expression>(part, builder, of_set));
     if (!branch->to_end) parts.push_back(around);
     options.push_back(builder.sequence(parts));
   }
   return builder.choice(options);
-}
-
-// NOLINTNEXTLINE(misc-no-recursion): bounded by kMaxGroups
-Expression Pattern::write(NodeIndex index, Builder& builder, JsonText& json) const {
-  if (builder.too_large()) return builder.never();
-  const Node& node = nodes_[index];
-  if (node.kind == Kind::kSet) return json.character_of(node.set);
-  std::vector<Expression> parts;
-  for (const NodeIndex part : node.parts) parts.push_back(write(part, builder, json));
-  if (node.kind == Kind::kRepeat) return builder.repeat(parts.front(), node.min, node.max);
-  return node.kind == Kind::kChoice ? builder.choice(parts) : builder.sequence(parts);
 }
 
 // ---- As a language
@@ -404,14 +407,8 @@ Result<Term> Pattern::language(Language& language) const {
   return language.choice({at_start, language.sequence({before, later})});
 }
 
-// NOLINTNEXTLINE(misc-no-recursion): bounded by kMaxGroups
 Term Pattern::plain_term(NodeIndex index, Language& language) const {
-  const Node& node = nodes_[index];
-  if (node.kind == Kind::kSet) return language.characters(node.set);
-  std::vector<Term> parts;
-  for (const NodeIndex part : node.parts) parts.push_back(plain_term(part, language));
-  if (node.kind == Kind::kRepeat) return language.repeat(parts.front(), node.min, node.max);
-  return node.kind == Kind::kChoice ? language.choice(parts) : language.sequence(parts);
+  return plain<Term>(index, language, [&](const CodeSet& set) { return language.characters(set); });
 }
 
 // The texts that a node and then `rest`, all that follows it, match.

@@ -69,7 +69,9 @@ class Pattern {
     bool to_end = false;
   };
   std::optional<Branch> branch_of(NodeIndex index) const;
-  Expression write(NodeIndex index, Builder& builder, JsonText& json) const;
+  // A plain node, made by a Builder or a Language; `of_set` makes it of a set of characters.
+  template <typename Made, typename Maker, typename OfSet>
+  Made plain(NodeIndex index, Maker& maker, const OfSet& of_set) const;
   Term plain_term(NodeIndex index, Language& language) const;
   Result<Term> term(NodeIndex index, Term rest, Place place, Language& language) const;
   Result<Term> turns(const Node& repeat, Term rest, Place place, Language& language) const;
