@@ -58,13 +58,7 @@ class Session {
 
  private:
   Result<> send(std::string_view bytes) {
-    while (!bytes.empty()) {
-      const ssize_t sent =
-          ::send(process_.socket().get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-      if (sent < 0 && errno == EINTR) continue;
-      if (sent <= 0) return std::unexpected(died());
-      bytes.remove_prefix(static_cast<std::size_t>(sent));
-    }
+    if (!send_all(process_.socket().get(), bytes)) return std::unexpected(died());
     return {};
   }
 

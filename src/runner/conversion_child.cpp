@@ -37,17 +37,7 @@ Result<std::optional<Convert>> receive(int socket) {
   }
 }
 
-bool send(int socket, const FromConverter& message) {
-  const std::string frame = encode(message);
-  std::string_view rest = frame;
-  while (!rest.empty()) {
-    const ssize_t sent = ::send(socket, rest.data(), rest.size(), MSG_NOSIGNAL);
-    if (sent < 0 && errno == EINTR) continue;
-    if (sent <= 0) return false;
-    rest.remove_prefix(static_cast<std::size_t>(sent));
-  }
-  return true;
-}
+bool send(int socket, const FromConverter& message) { return send_all(socket, encode(message)); }
 
 // Not more often than people can read.
 convert::Progress calmed(const convert::Progress& progress) {

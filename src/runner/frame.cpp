@@ -1,5 +1,9 @@
 #include "runner/frame.h"
 
+#include <sys/socket.h>
+
+#include <cerrno>
+
 namespace ollama::runner {
 
 namespace {
@@ -16,6 +20,16 @@ std::string make_frame(std::string_view payload) {
   }
   frame += payload;
   return frame;
+}
+
+bool send_all(int socket, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t sent = ::send(socket, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent <= 0) return false;
+    bytes.remove_prefix(static_cast<std::size_t>(sent));
+  }
+  return true;
 }
 
 std::span<char> FrameReader::prepare() {

@@ -18,6 +18,9 @@ inline constexpr std::size_t kMaxFrame = 512ULL << 20;
 // The payload with its length before it. Payloads longer than kMaxFrame are a bug of the caller.
 std::string make_frame(std::string_view payload);
 
+// Sends all of it, however long that takes. False: nobody is there to read it.
+bool send_all(int socket, std::string_view bytes);
+
 // Collects bytes as they come and gives out whole payloads. Memory grows with what has arrived, not
 // with what a length claims.
 class FrameReader {

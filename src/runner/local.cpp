@@ -85,14 +85,7 @@ struct LocalRunner::State {
   }
 
   Result<> send(const ToRunner& message) {
-    const std::string frame = encode(message);
-    std::string_view rest = frame;
-    while (!rest.empty()) {
-      const ssize_t sent = ::send(process.socket().get(), rest.data(), rest.size(), MSG_NOSIGNAL);
-      if (sent < 0 && errno == EINTR) continue;
-      if (sent <= 0) return std::unexpected(died());
-      rest.remove_prefix(static_cast<std::size_t>(sent));
-    }
+    if (!send_all(process.socket().get(), encode(message))) return std::unexpected(died());
     return {};
   }
 

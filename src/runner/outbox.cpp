@@ -1,9 +1,8 @@
 #include "runner/outbox.h"
 
-#include <sys/socket.h>
-
-#include <cerrno>
 #include <utility>
+
+#include "runner/frame.h"
 
 namespace ollama::runner {
 namespace {
@@ -90,20 +89,10 @@ bool Outbox::write(std::span<const FromRunner> messages) {
   for (const FromRunner& message : messages) {
     bytes_ += encode(message);
     if (bytes_.size() < kWrite) continue;
-    if (!write_all(bytes_)) return false;
+    if (!send_all(fd_, bytes_)) return false;
     bytes_.clear();
   }
-  return write_all(bytes_);
-}
-
-bool Outbox::write_all(std::string_view bytes) const {
-  while (!bytes.empty()) {
-    const ssize_t sent = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (sent < 0 && errno == EINTR) continue;
-    if (sent <= 0) return false;
-    bytes.remove_prefix(static_cast<std::size_t>(sent));
-  }
-  return true;
+  return send_all(fd_, bytes_);
 }
 
 }  // namespace ollama::runner

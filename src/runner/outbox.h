@@ -34,7 +34,6 @@ class Outbox {
  private:
   void run();
   bool write(std::span<const FromRunner> messages);
-  bool write_all(std::string_view bytes) const;
 
   int fd_;
   std::size_t max_unsent_;
