@@ -174,14 +174,9 @@ class FileHost final : public ModelHost {
             [&](runner::Piece&& piece) { return !stop.stop_requested() && told(std::move(piece)); },
             [&] { return stop.stop_requested(); }));
     if (stop.stop_requested()) return fail(ErrorCode::kCancelled, "cancelled");
-    api::Metrics metrics;
+    api::Metrics metrics = runner::metrics_of(done);
     metrics.total_duration = Clock::now() - begin;
     metrics.load_duration = ready - begin;
-    metrics.prompt_eval_count = done.stats.prompt_tokens;
-    metrics.prompt_eval_cached_count = done.stats.cached_tokens;
-    metrics.prompt_eval_duration = api::Duration(done.stats.prompt_ns);
-    metrics.eval_count = done.stats.generated_tokens;
-    metrics.eval_duration = api::Duration(done.stats.generate_ns);
     return metrics;
   }
 

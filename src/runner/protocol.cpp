@@ -541,4 +541,15 @@ Result<FromConverter> decode_from_converter(std::string_view payload) {
   return decode_message<FromConverter>(payload, kFromConverterNames);
 }
 
+api::Metrics metrics_of(const Done& done) {
+  api::Metrics metrics;
+  metrics.prompt_eval_count = done.stats.prompt_tokens;
+  metrics.prompt_eval_cached_count = done.stats.cached_tokens;
+  metrics.prompt_eval_duration = api::Duration(done.stats.prompt_ns);
+  metrics.eval_count = done.stats.generated_tokens;
+  metrics.eval_duration = api::Duration(done.stats.generate_ns);
+  metrics.thinking_eval_count = done.thinking_tokens;
+  return metrics;
+}
+
 }  // namespace ollama::runner

@@ -143,6 +143,9 @@ struct Done {
   std::vector<Token> context;         // with want_context
   std::uint32_t thinking_tokens = 0;  // with take_apart: of the generated ones, marks included
 };
+// What an answer cost; the durations of the whole and of loading are the caller's.
+api::Metrics metrics_of(const Done& done);
+
 // The end of any request that did not go well.
 struct Failed {
   Id id = 0;

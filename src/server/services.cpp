@@ -84,16 +84,9 @@ bool Answer::ready() const { return !state_->events.empty(); }
 
 api::Metrics metrics_of(const runner::Done& done, std::chrono::steady_clock::time_point start,
                         std::chrono::steady_clock::time_point loaded) {
-  const engine::Stats& stats = done.stats;
-  api::Metrics metrics;
+  api::Metrics metrics = runner::metrics_of(done);
   metrics.total_duration = std::chrono::steady_clock::now() - start;
   metrics.load_duration = loaded - start;
-  metrics.prompt_eval_count = stats.prompt_tokens;
-  metrics.prompt_eval_cached_count = stats.cached_tokens;
-  metrics.prompt_eval_duration = api::Duration(stats.prompt_ns);
-  metrics.eval_count = stats.generated_tokens;
-  metrics.thinking_eval_count = done.thinking_tokens;
-  metrics.eval_duration = api::Duration(stats.generate_ns);
   return metrics;
 }
 
