@@ -45,6 +45,11 @@ CallReading unfinished(Kind kind, bool ended) {
   return kind == Kind::kMore ? more_unless(ended) : CallReading();
 }
 
+// Of what a reader has given up: where nothing is left, more may come.
+CallReading given_up(string_view rest, bool ended) {
+  return rest.empty() ? more_unless(ended) : CallReading();
+}
+
 // Where `text` goes on behind blanks.
 std::size_t past_blanks(string_view text, std::size_t at) {
   return std::min(text.find_first_not_of(kJsonBlanks, at), text.size());
@@ -180,7 +185,7 @@ CallReading read_python(string_view text, bool ended) {
   if (auto calls = reader.calls()) {
     return calls_up_to(length_before(reader.rest(), text), std::move(*calls));
   }
-  return unfinished(reader.rest().empty() ? Kind::kMore : Kind::kNone, ended);
+  return given_up(reader.rest(), ended);
 }
 
 constexpr string_view kPythonTag = "<|python_tag|>";
@@ -506,7 +511,7 @@ CallReading read_keyed(string_view text, bool ended, string_view open, string_vi
                        string_view quote) {
   Keyed reader(text.substr(open.size()), quote);
   auto call = reader.call();
-  if (!call) return reader.rest().empty() ? more_unless(ended) : CallReading();
+  if (!call) return given_up(reader.rest(), ended);
   string_view rest = reader.rest();
   rest.remove_prefix(std::min(rest.find_first_not_of(kJsonBlanks), rest.size()));
   if (rest.size() < close.size() && close.starts_with(rest) && !ended) return {.kind = Kind::kMore};
@@ -540,7 +545,7 @@ CallReading read_python_between(string_view open, string_view close, string_view
   while (at < text.size() && text[at] != '<') {
     PythonReader reader(text.substr(at));
     auto found = reader.calls(true);
-    if (!found) return reader.rest().empty() ? more_unless(ended) : CallReading();
+    if (!found) return given_up(reader.rest(), ended);
     std::ranges::move(*found, std::back_inserter(calls));
     at = text.size() - reader.rest().size();
   }
