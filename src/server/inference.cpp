@@ -110,6 +110,27 @@ void move_references(api::Json& schema, const std::string& place) {  // NOLINT(m
   }
 }
 
+// What the arguments of a forced call have to meet: an object, and of a tool that names no
+// parameters none of them.
+api::Json forced_parameters(const api::Json& tool) {
+  const auto given = tool.try_at_pointer("/function/parameters");
+  if (given && !given->is_null() && !given->is_object()) return *given;  // its schema is refused
+  api::JsonObject parameters =
+      given && given->is_object() ? given->get_object() : api::JsonObject();
+  const auto says = [&](std::initializer_list<const char*> keywords) {
+    return std::ranges::any_of(keywords, [&](const char* one) { return parameters.contains(one); });
+  };
+  const bool combined = says({"$ref", "allOf", "anyOf", "oneOf", "enum", "const"});
+  if (!combined) parameters.emplace("type", "object");
+  const api::Json* properties = parameters.if_contains("properties");
+  const bool none =
+      properties == nullptr
+          ? !combined && !says({"patternProperties", "propertyNames", "required", "minProperties"})
+          : properties->is_object() && properties->get_object().empty();
+  if (none) parameters.emplace("additionalProperties", false);
+  return parameters;
+}
+
 // A choice that forces a call: of any tool, or of one of them.
 struct ForcedCall {
   api::Json schema;  // null: nothing is forced
@@ -131,18 +152,10 @@ Result<ForcedCall> forced_call(const api::ChatRequest& request) {
     for (const api::Json& tool : *tools) {
       const auto name = tool.try_at_pointer("/function/name");
       if (!name || (named && *named != *name)) continue;
-      const auto given = tool.try_at_pointer("/function/parameters");
-      api::Json parameters = given && !given->is_null() ? *given : api::Json({{"type", "object"}});
-      // A tool that names no parameters has none.
-      const auto properties = parameters.try_at_pointer("/properties");
-      if (properties && properties->is_object() && properties->get_object().empty() &&
-          !parameters.as_object().contains("additionalProperties")) {
-        parameters.as_object()["additionalProperties"] = false;
-      }
       calls.emplace_back(api::JsonObject{
           {"type", "object"},
           {"properties", api::JsonObject{{"name", api::JsonObject{{"const", *name}}},
-                                         {"arguments", std::move(parameters)}}},
+                                         {"arguments", forced_parameters(tool)}}},
           {"required", boost::json::array{"name", "arguments"}},
           {"additionalProperties", false}});
     }

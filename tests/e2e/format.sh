@@ -45,9 +45,13 @@ expect "$(ask "\"tools\":$tools,\"tool_choice\":\"required\"")" \
   '"content":"","tool_calls":\[\{"id":"call_[^"]+","function":\{"index":0,"name":"(look","arguments":\{"where":"(here|there)"|wait","arguments":\{"seconds":[1-9])\}'
 expect "$(ask "\"tools\":$tools,\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"look\"}}")" '"name":"look","arguments":\{"where":"(here|there)"\}'
 expect "$(ask "\"tools\":$tools,\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"fly\"}}")" 'a tool that is not in tools'
-# A tool without parameters gets none.
-expect "$(ask '"tools":[{"type":"function","function":{"name":"now","parameters":{"type":"object","properties":{}}}}],"tool_choice":"required"')" \
-  '"name":"now","arguments":\{\}'
+# A tool without parameters gets none, however that is said.
+for parameters in ',"parameters":{"type":"object","properties":{}}' ',"parameters":{"type":"object"}' \
+  ',"parameters":{}' ',"parameters":null' ''; do
+  expect "$(ask '"tools":[{"type":"function","function":{"name":"now"'"$parameters"'}}],"tool_choice":"required"')" \
+    '"name":"now","arguments":\{\}'
+done
+expect "$(curl -sS "$url/v1/messages" -d '{"model":"thinker","max_tokens":50,"messages":[{"role":"user","content":"Once"}],"tools":[{"name":"now","input_schema":{}}],"tool_choice":{"type":"any"}}')" '"name":"now","input":\{\}'
 # Models that cannot think answer Anthropic's clients without.
 expect "$(curl -sS "$url/v1/messages" -d '{"model":"stories260k","max_tokens":5,"thinking":{"type":"enabled","budget_tokens":1024},"messages":[{"role":"user","content":"Once"}]}')" '"type":"message"'
 # A format is of the answer: what is thought before it goes free, and ends where the model would end all.
