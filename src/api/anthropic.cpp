@@ -47,6 +47,20 @@ Result<std::string> document_of(const JsonObject& source) {
   return text;
 }
 
+// The image or document that a block has.
+Result<> read_source(Fields& fields, std::string_view type, Message& message) {
+  JsonObject source;
+  fields.read("source", source);
+  OLLAMA_TRY(fields.check());
+  OLLAMA_ASSIGN(std::string shown, type == "image" ? image_of(source) : document_of(source));
+  if (type == "image") {
+    message.images.push_back(std::move(shown));
+  } else {
+    foreign::append_text(message.content, shown);
+  }
+  return {};
+}
+
 // A text, or blocks of text, documents and images; others tell a model nothing.
 Result<> read_blocks(const Json& value, std::string_view name, Message& message) {
   if (const auto* text = value.if_string()) {
@@ -62,19 +76,11 @@ Result<> read_blocks(const Json& value, std::string_view name, Message& message)
     Fields fields(block, "a content block");
     std::string type;
     std::string text;
-    JsonObject source;
     fields.read("type", type);
     fields.read("text", text);
-    if (type == "image" || type == "document") fields.read("source", source);
-    OLLAMA_TRY(std::move(fields).finish(true));
-    if (type == "document") {
-      OLLAMA_ASSIGN(text, document_of(source));
-    }
-    if (type == "text" || type == "document") foreign::append_text(message.content, text);
-    if (type == "image") {
-      OLLAMA_ASSIGN(std::string bytes, image_of(source));
-      message.images.push_back(std::move(bytes));
-    }
+    OLLAMA_TRY(fields.check());
+    if (type == "text") foreign::append_text(message.content, text);
+    if (type == "image" || type == "document") OLLAMA_TRY(read_source(fields, type, message));
   }
   return {};
 }
@@ -124,22 +130,12 @@ class MessageReader {
       std::string text;
       fields.read("text", text);
       foreign::append_text(message.content, text);
-    } else if (type == "document") {
-      JsonObject source;
-      fields.read("source", source);
-      OLLAMA_TRY(fields.check());
-      OLLAMA_ASSIGN(const std::string text, document_of(source));
-      foreign::append_text(message.content, text);
+    } else if (type == "image" || type == "document") {
+      OLLAMA_TRY(read_source(fields, type, message));
     } else if (type == "thinking") {
       std::string text;
       fields.read("thinking", text);
       foreign::append_text(message.thinking, text);
-    } else if (type == "image") {
-      JsonObject source;
-      fields.read("source", source);
-      OLLAMA_TRY(fields.check());
-      OLLAMA_ASSIGN(std::string bytes, image_of(source));
-      message.images.push_back(std::move(bytes));
     } else if (type == "tool_use") {
       ToolCall& call = message.tool_calls.emplace_back();
       fields.read("id", call.id);
@@ -304,7 +300,7 @@ class AnthropicFormat final : public ChatFormat {
   AnthropicFormat(std::string model, std::vector<std::string> stops)
       : id_(foreign::new_id("msg_")), model_(std::move(model)), stops_(std::move(stops)) {}
 
-  std::string_view stream_type() const override { return "text/event-stream"; }
+  std::string_view stream_type() const override { return kEventStream; }
 
   // Clients take the input's tokens from here, and are told that the server is at work.
   std::string begin(const Metrics& prompt) override {

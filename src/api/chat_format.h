@@ -11,6 +11,8 @@
 
 namespace ollama::api {
 
+inline constexpr std::string_view kEventStream = "text/event-stream";
+
 // Tells one answer to the client that asked for it; an object serves one request.
 class ChatFormat {
  public:

@@ -255,7 +255,7 @@ class OpenAiFormat final : public ChatFormat {
         include_usage_(include_usage),
         created_(foreign::seconds_now()) {}
 
-  std::string_view stream_type() const override { return "text/event-stream"; }
+  std::string_view stream_type() const override { return kEventStream; }
 
   std::string piece(const ChatResponse& response, std::size_t choice) override {
     std::string text;

@@ -327,7 +327,7 @@ class ResponsesFormat final : public ChatFormat {
         origins_(std::move(origins)),
         encrypted_(encrypted) {}
 
-  std::string_view stream_type() const override { return "text/event-stream"; }
+  std::string_view stream_type() const override { return kEventStream; }
 
   std::string begin(const Metrics& /*prompt*/) override {
     if (std::exchange(begun_, true)) return {};

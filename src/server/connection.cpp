@@ -118,8 +118,8 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
   Task<> begin_stream(std::string_view content_type) override {
     if (std::exchange(started_, true)) co_return;
     status_ = 200;
-    if (version_ < 11) keep_alive_ = false;  // the end of the connection ends the body
-    if (content_type == kEvents) {           // proxies would keep them together, or for later
+    if (version_ < 11) keep_alive_ = false;   // the end of the connection ends the body
+    if (content_type == api::kEventStream) {  // proxies would keep them together, or for later
       set_header("Cache-Control", "no-cache");
       set_header("X-Accel-Buffering", "no");
     }

@@ -24,7 +24,6 @@ using Headers = std::vector<std::pair<std::string, std::string>>;
 
 inline constexpr std::string_view kJson = "application/json; charset=utf-8";
 inline constexpr std::string_view kNdjson = "application/x-ndjson";
-inline constexpr std::string_view kEvents = "text/event-stream";
 inline constexpr std::string_view kText = "text/plain; charset=utf-8";
 
 struct Request {
