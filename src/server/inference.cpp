@@ -302,13 +302,11 @@ Task<std::optional<sched::Lease>> Inference::lease_for(Exchange& x,
 
 Task<Result<store::Facts>> Inference::facts(const store::Model& model,
                                             const api::InferenceRequest& request) {
-  store::Model asked = model;
   std::string key = model.digest;
-  if (!request.template_text.empty()) {
-    asked.template_text = request.template_text;
-    key += store::digest_of(request.template_text).hex();
-  }
+  if (!request.template_text.empty()) key += store::digest_of(request.template_text).hex();
   if (const auto known = facts_.find(key); known != facts_.end()) co_return known->second;
+  store::Model asked = model;
+  if (!request.template_text.empty()) asked.template_text = request.template_text;
   auto found = co_await services_.blocking.run([&] { return services_.store.facts(asked); });
   if (found) {
     if (facts_.size() >= kMostFacts) facts_.clear();
@@ -318,17 +316,18 @@ Task<Result<store::Facts>> Inference::facts(const store::Model& model,
 }
 
 Task<> Inference::describe(api::ListModel& listed) {
-  auto known = facts_.find(listed.digest);
-  if (known == facts_.end()) {
+  store::Facts told;
+  if (const auto known = facts_.find(listed.digest); known != facts_.end()) {
+    told = known->second;
+  } else {
     const auto model = co_await resolve(services_, listed.name);
     // Its manifest may be another by now.
-    if (!model || model->digest != listed.digest || !co_await facts(*model, {})) co_return;
-    known = facts_.find(listed.digest);
-    if (known == facts_.end()) co_return;
+    if (!model || model->digest != listed.digest) co_return;
+    told = (co_await facts(*model, {})).value_or(store::Facts());
   }
-  listed.capabilities = known->second.capabilities;
-  listed.details.context_length = known->second.context_length;
-  listed.details.embedding_length = known->second.embedding_length;
+  listed.capabilities = std::move(told.capabilities);
+  listed.details.context_length = told.context_length;
+  listed.details.embedding_length = told.embedding_length;
 }
 
 Task<std::optional<api::StatusError>> Inference::check(const store::Model& model,
@@ -717,7 +716,7 @@ Task<> Inference::complete(Exchange& x, api::openai::Completion completion) {
         return response;
       };
       Telling telling{.model = model->name.display(),
-                      .stream_type = "text/event-stream",
+                      .stream_type = api::kEventStream,
                       .piece =
                           [&](runner::Piece&& piece) {
                             return format.piece(piece_of(std::move(piece)), index);
